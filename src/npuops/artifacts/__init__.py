@@ -1,0 +1,1 @@
+"""What was built: manifest, digests, store, signature."""

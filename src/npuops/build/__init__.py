@@ -1,0 +1,1 @@
+"""From a model to a gated artifact: analyse, quantize, compile, prove, judge."""

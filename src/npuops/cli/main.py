@@ -1,0 +1,92 @@
+"""The command `npuops`. A verb's module is imported only when that verb is called, so help stays fast."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from npuops import __version__
+
+VERBS: Final[dict[str, str]] = {
+    "targets": "What is here, what it can do, and why not.",
+    "inspect": "A model's layers with shapes, MACs and bytes.",
+    "check": "Will it run there: placement, fit, latency, energy, and what to change.",
+    "build": "Check, quantize, compile, prove and gate a model: one verified artifact.",
+    "run": "Run an artifact on an input.",
+    "profile": "Where an artifact's time goes, per operator; HTML report.",
+    "gate": "Judge an artifact by a policy, for CI/CD.",
+    "compare": "Two artifacts side by side.",
+    "sign": "Sign an artifact (DSSE, in-toto statement).",
+    "verify": "Verify an artifact's digests and signature.",
+    "demo": "The whole story on the bundled model, no argument.",
+}
+"""Verb → one line of help. The verb's module is `npuops.cli.<verb>`; its function is `command`."""
+
+
+class LazyVerb(TyperCommand):
+    """Stands in a group's list for a verb that is not imported yet."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        """Import the verb and let it make its own context."""
+        return _load(str(self.name)).make_context(info_name, args, *rest, **extra)
+
+
+class Verbs(TyperGroup):
+    """A group that knows its verbs by name and imports one when it is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All verbs, in the order of a day's work."""
+        del ctx
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> LazyVerb | None:
+        """The stand-in, or None for a word that is no verb."""
+        del ctx
+        if cmd_name not in VERBS:
+            return None
+        return LazyVerb(cmd_name, help=VERBS[cmd_name], rich_markup_mode=None)
+
+
+app = typer.Typer(
+    cls=Verbs,
+    name="npuops",
+    help="Takes a neural network to an NPU and keeps it healthy there.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"npuops {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    del version
+
+
+def _load(verb: str) -> Any:
+    module = importlib.import_module(f"npuops.cli.{verb.replace('-', '_')}")
+    single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    single.command(verb, help=VERBS[verb])(module.command)
+    return typer.main.get_command(single)
+
+
+def main() -> None:
+    """Entry point: an error of ours ends in its message, its advice and its exit code."""
+    from npuops.cli.show import ending_errors  # noqa: PLC0415 - rich only where something is shown
+
+    with ending_errors(sys.argv):
+        app()

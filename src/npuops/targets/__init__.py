@@ -1,0 +1,1 @@
+"""Where a model can run: the seams, and one file per vendor toolchain."""

@@ -1,0 +1,29 @@
+"""Where the test data beside the project lies; tests that need it skip loudly when it is absent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _shared() -> Path:
+    return Path(os.environ.get("NPUOPS_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """The folder `shared/models` beside the checkout (or in $NPUOPS_SHARED)."""
+    folder = _shared() / "models"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: real models are test data beside the project (set NPUOPS_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mobilenet(shared_models: Path) -> Path:
+    """The real ImageNet MobileNetV2 in float ONNX, input `x` f32[1,3,224,224] in -1..1, 1001 classes."""
+    return shared_models / "vision" / "mobilenet_v2_1.0_224_fp32.onnx"
