@@ -32,9 +32,7 @@ def place(model: Model, rules: OpRules, *, everywhere: tuple[Rule, ...] = ()) ->
 def _place_layer(layer: Layer, rules: OpRules, everywhere: tuple[Rule, ...]) -> Placement:
     op = layer.op if layer.domain in {"", "ai.onnx"} else f"{layer.domain}.{layer.op}"
     if op not in rules:
-        return Placement(
-            name=layer.name, op=op, runs_on=RunsOn.CPU, rule="operator is in the supported list", found=op
-        )
+        return Placement(name=layer.name, op=op, runs_on=RunsOn.CPU, rule="operator is in the supported list", found=op)
     found = [(rule.words, rule.broken(layer)) for rule in (*everywhere, *rules[op])]
     broken = [(words, what) for words, what in found if what]
     if broken:
