@@ -138,6 +138,6 @@ class StorageError(NpuopsError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean 'x'?` for a misspelt name, or the list of known ones."""
-    names = sorted(known)
+    names = sorted(str(name) for name in known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"

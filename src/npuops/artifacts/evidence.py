@@ -24,7 +24,8 @@ class OutputParity:
     """Mean cosine similarity of a sample's flattened output; None where a norm is zero on one side."""
     sqnr_db: float | None
     """10·log10(Σ reference² / Σ difference²) over all samples; None where the two are equal."""
-    max_abs: float
+    max_abs: float | None
+    """Largest absolute difference; None where a value is not finite."""
     top1_agreement: float | None
     """Share of samples whose argmax over the last axis agrees; None where the output has no classes."""
     finite: bool
@@ -65,6 +66,8 @@ class Parity:
     """Why the verdict is not `pass`, one sentence each."""
     first_divergence: tuple[Divergence, ...] = ()
     """On failure: the tensors around the first node that diverges, earliest first."""
+    skipped: tuple[str, ...] = ()
+    """Engines that could not open the artifact while another ran, with their own words."""
     run_us: float | None = None
     """Median time of one run on this host; its meaning is `run_basis`."""
     run_basis: str = ""

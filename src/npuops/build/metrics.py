@@ -45,7 +45,7 @@ def sqnr_db(got: Array, wanted: Array) -> float | None:
 
 
 def max_abs(got: Array, wanted: Array) -> float:
-    """Largest absolute difference; NaN where a value is not a number."""
+    """Largest absolute difference of finite values; 0 where there are none."""
     a, b = _rows(got), _rows(wanted)
     return float(np.max(np.abs(a - b))) if a.size else 0.0
 
@@ -70,7 +70,7 @@ def output_parity(name: str, got: Array, wanted: Array) -> OutputParity:
         output=name,
         cosine=cosine(got, wanted) if finite else None,
         sqnr_db=sqnr_db(got, wanted) if finite else None,
-        max_abs=max_abs(got, wanted),
+        max_abs=max_abs(got, wanted) if finite else None,
         top1_agreement=top1_agreement(got, wanted) if finite else None,
         finite=finite,
     )

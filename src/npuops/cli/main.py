@@ -15,6 +15,7 @@ VERBS: Final[dict[str, str]] = {
     "targets": "What is here, what it can do, and why not.",
     "inspect": "A model's layers with shapes, MACs and bytes.",
     "check": "Will it run there: placement, fit, latency, energy, and what to change.",
+    "prune": "Remove weights or channels before quantization, with the accuracy it costs.",
     "build": "Check, quantize, compile, prove and gate a model: one verified artifact.",
     "run": "Run an artifact on an input.",
     "profile": "Where an artifact's time goes, per operator; HTML report.",
@@ -90,3 +91,7 @@ def main() -> None:
 
     with ending_errors(sys.argv):
         app()
+
+
+if __name__ == "__main__":
+    main()

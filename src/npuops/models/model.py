@@ -85,7 +85,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model file that was read and understood; see `npuops.models.open_model`."""
+    """A model file that was read and understood; see `npuops.models.open.open_model`."""
 
     path: Path
     format: ModelFormat

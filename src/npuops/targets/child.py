@@ -63,7 +63,8 @@ def call(
     """
     with tempfile.TemporaryDirectory(prefix="npuops-child-") as name:
         folder = Path(name)
-        request = (function.__module__, function.__qualname__, dict(arguments), list(sys.path))
+        (folder / "path").write_bytes(pickle.dumps(list(sys.path)))
+        request = (function.__module__, function.__qualname__, dict(arguments))
         (folder / "request").write_bytes(pickle.dumps(request, protocol=5))
         status = _run(folder, what, timeout_s, observe)
         words = _words(folder)
@@ -149,8 +150,9 @@ def _death(status: int) -> str:
 
 
 def _serve(folder: Path) -> None:
-    module, name, arguments, path = pickle.loads((folder / "request").read_bytes())  # noqa: S301 - by our parent
-    sys.path[:] = path
+    # The path comes first: the arguments may be of classes that only the parent's path finds.
+    sys.path[:] = pickle.loads((folder / "path").read_bytes())  # noqa: S301 - written by our parent
+    module, name, arguments = pickle.loads((folder / "request").read_bytes())  # noqa: S301 - written by our parent
     outcome: tuple[str, object]
     try:
         outcome = ("value", getattr(importlib.import_module(module), name)(**arguments))

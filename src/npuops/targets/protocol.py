@@ -20,6 +20,10 @@ Tensors = Mapping[str, NDArray[Any]]
 """Tensor name → array, with the names, shapes and dtypes of the *source* model."""
 
 
+REFERENCES_DIFFER = "references_differ"
+"""Key of a compilation's note: operators on which the target's references are known to round differently."""
+
+
 class Precision(StrEnum):
     """Number formats of activations and weights."""
 
@@ -224,6 +228,6 @@ class Family:
     name: str
     summary: str
     variants: tuple[str, ...]
-    """Known variants; empty where the family has only one target."""
+    """Known variants; empty where the family has only one target. The first stands for all when they are listed."""
     make: Callable[[str | None], Target]
-    """Variant (None: the default) → target; raises UnknownTargetError."""
+    """Variant → target; None where the name has none. Raises UnknownTargetError, also when a variant is needed."""

@@ -1,0 +1,200 @@
+"""Compile in a child process with a time limit, and keep what was compiled in the content-addressed store.
+
+What comes out is a *draft*: a whole artifact whose manifest has no evidence yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from npuops import __version__
+from npuops.artifacts.folder import write_artifact
+from npuops.artifacts.manifest import (
+    Artifact,
+    CompileRecord,
+    FileRecord,
+    Manifest,
+    ModelIdentity,
+    Quantization,
+    Role,
+)
+from npuops.artifacts.store import Store
+from npuops.clock import Clock
+from npuops.events import Observer, StepFinished, StepStarted, ignore
+from npuops.models.model import QDQ_OPS, Model
+from npuops.models.placement import FallbackRatio, Placement, PlacementReport, RunsOn
+from npuops.targets.child import call
+from npuops.targets.protocol import Compilation, CompileOptions, Precision, Target
+from npuops.targets.registry import open_target
+
+STEP = "compile"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is compiled, and what its manifest says of where it came from."""
+
+    source: ModelIdentity
+    model: Model
+    """The ONNX file that the compiler gets: static shapes, quantized if the precision says so."""
+    quantization: Quantization | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A compiled artifact without evidence."""
+
+    artifact: Artifact
+    cached: bool
+
+
+def compile_model(
+    work: Work,
+    target: Target,
+    options: CompileOptions,
+    folder: Path,
+    *,
+    store: Store | None,
+    clock: Clock,
+    timeout_s: float,
+    observe: Observer = ignore,
+) -> Draft:
+    """Compile, or take it from the store.
+
+    Args:
+        work: the model and its history.
+        target: the chip.
+        options: precision and vendor options.
+        folder: an empty folder, used when it is not in the store.
+        store: None to compile in any case.
+        clock: measures the compiler.
+        timeout_s: for the vendor's compiler.
+        observe: gets the step.
+
+    Raises:
+        CompileError: with the vendor's words.
+        ToolchainTimeoutError: it did not end in time.
+        StorageError: the disk is full.
+    """
+    key = compile_key(work.model, target, options)
+    observe(StepStarted(step=STEP, detail=target.name))
+    with store.lock(key) if store is not None else nullcontext():
+        found = store.get(key) if store is not None else None
+        if found is not None:
+            observe(StepFinished(step=STEP, seconds=0.0, detail="from the cache"))
+            return Draft(artifact=found, cached=True)
+        artifact = _compile(work, target, options, folder, key, clock, timeout_s)
+        if store is not None:
+            store.put(key, folder)
+    nodes = len(artifact.manifest.placement.nodes)
+    observe(StepFinished(step=STEP, seconds=artifact.manifest.compile.seconds, detail=f"{nodes} nodes placed"))
+    return Draft(artifact=artifact, cached=False)
+
+
+def compile_key(model: Model, target: Target, options: CompileOptions) -> str:
+    """Everything that decides what the compiler writes: model, target, options, toolchain and driver versions."""
+    parts = {
+        "npuops": __version__,
+        "model": model.digest,
+        "target": target.name,
+        "precision": str(options.precision),
+        "vendor": options.vendor,
+        "toolchain": target.probe().toolchain,
+    }
+    return digest_key("compile", parts)
+
+
+def digest_key(kind: str, parts: Mapping[str, object]) -> str:
+    """`kind-` and the SHA-256 of the parts in canonical JSON."""
+    return f"{kind}-{hashlib.sha256(msgspec.json.encode(parts, order='deterministic')).hexdigest()}"
+
+
+def compile_probe(template: Artifact, model: Model, folder: Path, *, timeout_s: float) -> Artifact:
+    """Compile another graph just as `template` was, with no cache; for localisation.
+
+    Raises:
+        ToolchainError: the vendor's compiler does not take it.
+    """
+    manifest = template.manifest
+    options = CompileOptions(
+        precision=Precision(manifest.precision),
+        vendor=manifest.compile.vendor_options,
+    )
+    compilation = _call_compiler(manifest.target, model, options, folder, timeout_s)
+    files = tuple(FileRecord(name=name, role=Role.COMPILED, sha256="", bytes=0) for name in compilation.files)
+    probe = replace(manifest, inputs=model.inputs, outputs=model.outputs, entry=compilation.entry, files=files)
+    return Artifact(root=folder, manifest=probe)
+
+
+def compiled_placement(model: Model, nodes: tuple[Placement, ...]) -> PlacementReport:
+    """The compiler's placement with its ratios. Compilers rename and fuse nodes, so MACs are matched by name.
+
+    The ratio by MACs is None when a node on the CPU is not a layer of the model by that name.
+    """
+    work = [node for node in nodes if node.op not in QDQ_OPS]
+    away = [node.name for node in work if node.runs_on is RunsOn.CPU]
+    macs = {layer.name: layer.macs for layer in model.layers}
+    share: float | None = 0.0
+    if away:
+        counts = [macs.get(name) for name in away]
+        total = model.macs
+        known = total and all(count is not None for count in counts)
+        share = sum(count or 0 for count in counts) / total if known and total else None
+    ops = len(away) / len(work) if work else 0.0
+    return PlacementReport(nodes=nodes, fallback_ratio=FallbackRatio(ops=ops, macs=share))
+
+
+def _compile(
+    work: Work,
+    target: Target,
+    options: CompileOptions,
+    folder: Path,
+    key: str,
+    clock: Clock,
+    timeout_s: float,
+) -> Artifact:
+    started = clock.now_us()
+    compilation = _call_compiler(target.name, work.model, options, folder, timeout_s)
+    seconds = (clock.now_us() - started) / 1e6
+    manifest = Manifest(
+        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        npuops=__version__,
+        model=work.source,
+        target=target.name,
+        precision=str(options.precision),
+        inputs=work.model.inputs,
+        outputs=work.model.outputs,
+        entry=compilation.entry,
+        files=tuple(FileRecord(name=name, role=Role.COMPILED, sha256="", bytes=0) for name in compilation.files),
+        quantization=work.quantization,
+        placement=compiled_placement(work.model, compilation.placement),
+        toolchain=dict(target.probe().toolchain),
+        compatibility=compilation.compatibility,
+        compile=CompileRecord(seconds=seconds, cache_key=key, vendor_options=options.vendor, notes=compilation.notes),
+    )
+    return write_artifact(folder, manifest)
+
+
+def _call_compiler(target: str, model: Model, options: CompileOptions, folder: Path, timeout_s: float) -> Compilation:
+    arguments = {"target": target, "model": model, "options": options, "folder": folder}
+    reply = call(_compile_here, arguments, what=f"{target} compile", timeout_s=timeout_s)
+    assert isinstance(reply.value, Compilation)  # noqa: S101 - for the type checker
+    return reply.value
+
+
+def _compile_here(target: str, model: Model, options: CompileOptions, folder: Path) -> Compilation:
+    """Runs in the child. The compiler works elsewhere, so that stray files never get into an artifact."""
+    with tempfile.TemporaryDirectory(prefix="npuops-compile-", dir=folder.parent) as name:
+        compilation = open_target(target).compile(model, options, Path(name))
+        for file in compilation.files:
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (Path(name) / file).rename(folder / file)
+    return compilation

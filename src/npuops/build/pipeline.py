@@ -1,0 +1,349 @@
+"""`npuops build`: check → quantize → compile → prove → gate, and one verified artifact at the end.
+
+`build` is the loop that acts; what it decides, it asks of judges (`fallback`, `parity`, `gate`).
+The same request with the same toolchain is answered from the store in less than a second.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from npuops import __version__
+from npuops.artifacts.disk import storage_errors
+from npuops.artifacts.evidence import Accuracy, Parity
+from npuops.artifacts.folder import write_artifact
+from npuops.artifacts.manifest import MANIFEST_NAME, Artifact, FileRecord, ModelIdentity, Role
+from npuops.artifacts.store import Store
+from npuops.build.accuracy import find_metric, measure_accuracy
+from npuops.build.analyse import analyse
+from npuops.build.compile import Draft, Work, compile_model, compile_probe, digest_key
+from npuops.build.options import BuildOptions
+from npuops.build.policy import GatePolicy
+from npuops.build.prove import Graphs, Proof, prove, summary
+from npuops.build.quantize_step import Prepared, prepare_graphs
+from npuops.build.sample_sources import random_samples
+from npuops.build.samples import Samples
+from npuops.build.verdict import build_gate
+from npuops.clock import Clock, SystemClock
+from npuops.errors import DataError, MissingToolchainError, OptionError, UsageError
+from npuops.events import Observer, StepFinished, StepStarted, Warned, ignore
+from npuops.models.model import Model
+from npuops.models.onnx_file import digest_of
+from npuops.models.open import as_onnx, open_model
+from npuops.targets.protocol import CompileOptions, Precision, Target
+from npuops.targets.registry import open_target
+from npuops.targets.report import SupportReport
+
+QUANTIZED_NAME = "quantized.onnx"
+RANDOM_SAMPLES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """What to build."""
+
+    model: Path
+    """ONNX or TFLite."""
+    target: str
+    calibration: Samples | None = None
+    """Needed when the precision is quantized and the model is not."""
+    evaluation: Samples | None = None
+    """For parity and accuracy; the calibration set stands in when it is missing, with a warning."""
+    options: BuildOptions = field(default_factory=BuildOptions)
+    policy: GatePolicy = field(default_factory=GatePolicy)
+    labels: tuple[str, ...] | None = None
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildResult:
+    """What came out. Look at the manifest's gate before use."""
+
+    artifact: Artifact
+    cached: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """A request with everything that was looked up for it."""
+
+    request: BuildRequest
+    target: Target
+    precision: Precision
+    store: Store | None
+    clock: Clock
+    observe: Observer
+
+
+def build(
+    request: BuildRequest,
+    out: Path,
+    *,
+    store: Store | None = None,
+    clock: Clock | None = None,
+    observe: Observer = ignore,
+) -> BuildResult:
+    """Build an artifact into the folder `out`.
+
+    A build whose gate says no is written too: its manifest says why, and `npuops gate` refuses it.
+
+    Args:
+        request: model, target, data, options.
+        out: must not exist, or be an artifact, which is replaced when the build is through.
+        store: the cache of compilations and builds; None does everything again.
+        clock: measures the steps.
+        observe: gets `StepStarted`, `StepProgressed`, `StepFinished`, `Warned`.
+
+    Raises:
+        NpuopsError: of the step that could not be done; `out` is as it was.
+    """
+    clock = clock or SystemClock()
+    started = clock.now_us()
+    _refuse_occupied(out)
+    target = open_target(request.target)
+    probe = target.probe()
+    if not probe.available:
+        raise MissingToolchainError(f"{target.name}: {probe.why_not}", advice=probe.install)
+    job = _Job(
+        request=request,
+        target=target,
+        precision=_precision(request.options, target),
+        store=store,
+        clock=clock,
+        observe=observe,
+    )
+    key = _build_key(job)
+    with store.lock(key) if store is not None else nullcontext(), _workspace() as work:
+        found = store.get(key) if store is not None else None
+        if found is None:
+            artifact = _build_fresh(job, work)
+            if store is not None:
+                store.put(key, artifact.root)
+        else:
+            observe(StepFinished(step="build", seconds=0.0, detail="the same build is in the cache"))
+            artifact = Artifact(work / "cached", found.manifest)
+            shutil.copytree(found.root, artifact.root)
+        published = _publish(artifact, out)
+    return BuildResult(artifact=published, cached=found is not None, seconds=(clock.now_us() - started) / 1e6)
+
+
+def _build_fresh(job: _Job, work: Path) -> Artifact:
+    request = job.request
+    source_path = as_onnx(request.model, work / "source.onnx", shapes=request.shapes)
+    source = open_model(source_path)
+    report = _check(job, source)
+    samples = _evaluation(job, source)
+    prepared = prepare_graphs(
+        source,
+        traits=job.target.traits,
+        precision=job.precision,
+        options=request.options,
+        calibration=request.calibration,
+        evaluation=samples,
+        folder=work,
+        clock=job.clock,
+        observe=job.observe,
+    )
+    compiled_model = open_model(prepared.compiled)
+    draft = _compile(job, source, compiled_model, prepared, work)
+    proof = _prove(job, draft, prepared, samples)
+    accuracy = _accuracy(job, proof, samples)
+    return _seal(job, draft, prepared, report, proof.parity, accuracy, work)
+
+
+def _check(job: _Job, source: Model) -> SupportReport:
+    started = job.clock.now_us()
+    job.observe(StepStarted(step="check", detail=job.target.name))
+    report = analyse(source, job.target)
+    ratio = report.placement.fallback_ratio
+    words = f"{ratio.ops:.0%} of operators fall back" if ratio.ops else "every operator is supported"
+    job.observe(StepFinished(step="check", seconds=_seconds(job.clock, started), detail=words))
+    for advice in report.advice:
+        job.observe(Warned(step="check", message=advice.message, advice=f"--fix {advice.fix}" if advice.fix else ""))
+    return report
+
+
+def _evaluation(job: _Job, source: Model) -> Samples:
+    """The evaluation set; without one, the calibration set; without that, random inputs. Each step down is said."""
+    request = job.request
+    if request.evaluation is not None:
+        if not len(request.evaluation):
+            raise DataError(f"{request.evaluation.source}: no sample", advice="give at least one with --eval")
+        return request.evaluation
+    if request.calibration is not None:
+        words, samples = "no evaluation set: parity is judged on the calibration set", request.calibration
+    else:
+        words, samples = (
+            "no data at all: parity is judged on random inputs",
+            random_samples(source.inputs, RANDOM_SAMPLES, 0),
+        )
+    job.observe(Warned(step="parity", message=words, advice="give held-out inputs with --eval"))
+    return samples
+
+
+def _compile(job: _Job, source: Model, model: Model, prepared: Prepared, work: Path) -> Draft:
+    folder = work / "draft"
+    folder.mkdir()
+    identity = ModelIdentity(
+        name=job.request.model.name,
+        digest=digest_of(job.request.model),
+        format=str(open_model(job.request.model, shapes=job.request.shapes).format),
+        opset=source.opset,
+        macs=source.macs,
+        weight_bytes=source.weight_bytes,
+    )
+    return compile_model(
+        Work(source=identity, model=model, quantization=prepared.quantization),
+        job.target,
+        CompileOptions(precision=job.precision, vendor=job.request.options.vendor),
+        folder,
+        store=job.store,
+        clock=job.clock,
+        timeout_s=job.request.options.time_limit_s,
+        observe=job.observe,
+    )
+
+
+def _prove(job: _Job, draft: Draft, prepared: Prepared, samples: Samples) -> Proof:
+    started = job.clock.now_us()
+    job.observe(StepStarted(step="parity", detail=f"{len(samples)} samples"))
+    limit_s = job.request.options.time_limit_s
+
+    def build_probe(path: Path, folder: Path) -> Artifact:
+        return compile_probe(draft.artifact, open_model(path), folder, timeout_s=limit_s)
+
+    proof = prove(
+        draft.artifact,
+        job.target,
+        Graphs(compiled=prepared.compiled, float_model=prepared.float_model),
+        samples,
+        limits=job.request.options.limits,
+        build_probe=build_probe,
+        timeout_s=limit_s,
+        observe=job.observe,
+    )
+    job.observe(StepFinished(step="parity", seconds=_seconds(job.clock, started), detail=summary(proof.parity)))
+    return proof
+
+
+def _accuracy(job: _Job, proof: Proof, samples: Samples) -> Accuracy | None:
+    """The task metric, where there are labels or the user named a metric, and something ran."""
+    asked = job.request.options.max_drop is not None or samples.labels is not None
+    if not asked or not proof.engine_outputs or not proof.float_outputs:
+        return None
+    metric = find_metric(job.request.options.metric)
+    return measure_accuracy(metric, artifact=proof.engine_outputs, fp32=proof.float_outputs, labels=samples.labels)
+
+
+def _seal(
+    job: _Job,
+    draft: Draft,
+    prepared: Prepared,
+    report: SupportReport,
+    parity: Parity,
+    accuracy: Accuracy | None,
+    work: Path,
+) -> Artifact:
+    """The draft's files, the quantized graph, and all evidence under one manifest."""
+    folder = work / "artifact"
+    shutil.copytree(draft.artifact.root, folder, ignore=shutil.ignore_patterns(MANIFEST_NAME))
+    manifest = draft.artifact.manifest
+    files = manifest.files
+    if prepared.quantization is not None:
+        shutil.copyfile(prepared.compiled, folder / QUANTIZED_NAME)
+        files += (FileRecord(name=QUANTIZED_NAME, role=Role.QUANTIZED, sha256="", bytes=0),)
+    manifest = replace(
+        manifest,
+        model=replace(manifest.model, name=job.request.model.name, digest=digest_of(job.request.model)),
+        files=files,
+        quantization=prepared.quantization,
+        parity=parity,
+        accuracy=accuracy,
+        labels=job.request.labels,
+    )
+    gate = build_gate(manifest, job.request.policy, job.request.options, report)
+    return write_artifact(folder, replace(manifest, gate=gate))
+
+
+def _precision(options: BuildOptions, target: Target) -> Precision:
+    known = target.traits.precisions
+    if options.precision is None:
+        mixed = options.max_drop is not None and Precision.A16W8 in known
+        return Precision.MIXED if mixed else target.traits.default_precision
+    wanted = options.precision
+    if wanted in known or (wanted is Precision.MIXED and Precision.A16W8 in known):
+        return wanted
+    raise OptionError(f"{target.name} has no precision {wanted}", advice=f"it has: {', '.join(known)}")
+
+
+def _build_key(job: _Job) -> str:
+    request = job.request
+    return digest_key(
+        "build",
+        {
+            "npuops": __version__,
+            "model": digest_of(request.model),
+            "name": request.model.name,
+            "target": job.target.name,
+            "precision": job.precision,
+            "toolchain": job.target.probe().toolchain,
+            "calibration": request.calibration.digest if request.calibration else None,
+            "evaluation": request.evaluation.digest if request.evaluation else None,
+            "options": asdict(request.options),
+            "policy": asdict(request.policy),
+            "labels": request.labels,
+            "shapes": request.shapes,
+        },
+    )
+
+
+def _refuse_occupied(out: Path) -> None:
+    """A folder that is not an artifact is somebody's data; it is never replaced."""
+    if out.exists() and not (out / MANIFEST_NAME).is_file():
+        raise UsageError(f"{out} exists and is no artifact", advice="choose another path with -o, or remove it")
+
+
+@contextmanager
+def _workspace() -> Iterator[Path]:
+    """A private folder that is gone afterwards, whatever happened."""
+    with storage_errors("make a folder in", Path(tempfile.gettempdir())):
+        folder = Path(tempfile.mkdtemp(prefix="npuops-build-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(artifact: Artifact, out: Path) -> Artifact:
+    """Copy beside `out` and rename: `out` is the old artifact or the new one, never a half of it."""
+    with storage_errors("write", out, need_bytes=sum(record.bytes for record in artifact.manifest.files)):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
+        incoming = out.parent / f".{out.name}.incoming-{os.getpid()}"
+        shutil.copytree(artifact.root, incoming)
+        if out.exists():
+            old = out.parent / f".{out.name}.replaced-{os.getpid()}"
+            out.rename(old)
+            incoming.rename(out)
+            shutil.rmtree(old)
+        else:
+            incoming.rename(out)
+    return Artifact(out, artifact.manifest)
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a build that was killed while it published left beside `out`."""
+    for left in [*out.parent.glob(f".{out.name}.incoming-*"), *out.parent.glob(f".{out.name}.replaced-*")]:
+        if not Path(f"/proc/{left.name.rpartition('-')[2]}").exists():
+            shutil.rmtree(left)
+
+
+def _seconds(clock: Clock, started_us: int) -> float:
+    return (clock.now_us() - started_us) / 1e6

@@ -1,0 +1,130 @@
+"""`npuops build`: from a model file to one verified, gated artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from npuops import app
+from npuops.artifacts.evidence import Verdict
+from npuops.build.fallback import read_fallback_policy
+from npuops.build.options import BuildOptions
+from npuops.build.pipeline import BuildResult
+from npuops.build.report import write_report
+from npuops.cli.show import EXIT_NO, JsonFlag, console, print_json, progress
+from npuops.errors import UsageError
+from npuops.targets.protocol import Precision
+from npuops.units import Basis, format_bytes, format_us
+
+SCHEMA = "npuops.build/1"
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="ONNX or TFLite file, or zoo:NAME.")],
+    target: Annotated[str, typer.Option("--target", "-t", help="See `npuops targets`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the artifact.")],
+    calibration: Annotated[
+        str | None, typer.Option("--calibration", "-c", help=".npz, folder of images or .npy, or module:function.")
+    ] = None,
+    evaluation: Annotated[str | None, typer.Option("--eval", "-e", help="Held-out inputs, same forms.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="The target's default if left out.")] = None,
+    method: Annotated[str, typer.Option(help="Calibration: minmax, percentile, entropy, mse.")] = "minmax",
+    per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One scale per weight tensor.")] = False,
+    max_drop: Annotated[str | None, typer.Option(help="Accepted loss of the metric: 1% or 0.01.")] = None,
+    metric: Annotated[str, typer.Option(help="top1, cosine, or module:function.")] = "top1",
+    fallback: Annotated[str, typer.Option(help="forbid, allow, or budget=R.")] = "forbid",
+    vendor: Annotated[list[str] | None, typer.Option("--set", help="Option of the target's compiler, K=V.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="Gate policy (TOML).")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None,
+    shape: Annotated[list[str] | None, typer.Option("--shape", help="Fix a dynamic input: NAME=1x3x224x224.")] = None,
+    calibration_limit: Annotated[int, typer.Option(help="Most calibration samples.")] = app.CALIBRATION_LIMIT,
+    eval_limit: Annotated[int | None, typer.Option(help="Most evaluation samples.")] = None,
+    time_limit: Annotated[float, typer.Option(help="Seconds for each call of vendor code.")] = 900.0,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Do everything again.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Build, print the verdict, and write the report beside the artifact."""
+    words = app.BuildWords(
+        model=model,
+        target=target,
+        calibration=calibration,
+        evaluation=evaluation,
+        labels=labels,
+        policy=policy,
+        calibration_limit=calibration_limit,
+        evaluation_limit=eval_limit,
+        shapes=dict(app.parse_shape(one) for one in shape or []),
+    )
+    options = BuildOptions(
+        precision=precision,
+        method=method,
+        per_channel=not per_tensor,
+        max_drop=None if max_drop is None else app.parse_drop(max_drop),
+        metric=metric,
+        fallback=read_fallback_policy(fallback),
+        vendor=dict(_pair(one) for one in vendor or []),
+        time_limit_s=time_limit,
+        use_cache=not no_cache,
+    )
+    with progress(quiet=as_json) as observe:
+        result = app.run_build(words, options, output, observe=observe)
+    report = write_report(result.artifact, output.with_name(f"{output.name}.report.html"))
+    if as_json:
+        print_json(_plain(result, report))
+    else:
+        _show(result, report)
+    gate = result.artifact.manifest.gate
+    if gate is None or gate.verdict is not Verdict.PASS:
+        raise typer.Exit(EXIT_NO)
+
+
+def _pair(words: str) -> tuple[str, str]:
+    name, sign, value = words.partition("=")
+    if not sign or not name:
+        raise UsageError(f"--set {words!r} is not of the form K=V")
+    return name, value
+
+
+def _plain(result: BuildResult, report: Path) -> dict[str, object]:
+    manifest = result.artifact.manifest
+    return {
+        "schema": SCHEMA,
+        "artifact": str(result.artifact.root),
+        "digest": manifest.digest,
+        "cached": result.cached,
+        "seconds": result.seconds,
+        "report": str(report),
+        "target": manifest.target,
+        "precision": manifest.precision,
+        "fallback_ratio": manifest.placement.fallback_ratio,
+        "parity": manifest.parity,
+        "accuracy": manifest.accuracy,
+        "gate": manifest.gate,
+    }
+
+
+def _show(result: BuildResult, report: Path) -> None:
+    from rich.table import Table  # noqa: PLC0415 - help must not pay for it
+
+    manifest = result.artifact.manifest
+    screen = console()
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for rule in manifest.gate.rules if manifest.gate else ():
+        colour = {"pass": "green", "fail": "red"}.get(rule.verdict, "yellow")
+        table.add_row(f"[{colour}]{rule.verdict}[/{colour}]", rule.name, rule.found, f"[dim]wanted {rule.wanted}[/dim]")
+    screen.print(table)
+    for tensor in manifest.parity.first_divergence if manifest.parity else ():
+        level = "equal" if tensor.sqnr_db is None else f"{tensor.sqnr_db:.1f} dB"
+        screen.print(f"  {level:>9}  {tensor.node}  [dim]{tensor.tensor}[/dim]")
+    parity = manifest.parity
+    if parity is not None and parity.run_us is not None:
+        note = " (an emulator's clock says nothing about silicon)" if parity.run_basis == Basis.EMULATED else ""
+        screen.print(f"run        {format_us(parity.run_us)}, {parity.run_basis}{note}")
+    size = sum(record.bytes for record in manifest.files)
+    cached = ", from the cache" if result.cached else ""
+    verdict = manifest.gate.verdict if manifest.gate else "inconclusive"
+    screen.print(f"artifact   {result.artifact.root}  {format_bytes(size)}")
+    screen.print(f"report     {report}")
+    screen.print(f"[bold]{verdict}[/bold]       {result.seconds:.2f} s{cached}")

@@ -1,0 +1,179 @@
+"""`npuops demo`: the whole story on one real model, through every target that is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from npuops import app
+from npuops.artifacts.evidence import Verdict
+from npuops.artifacts.manifest import Manifest
+from npuops.build.fallback import ALLOW
+from npuops.build.latency_figures import latency_figures
+from npuops.build.options import BuildOptions
+from npuops.build.pipeline import BuildResult
+from npuops.build.report import write_report
+from npuops.cli.demo_models import DemoModel, blank_calibration, digits, mobilenet
+from npuops.cli.show import EXIT_NO, JsonFlag, console, print_json, progress
+from npuops.errors import UsageError, nearest
+from npuops.events import Observer
+from npuops.targets.protocol import Precision
+from npuops.targets.registry import open_target
+from npuops.units import format_bytes
+
+SCHEMA = "npuops.demo/1"
+MODELS = {"digits": digits, "mobilenet": mobilenet}
+PLAN: tuple[tuple[str, Precision], ...] = (
+    ("ort-cpu", Precision.FP32),
+    ("ort-cpu", Precision.A8W8),
+    ("openvino", Precision.A8W8),
+    ("qnn-htp:sm8650", Precision.A8W8),
+    ("qnn-htp:sm8750", Precision.A16W8),
+    ("ethos-u:ethos-u55-128", Precision.A8W8),
+    ("ethos-u:ethos-u85-256", Precision.A8W8),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the cross-vendor table."""
+
+    target: str
+    precision: Precision
+    result: BuildResult | None
+    why_not: str = ""
+    report: Path | None = None
+
+
+def command(
+    name: Annotated[str, typer.Argument(help=f"Which model: {', '.join(MODELS)}.")] = "digits",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for artifacts and reports.")] = Path(
+        "demo-out"
+    ),
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Do everything again.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check, quantize, compile, prove and gate one model on every installed target; then one failure, caught."""
+    if name not in MODELS:
+        raise UsageError(f"no demo {name!r}", advice=nearest(name, MODELS))
+    model = MODELS[name]()
+    screen = console()
+    if not as_json:
+        screen.print(f"[bold]{model.title}[/bold]\n")
+    with progress(quiet=as_json) as observe:
+        rows = [_row(model, target, precision, output, no_cache, observe) for target, precision in PLAN]
+        failure = _failure(model, output, no_cache, observe)
+    if as_json:
+        print_json({"schema": SCHEMA, "model": name, "rows": [_plain(row) for row in rows], "failure": _plain(failure)})
+    else:
+        _show(screen, rows, failure)
+    built = [row for row in rows if row.result is not None]
+    caught = failure.result is not None and _verdict(failure.result) is Verdict.FAIL
+    if not caught or any(_verdict(row.result) is not Verdict.PASS for row in built if row.result):
+        raise typer.Exit(EXIT_NO)
+
+
+def _row(model: DemoModel, target: str, precision: Precision, output: Path, no_cache: bool, observe: Observer) -> Row:
+    probe = open_target(target).probe()
+    if not probe.available:
+        return Row(target=target, precision=precision, result=None, why_not=f"{probe.why_not}: {probe.install}")
+    out = output / f"{model.name}-{target.replace(':', '-')}-{precision}"
+    options = BuildOptions(precision=precision, use_cache=not no_cache)
+    result = app.run_request(model.request(target, options), out, observe=observe)
+    return Row(
+        target=target,
+        precision=precision,
+        result=result,
+        report=write_report(result.artifact, out.with_name(f"{out.name}.report.html")),
+    )
+
+
+def _failure(model: DemoModel, output: Path, no_cache: bool, observe: Observer) -> Row:
+    """A mistake that compiles without a word and answers nonsense: calibration on blank inputs."""
+    out = output / f"{model.name}-blank-calibration"
+    options = BuildOptions(precision=Precision.A8W8, use_cache=not no_cache, fallback=ALLOW)
+    request = model.request("ort-cpu", options, calibration=blank_calibration(model))
+    result = app.run_request(request, out, observe=observe)
+    report = write_report(result.artifact, out.with_name(f"{out.name}.report.html"))
+    return Row(target="ort-cpu", precision=Precision.A8W8, result=result, report=report)
+
+
+def _verdict(result: BuildResult | None) -> Verdict:
+    gate = result.artifact.manifest.gate if result is not None else None
+    return gate.verdict if gate is not None else Verdict.INCONCLUSIVE
+
+
+def _plain(row: Row) -> Mapping[str, object]:
+    manifest = row.result.artifact.manifest if row.result else None
+    return {
+        "target": row.target,
+        "precision": row.precision,
+        "why_not": row.why_not,
+        "artifact": str(row.result.artifact.root) if row.result else None,
+        "report": str(row.report) if row.report else None,
+        "accuracy": manifest.accuracy if manifest else None,
+        "fallback_ratio": manifest.placement.fallback_ratio if manifest else None,
+        "latency": latency_figures(manifest) if manifest else (),
+        "verdict": _verdict(row.result) if row.result else None,
+        "cached": row.result.cached if row.result else None,
+    }
+
+
+def _show(screen: Any, rows: list[Row], failure: Row) -> None:
+    from rich.table import Table  # noqa: PLC0415 - help must not pay for it
+
+    table = Table(box=None, pad_edge=False, title="", title_justify="left")
+    for heading in ("target", "precision", "on the NPU", "accuracy", "cosine to fp32", "one inference", "size", "gate"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(row.target, row.precision, *_cells(row))
+    screen.print()
+    screen.print(table)
+    screen.print(
+        "\n[dim]Only `measured` is a clock on the device that is named. `emulated` is a clock around a vendor's"
+        "\nemulator, `vendor-estimate` the vendor's own model; neither compares with the others.[/dim]"
+    )
+    if failure.result is not None and failure.result.artifact.manifest.gate is not None:
+        manifest = failure.result.artifact.manifest
+        screen.print("\n[bold]And one mistake, caught:[/bold] the same model, calibrated on blank inputs.")
+        screen.print("It quantizes and compiles without a warning from the toolchain; the gate says:")
+        for rule in manifest.gate.rules if manifest.gate else ():
+            if rule.verdict is not Verdict.PASS:
+                screen.print(f"  [red]{rule.verdict}[/red]  {rule.name}: {rule.found}", soft_wrap=True)
+    reports = [row.report for row in (*rows, failure) if row.report]
+    screen.print(
+        f"\nReports with graphs, tables and evidence: {reports[0].parent}/*.report.html ({len(reports)} files)"
+    )
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if row.result is None:
+        return ("–", "–", "–", "–", "–", f"[yellow]skipped[/yellow] {row.why_not}")
+    manifest = row.result.artifact.manifest
+    verdict = _verdict(row.result)
+    size = sum(record.bytes for record in manifest.files if record.role == "compiled")
+    figures = latency_figures(manifest)
+    colour = "green" if verdict is Verdict.PASS else "red"
+    return (
+        f"{1 - manifest.placement.fallback_ratio.ops:.0%}",
+        f"{manifest.accuracy.artifact:.4f}" if manifest.accuracy else "–",
+        _cosine(manifest),
+        str(figures[0]) if figures else "– (no device here)",
+        format_bytes(size),
+        f"[{colour}]{verdict}[/{colour}]",
+    )
+
+
+def _cosine(manifest: Manifest) -> str:
+    parity = manifest.parity
+    found = [
+        output.cosine
+        for comparison in (parity.comparisons if parity else ())
+        for output in comparison.outputs
+        if comparison.reference == "fp32" and output.cosine is not None
+    ]
+    return f"{min(found):.5f}" if found else "–"

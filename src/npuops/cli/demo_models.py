@@ -1,0 +1,118 @@
+"""The models that the demo shows, with their data: the bundled digits, and MobileNetV2 where its files lie beside."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npuops import app
+from npuops.build.options import BuildOptions
+from npuops.build.pipeline import BuildRequest
+from npuops.build.sample_sources import load_samples
+from npuops.build.samples import Samples, make_samples
+from npuops.errors import UsageError
+from npuops.models.open import open_model
+from npuops.targets.registry import open_target
+
+CROPS_PER_PHOTO = 8
+CROP = 224
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoModel:
+    """A model with calibration and evaluation data."""
+
+    name: str
+    title: str
+    path: Path
+    calibration: Samples
+    evaluation: Samples
+    labels: tuple[str, ...]
+
+    def request(self, target: str, options: BuildOptions, calibration: Samples | None = None) -> BuildRequest:
+        """A build for one target; an emulator gets fewer evaluation samples."""
+        evaluation = self.evaluation
+        if open_target(target).traits.slow_run:
+            evaluation = evaluation.first(app.EMULATOR_LIMIT)
+        return BuildRequest(
+            model=self.path,
+            target=target,
+            calibration=calibration or self.calibration,
+            evaluation=evaluation,
+            options=options,
+            labels=self.labels,
+        )
+
+
+def digits() -> DemoModel:
+    """The CNN of the bundled zoo on handwritten digits."""
+    source = app.find_model("zoo:digits-cnn")
+    inputs = open_model(source.path).inputs
+    return DemoModel(
+        name="digits",
+        title="digits-cnn: a small CNN on handwritten digits, from the bundled zoo",
+        path=source.path,
+        calibration=load_samples(str(source.calibration), inputs),
+        evaluation=load_samples(str(source.evaluation), inputs),
+        labels=source.labels or (),
+    )
+
+
+def mobilenet() -> DemoModel:
+    """The real ImageNet MobileNetV2 on crops of photos, from `shared/models` beside the checkout.
+
+    Raises:
+        UsageError: those files are not there; they are no part of npuops.
+    """
+    folder = Path(os.environ.get("NPUOPS_SHARED", "../shared")) / "models"
+    path = folder / "vision" / "mobilenet_v2_1.0_224_fp32.onnx"
+    if not path.is_file():
+        raise UsageError(
+            f"{path} is not there: the real MobileNetV2 is test data beside npuops, not part of it",
+            advice="set NPUOPS_SHARED to the folder that holds models/, or run the demo without a name",
+        )
+    name = open_model(path).inputs[0].name
+    photos = sorted((folder / "inputs" / "photos").iterdir())
+    return DemoModel(
+        name="mobilenet",
+        title="MobileNetV2 1.0/224 (ImageNet) on random crops of real photos",
+        path=path,
+        calibration=make_samples(crops(photos, name, seed=1), source="random crops of photos, seed 1"),
+        evaluation=make_samples(crops(photos, name, seed=2), source="other random crops, seed 2"),
+        labels=app.read_labels(folder / "inputs" / "imagenet_labels.txt"),
+    )
+
+
+def crops(photos: list[Path], name: str, *, seed: int) -> list[dict[str, NDArray[Any]]]:
+    """Random square crops, in turn from each photo, as f32[1,3,224,224] in -1..1.
+
+    Raises:
+        UsageError: Pillow is not installed.
+    """
+    try:
+        from PIL import Image  # noqa: PLC0415 - an extra, and only this demo reads photos itself
+    except ImportError as error:
+        raise UsageError("photos need Pillow", advice="pip install 'npuops[images]'") from error
+
+    rng = np.random.default_rng(seed)
+    opened = [Image.open(photo).convert("RGB") for photo in photos]
+    found: list[dict[str, NDArray[Any]]] = []
+    for _ in range(CROPS_PER_PHOTO):
+        for photo in opened:
+            side = int(min(photo.size) * rng.uniform(0.5, 1.0))
+            left, top = (int(rng.integers(0, size - side + 1)) for size in photo.size)
+            square = photo.crop((left, top, left + side, top + side)).resize((CROP, CROP))
+            pixels = np.asarray(square, dtype=np.float32) / np.float32(127.5) - 1
+            found.append({name: pixels.transpose(2, 0, 1)[None]})
+    return found
+
+
+def blank_calibration(model: DemoModel) -> Samples:
+    """The calibration set with every value zero: a mistake that no toolchain complains about."""
+    blank = [{name: np.zeros_like(array) for name, array in row.items()} for row in model.calibration.inputs]
+    return make_samples(blank, source="blank inputs")

@@ -1,0 +1,82 @@
+"""`npuops run`: an artifact on one input."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from npuops.artifacts.folder import opened
+from npuops.build.output_file import refuse_output, write_output
+from npuops.build.run import RunAnswer, run_answer, run_artifact
+from npuops.cli.input_file import ImageFlag, parse_image_options, read_input
+from npuops.cli.show import JsonFlag, console, print_json, progress
+from npuops.units import format_us
+
+
+def command(
+    artifact: Annotated[Path, typer.Argument(help="Artifact: a folder or a .npuart file.")],
+    source: Annotated[str, typer.Option("--input", "-i", help="Input: .npz, .npy, an image, or - for .npz on stdin.")],
+    engine: Annotated[
+        str, typer.Option("--engine", help="`runner` (device or emulator), or a reference such as litert or tosa.")
+    ] = "runner",
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many labels to show.")] = 5,
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Runs of the same input; the first warms up.")] = 1,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs to this .npz file.")] = None,
+    image: ImageFlag = None,
+    time_limit: Annotated[float, typer.Option("--time-limit", min=1, help="Seconds for the vendor's code.")] = 600,
+    as_json: JsonFlag = False,
+) -> None:
+    """Verify, check the input, run in a child process, and show the outputs."""
+    pixels = parse_image_options(image)
+    if output is not None:
+        refuse_output(output, artifact)
+    with opened(artifact) as found, progress(quiet=as_json) as observe:
+        inputs = read_input(source, found.manifest.inputs, pixels)
+        done = run_artifact(found, inputs, engine=engine, repeat=repeat, timeout_s=time_limit, observe=observe)
+        answer = run_answer(found.manifest, done, top_k=top_k, file=str(output) if output else None)
+    if output is not None:
+        write_output(output, _npz(done.outputs))
+    if as_json:
+        print_json(answer)
+    else:
+        _show(answer, done.outputs)
+
+
+def _npz(outputs: Mapping[str, NDArray[Any]]) -> bytes:
+    buffer = io.BytesIO()
+    # Not numpy.savez: an output named `file` would collide with its parameter.
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in outputs.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)  # type: ignore[no-untyped-call]
+    return buffer.getvalue()
+
+
+def _show(answer: RunAnswer, outputs: Mapping[str, NDArray[Any]]) -> None:
+    screen = console()
+    for name, array in outputs.items():
+        shape = "×".join(map(str, array.shape))
+        where = answer.outputs[name].file
+        written = f" → {where}" if where else ""
+        screen.print(f"{name}: {array.dtype.name}[{shape}]{_range(array)}{written}", markup=False)
+    for place, score in enumerate(answer.top_k, start=1):
+        screen.print(f"  {place}. {score.label}  {score.score:.4f}", markup=False)
+    latency = answer.latency
+    if latency is None:
+        screen.print(f"on {answer.device}: a reference implementation, its time means nothing", markup=False)
+    else:
+        time = f"{format_us(latency.us)} ({latency.basis}; {latency.source})"
+        screen.print(f"on {answer.device}: {time}", markup=False)
+
+
+def _range(array: NDArray[Any]) -> str:
+    if not array.size or array.dtype.kind not in "biuf":
+        return ""
+    return f", {float(array.min()):.6g} to {float(array.max()):.6g}"

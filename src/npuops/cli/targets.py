@@ -1,0 +1,71 @@
+"""`npuops targets`: the matrix of what is here, what it can do, and why not."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from npuops.cli.show import JsonFlag, console, print_json
+from npuops.targets.protocol import Family, Probe, Traits
+from npuops.targets.registry import families
+
+SCHEMA = "npuops.targets/1"
+
+
+def command(
+    variants: Annotated[bool, typer.Option("--variants", help="Also list every variant (SoC, configuration).")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Probe every family; nothing of a vendor is imported."""
+    rows = [(family, *_look(family)) for family in families().values()]
+    if as_json:
+        print_json({"schema": SCHEMA, "targets": [_plain(*row) for row in rows]})
+        return
+    _table(rows)
+    if variants:
+        for family, _, _ in rows:
+            if family.variants:
+                console().print(f"\n[bold]{family.name}:[/bold] {' '.join(family.variants)}", soft_wrap=False)
+
+
+def _look(family: Family) -> tuple[Probe, Traits]:
+    target = family.make(family.variants[0] if family.variants else None)
+    return target.probe(), target.traits
+
+
+def _plain(family: Family, probe: Probe, traits: Traits) -> dict[str, object]:
+    return {
+        "family": family.name,
+        "summary": family.summary,
+        "example": probe.target,
+        "variants": family.variants,
+        "available": probe.available,
+        "why_not": probe.why_not,
+        "install": probe.install,
+        "toolchain": probe.toolchain,
+        "can_run": probe.can_run,
+        "run_basis": traits.run_basis,
+        "precisions": traits.precisions,
+        "licence_note": traits.licence_note,
+    }
+
+
+def _table(rows: list[tuple[Family, Probe, Traits]]) -> None:
+    from rich.table import Table  # noqa: PLC0415 - help must not pay for it
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("target", "here", "precisions", "runs here", "toolchain, or what to do"):
+        table.add_column(heading, overflow="fold")
+    for family, probe, traits in rows:
+        versions = ", ".join(f"{name} {version}" for name, version in probe.toolchain.items())
+        name = f"{family.name}:…" if family.variants else family.name
+        runs = f"{probe.can_run} ({traits.run_basis})" if probe.can_run and traits.run_basis else probe.can_run
+        table.add_row(
+            name,
+            "[green]yes[/green]" if probe.available else "[red]no[/red]",
+            " ".join(traits.precisions),
+            runs or "–",
+            versions if probe.available else f"{probe.why_not}: {probe.install}",
+        )
+    console().print(table)

@@ -1,0 +1,30 @@
+"""What every session checks before vendor code sees an input: vendors crash, or answer, on nonsense."""
+
+from __future__ import annotations
+
+from npuops.errors import DataError, nearest
+from npuops.models.model import TensorInfo
+from npuops.targets.protocol import Tensors
+
+
+def check_inputs(inputs: Tensors, wanted: tuple[TensorInfo, ...]) -> None:
+    """Refuse a wrong name, dtype or shape before any vendor code sees it.
+
+    Raises:
+        DataError: naming the input, what came and what is wanted.
+    """
+    names = {tensor.name for tensor in wanted}
+    for name in inputs:
+        if name not in names:
+            raise DataError(f"the model has no input {name!r}", advice=nearest(name, names))
+    for tensor in wanted:
+        if tensor.name not in inputs:
+            raise DataError(f"input {tensor.name!r} is missing")
+        array = inputs[tensor.name]
+        if array.dtype.name != tensor.dtype:
+            raise DataError(f"input {tensor.name!r} is {array.dtype.name}, the model takes {tensor.dtype}")
+        shape = tensor.shape or ()
+        if len(array.shape) != len(shape) or any(
+            isinstance(dim, int) and dim != size for dim, size in zip(shape, array.shape, strict=True)
+        ):
+            raise DataError(f"input {tensor.name!r} has shape {list(array.shape)}, the model takes {list(shape)}")

@@ -1,0 +1,129 @@
+"""The budgets and habits of the house (CONTRIBUTING.md), as tests."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "npuops"
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+FILE_LINES = 400
+FUNCTION_LINES = 60
+BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager", "base"}
+IMPURE = {"asyncio", "random", "secrets", "socket", "subprocess", "threading", "time", "multiprocessing"}
+PURE = [
+    "artifacts/compatibility.py",
+    "artifacts/encoding.py",
+    "artifacts/evidence.py",
+    "artifacts/manifest.py",
+    "build/equality.py",
+    "build/fallback.py",
+    "build/gate.py",
+    "build/junit.py",
+    "build/metrics.py",
+    "build/parity.py",
+    "build/policy.py",
+    "models/macs.py",
+    "models/model.py",
+    "models/placement.py",
+    "targets/report.py",
+    "targets/rules.py",
+    "units.py",
+]
+"""Judges and nouns: they know no clock, no socket, no process and no chance."""
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(SOURCE))
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_a_file_stays_within_its_budget(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= FILE_LINES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_a_function_stays_within_its_budget(path: Path) -> None:
+    long = [
+        f"{node.name}: {(node.end_lineno or 0) - node.lineno + 1} lines"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES
+    ]
+    assert long == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_a_module_says_what_it_is_and_has_a_name_of_our_field(path: Path) -> None:
+    assert ast.get_docstring(tree(path)), "a module begins with its idea in a sentence"
+    assert path.stem not in BANNED_NAMES
+    assert len(path.relative_to(SOURCE).parts) <= 2, "folders are one deep"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parent.name != "cli"], ids=name)
+def test_first_party_imports_stand_at_the_top(path: Path) -> None:
+    inside = [
+        ast.unparse(node)
+        for function in ast.walk(tree(path))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("npuops")
+    ]
+    assert inside == []
+
+
+@pytest.mark.parametrize("file", PURE)
+def test_a_pure_file_knows_no_time_no_socket_and_no_chance(file: str) -> None:
+    assert imported(SOURCE / file) & IMPURE == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_no_error_is_swallowed(path: Path) -> None:
+    swallowed = [
+        handler.lineno
+        for handler in ast.walk(tree(path))
+        if isinstance(handler, ast.ExceptHandler) and all(isinstance(statement, ast.Pass) for statement in handler.body)
+    ]
+    assert swallowed == []
+
+
+def test_every_module_has_its_test_file_and_the_other_way_round() -> None:
+    tests = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
+    modules = {path.stem for path in MODULES if path.stem != "__init__"}
+    verbs = {f"cli_{path.stem}" for path in (SOURCE / "cli").glob("*.py")}
+    house = {"house", "docs", "ci", "promises"} | {name for name in tests if name.endswith("_example")}
+    assert tests - modules - verbs - house == set(), "a test file is named after the module it is about"
+
+
+def test_no_registry_host_and_no_unfinished_word_is_committed() -> None:
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    hosts = re.compile("pypi" + r"\.org|pythonhosted|debian" + r"\.org|npmjs|artifactory", re.IGNORECASE)
+    unfinished = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|X" + r"XX)\b")
+    found = []
+    for line in listing.stdout.splitlines():
+        path = ROOT / line
+        if not path.is_file() or path.suffix in {".onnx", ".npz", ".png", ".tflite"}:
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        found += [f"{line}: {match.group()}" for match in [*hosts.finditer(text), *unfinished.finditer(text)]]
+    assert found == []

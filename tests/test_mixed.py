@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from npuops.build.accuracy import find_metric, measure_accuracy
+from npuops.build.mixed import Mix, find_mix
+from npuops.build.quantize import QuantizeOptions
+from npuops.build.reference import run_reference
+from npuops.errors import DataError, OptionError
+from npuops.events import Event, StepProgressed
+from npuops.targets.protocol import Precision
+from small_graphs import BLOCK_INPUT, CNN_INPUT, noise, outlier_block, small_cnn
+
+PLACE_ON_HTP = """
+import sys, onnxruntime as ort, onnxruntime_qnn as qnn
+ort.register_execution_provider_library("QNNExecutionProvider", qnn.get_library_path())
+options = ort.SessionOptions()
+options.log_severity_level = 4
+options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+device = next(d for d in ort.get_ep_devices() if d.ep_name == "QNNExecutionProvider")
+options.add_provider_for_devices([device], {"backend_path": qnn.get_qnn_htp_path(), "soc_model": "57"})
+session = ort.InferenceSession(sys.argv[1], options, enable_fallback=0)
+print("PLACED", sorted({graph.ep_name for graph in session.get_provider_graph_assignment_info()}))
+"""
+
+
+def assert_whole_on_htp(model: Path) -> None:
+    """Every node of the file is taken by Qualcomm's compiler, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", PLACE_ON_HTP, str(model)], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert "PLACED ['QNNExecutionProvider']" in done.stdout, done.stdout + done.stderr
+
+
+def _mix(folder: Path, max_drop: float, events: list[Event] | None = None) -> Mix:
+    return find_mix(
+        outlier_block(folder / "f.onnx"),
+        noise(BLOCK_INPUT, 16, 0),
+        noise(BLOCK_INPUT, 16, 1),
+        max_drop=max_drop,
+        metric="cosine",
+        options=QuantizeOptions(layernorm_gamma_uint8=True),
+        out=folder / "q.onnx",
+        observe=(events if events is not None else []).append,
+    )
+
+
+def test_the_mix_meets_the_limit_with_fewer_bytes_than_all_at_16_bits(tmp_path: Path) -> None:
+    events: list[Event] = []
+    mix = _mix(tmp_path, 0.002, events)
+    assert mix.met
+    assert mix.quantized is not None
+    assert 0 < mix.share_16bit < 0.7
+    held_out = noise(BLOCK_INPUT, 16, 1)
+    found = measure_accuracy(
+        find_metric("cosine"),
+        artifact=run_reference(mix.quantized.path, held_out),
+        fp32=run_reference(tmp_path / "f.onnx", held_out),
+        labels=None,
+    )
+    assert found.drop == pytest.approx(mix.drop)
+    assert found.drop <= 0.002
+    assert any(isinstance(event, StepProgressed) and event.step == "mix" for event in events)
+
+
+def test_no_unit_of_the_mix_can_be_left_out(tmp_path: Path) -> None:
+    mix = _mix(tmp_path, 0.002)
+    smaller = [trial for trial in mix.trials if trial.share_16bit < mix.share_16bit]
+    assert smaller
+    assert not any(trial.met for trial in smaller)
+
+
+def test_eight_bits_are_kept_when_they_are_enough(tmp_path: Path) -> None:
+    mix = find_mix(
+        small_cnn(tmp_path / "f.onnx"),
+        noise(CNN_INPUT, 16, 0),
+        noise(CNN_INPUT, 16, 1),
+        max_drop=0.05,
+        metric="cosine",
+        options=QuantizeOptions(),
+        out=tmp_path / "q.onnx",
+    )
+    assert (mix.units_16bit, mix.share_16bit, len(mix.trials)) == ((), 0.0, 1)
+    assert mix.quantized is not None
+    assert mix.quantized.record.activations == "uint8"
+
+
+def test_an_impossible_limit_is_answered_with_the_worst_layers_and_no_file(tmp_path: Path) -> None:
+    mix = _mix(tmp_path, 0.0)
+    assert not mix.met
+    assert mix.quantized is None
+    assert mix.drop > 0
+    assert mix.worst[0].unit in {"second", "residual"}
+    assert not (tmp_path / "q.onnx").exists()
+
+
+def test_a_mix_lands_whole_on_htp(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime_qnn")
+    mix = _mix(tmp_path, 0.002)
+    assert mix.quantized is not None
+    assert mix.quantized.record.activations == "mixed"
+    assert_whole_on_htp(mix.quantized.path)
+
+
+def test_wrong_calls_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="negative"):
+        _mix(tmp_path, -0.1)
+    model, data = outlier_block(tmp_path / "f.onnx"), noise(BLOCK_INPUT, 8, 0)
+    wide = QuantizeOptions(precision=Precision.A16W8)
+    with pytest.raises(OptionError, match="a8w8"):
+        find_mix(model, data, data, max_drop=0.1, metric="cosine", options=wide, out=tmp_path / "q.onnx")
+    with pytest.raises(DataError, match="classes"):
+        find_mix(model, data, data, max_drop=0.1, metric="top1", options=QuantizeOptions(), out=tmp_path / "q.onnx")

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from npuops.build.image_folder import ImageOptions
+from npuops.build.sample_sources import load_samples, make_samples, random_samples
+from npuops.errors import DataError, NpuopsError, OptionError
+from npuops.models.model import TensorInfo
+
+X = (TensorInfo(name="x", dtype="float32", shape=(1, 3)),)
+TWO = (TensorInfo(name="ids", dtype="int32", shape=(1, 4)), TensorInfo(name="mask", dtype="float32", shape=(1, 4)))
+PICTURE = (TensorInfo(name="image", dtype="float32", shape=(1, 3, 8, 8)),)
+
+
+def test_npz_takes_float64_without_batch_dimension_and_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=np.arange(6.0).reshape(2, 3), labels=np.array([1, 0]))
+    samples = load_samples(str(tmp_path / "d.npz"), X)
+    assert [sample["x"].shape for sample in samples.inputs] == [(1, 3), (1, 3)]
+    assert samples.inputs[0]["x"].dtype == np.float32
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [1, 0]
+    assert samples.digest.startswith("sha256:")
+
+
+def test_a_single_array_of_any_name_feeds_a_single_input_and_limit_cuts(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", np.zeros((5, 1, 3), np.float32))
+    assert len(load_samples(str(tmp_path / "d.npz"), X, limit=2)) == 2
+
+
+def test_digest_follows_the_values() -> None:
+    one = make_samples([{"x": np.zeros((1, 3), np.float32)}], X, source="a")
+    same = make_samples([{"x": np.zeros(3)}], X, source="b")
+    other = make_samples([{"x": np.ones(3)}], X, source="a")
+    assert one.digest == same.digest != other.digest
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"y": np.zeros((2, 3)), "z": np.zeros((2, 3))}, "no input 'y'"),
+        ({"x": np.zeros((2, 4))}, r"shape \[4\]"),
+        ({"x": np.array([[0, 1, 2], [0, np.nan, 2]])}, "sample 1.*NaN"),
+        ({"x": np.zeros((0, 3))}, "no sample"),
+        ({"x": np.zeros((2, 3), complex)}, "without loss"),
+        ({"x": np.full((1, 3), 1e300)}, "without loss"),
+        ({"x": np.zeros((2, 3)), "labels": np.zeros(3, int)}, "labels"),
+        ({"x": np.zeros((2, 3)), "labels": np.array([0.5, 1.5])}, "labels"),
+    ],
+)
+def test_data_that_does_not_fit_is_named(tmp_path: Path, arrays: dict[str, np.ndarray], words: str) -> None:
+    np.savez(tmp_path / "d.npz", **arrays)
+    with pytest.raises(DataError, match=words):
+        load_samples(str(tmp_path / "d.npz"), X)
+
+
+def test_integers_are_cast_only_where_they_fit(tmp_path: Path) -> None:
+    np.savez(tmp_path / "ok.npz", ids=np.ones((2, 4), np.int64), mask=np.ones((2, 4), np.uint8))
+    assert load_samples(str(tmp_path / "ok.npz"), TWO).inputs[0]["ids"].dtype == np.int32
+    np.savez(tmp_path / "bad.npz", ids=np.full((2, 4), 2**40), mask=np.ones((2, 4)))
+    with pytest.raises(DataError, match="without loss"):
+        load_samples(str(tmp_path / "bad.npz"), TWO)
+
+
+def test_pickles_and_truncated_archives_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "p.npz", x=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(DataError, match="cannot be read"):
+        load_samples(str(tmp_path / "p.npz"), X)
+    np.savez(tmp_path / "t.npz", x=np.zeros((9, 3)))
+    data = (tmp_path / "t.npz").read_bytes()
+    (tmp_path / "t.npz").write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match="cannot be read"):
+        load_samples(str(tmp_path / "t.npz"), X)
+
+
+def test_npy_folders_are_read_in_order_of_name(tmp_path: Path) -> None:
+    for index in (2, 0, 1):
+        np.save(tmp_path / f"{index}.npy", np.full((1, 3), index, np.float32))
+    assert [sample["x"][0, 0] for sample in load_samples(str(tmp_path), X).inputs] == [0, 1, 2]
+    with pytest.raises(DataError, match="inputs ids, mask"):
+        load_samples(str(tmp_path), TWO)
+
+
+def test_one_npy_subfolder_per_input(tmp_path: Path) -> None:
+    for name, kind in (("ids", np.int32), ("mask", np.float32)):
+        (tmp_path / name).mkdir()
+        for index in range(3):
+            np.save(tmp_path / name / f"{index}.npy", np.full((1, 4), index, kind))
+    assert len(load_samples(str(tmp_path), TWO)) == 3
+    (tmp_path / "mask" / "2.npy").unlink()
+    with pytest.raises(DataError, match="different numbers"):
+        load_samples(str(tmp_path), TWO)
+
+
+def _picture(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (20, 10)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def test_images_are_scaled_ordered_and_classed_by_folder(tmp_path: Path) -> None:
+    _picture(tmp_path / "red" / "a.png", (255, 0, 0))
+    _picture(tmp_path / "blue" / "b.png", (0, 0, 255))
+    options = ImageOptions(scale=1 / 127.5, mean=(1.0,), channels="bgr")
+    samples = load_samples(str(tmp_path), PICTURE, image=options)
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [0, 1]
+    assert samples.inputs[0]["image"].shape == (1, 3, 8, 8)
+    assert samples.inputs[0]["image"][0, :, 0, 0].tolist() == [1.0, -1.0, -1.0]  # blue comes first in bgr
+
+
+def test_uint8_nhwc_models_get_raw_pixels_and_labels_from_a_file(tmp_path: Path) -> None:
+    _picture(tmp_path / "a.png", (1, 2, 3))
+    (tmp_path / "labels.txt").write_text("7\n")
+    samples = load_samples(str(tmp_path), (TensorInfo(name="i", dtype="uint8", shape=(1, 4, 4, 3)),))
+    assert samples.inputs[0]["i"][0, 0, 0].tolist() == [1, 2, 3]
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [7]
+
+
+def test_a_corrupt_image_is_named(tmp_path: Path) -> None:
+    _picture(tmp_path / "good.png", (0, 0, 0))
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match=r"bad\.png"):
+        load_samples(str(tmp_path), PICTURE)
+
+
+def test_a_function_yields_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mydata_a.py").write_text(
+        "import numpy as np\ndef rows():\n    for i in range(9):\n        yield {'x': np.full(3, i), 'label': i}\n"
+        "def broken():\n    yield np.zeros(3)\n    raise ValueError('disk on fire')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    samples = load_samples("mydata_a:rows", X, limit=4)
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [0, 1, 2, 3]
+    with pytest.raises(DataError, match=r"sample 1.*disk on fire"):
+        load_samples("mydata_a:broken", X)
+    with pytest.raises(OptionError) as caught:
+        load_samples("mydata_a:row", X)
+    assert "rows" in caught.value.advice
+
+
+@pytest.mark.parametrize("source", ["nothing_there", "no.such.module:function", __file__])
+def test_other_sources_are_refused_with_advice(source: str) -> None:
+    with pytest.raises(NpuopsError) as caught:
+        load_samples(source, X)
+    assert caught.value.advice
+
+
+def test_random_samples_say_that_they_are_random() -> None:
+    samples = random_samples(TWO, 3, 0)
+    assert len(samples) == 3
+    assert "random" in samples.source
+    assert samples.digest == random_samples(TWO, 3, 0).digest != random_samples(TWO, 3, 1).digest
