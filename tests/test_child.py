@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,8 +31,8 @@ def die(signum: int) -> None:
 
 def hang(pid_file: str) -> None:
     with subprocess.Popen(["sleep", "60"]) as grandchild:
-        with open(pid_file, "w") as out:  # noqa: PTH123
-            out.write(str(grandchild.pid))
+        Path(f"{pid_file}.part").write_text(str(grandchild.pid))
+        Path(f"{pid_file}.part").rename(pid_file)
         time.sleep(60)
 
 
@@ -65,22 +67,12 @@ def test_a_child_that_ends_without_a_reply_is_a_crash() -> None:
         call(end_quietly, {}, what="vendor", timeout_s=60)
 
 
-def test_a_hang_is_ended_together_with_what_it_started(tmp_path: os.PathLike[str]) -> None:
-    pid_file = os.path.join(tmp_path, "pid")  # noqa: PTH118
+def test_a_hang_is_ended_together_with_what_it_started(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
     with pytest.raises(ToolchainTimeoutError, match="vendor did not end within 3 s"):
-        call(hang, {"pid_file": pid_file}, what="vendor", timeout_s=3)
-    with open(pid_file) as source:  # noqa: PTH123
-        pid = int(source.read())
-    for _ in range(50):
-        try:
-            with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123
-                if stat.read().rsplit(")", 1)[1].split()[0] == "Z":
-                    break
-        except FileNotFoundError:
-            break
-        time.sleep(0.1)
-    else:
-        pytest.fail("the grandchild lives on")
+        call(hang, {"pid_file": str(pid_file)}, what="vendor", timeout_s=3)
+    grandchild = int(pid_file.read_text())
+    assert eventually(lambda: not is_alive(grandchild))
 
 
 def test_our_errors_keep_their_kind_and_others_become_toolchain_errors() -> None:
@@ -89,3 +81,39 @@ def test_our_errors_keep_their_kind_and_others_become_toolchain_errors() -> None
     assert caught.value.advice == "give another"
     with pytest.raises(ToolchainError, match="ZeroDivisionError: vendor bug"):
         call(break_down, {}, what="vendor", timeout_s=60)
+
+
+PARENT = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_child import hang
+from npuops.targets.child import call
+call(hang, {{"pid_file": {pid_file!r}}}, what="vendor", timeout_s=60)
+"""
+
+
+def test_a_child_ends_with_its_parent_even_when_that_is_killed(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    code = PARENT.format(tests=str(Path(__file__).parent), pid_file=str(pid_file))
+    with subprocess.Popen([sys.executable, "-c", code]) as parent:
+        assert eventually(pid_file.exists)
+        child = int(Path(f"/proc/{pid_file.read_text()}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        assert is_alive(child)
+        parent.kill()
+    assert eventually(lambda: not is_alive(child))
+    os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    for _ in range(100):
+        if holds():
+            return True
+        time.sleep(0.1)
+    return False

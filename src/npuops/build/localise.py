@@ -22,6 +22,7 @@ from npuops.build.metrics import Array, cosine, sqnr_db
 from npuops.build.reference import run_reference
 from npuops.build.samples import Samples
 from npuops.models.onnx_file import read_onnx, write_onnx
+from npuops.models.shapes import infer_shapes
 
 DIVERGED_DB = 12.0
 """A tensor whose signal to noise ratio is below this carries little of its signal; 8-bit noise is 25 to 45 dB."""
@@ -86,7 +87,7 @@ def expose_tensors(source: Path, out: Path) -> list[tuple[str, str]]:
 
     In a QDQ graph these are the dequantized activations, otherwise every float output of a node.
     """
-    proto = read_onnx(source)
+    proto = infer_shapes(read_onnx(source), trusted=True)
     graph = proto.graph
     types = {info.name: info for info in graph.value_info}
     already = {output.name for output in graph.output}

@@ -13,6 +13,7 @@ from npuops import app
 from npuops.artifacts.evidence import Verdict
 from npuops.artifacts.manifest import Manifest
 from npuops.build.fallback import ALLOW
+from npuops.build.gate import compiled_bytes
 from npuops.build.latency_figures import latency_figures
 from npuops.build.options import BuildOptions
 from npuops.build.pipeline import BuildResult
@@ -23,7 +24,7 @@ from npuops.errors import UsageError, nearest
 from npuops.events import Observer
 from npuops.targets.protocol import Precision
 from npuops.targets.registry import open_target
-from npuops.units import format_bytes
+from npuops.units import format_bytes, format_us
 
 SCHEMA = "npuops.demo/1"
 MODELS = {"digits": digits, "mobilenet": mobilenet}
@@ -124,46 +125,53 @@ def _plain(row: Row) -> Mapping[str, object]:
 
 
 def _show(screen: Any, rows: list[Row], failure: Row) -> None:
+    screen.print()
+    screen.print(_table([row for row in rows if row.result is not None]))
+    for row in rows:
+        if row.result is None:
+            screen.print(f"[yellow]skipped[/yellow] {row.target} {row.precision}: {row.why_not}")
+    screen.print(
+        "\n[dim]Only `measured` is a clock on the device that is named. `emulated` is a clock around a"
+        "\nvendor's emulator, `vendor-estimate` the vendor's own model: do not compare them.[/dim]"
+    )
+    _show_failure(screen, failure)
+    reports = [row.report for row in (*rows, failure) if row.report]
+    screen.print(f"\n{len(reports)} reports with graphs, tables and evidence: {reports[0].parent}/*.report.html")
+
+
+def _table(rows: list[Row]) -> Any:
     from rich.table import Table  # noqa: PLC0415 - help must not pay for it
 
-    table = Table(box=None, pad_edge=False, title="", title_justify="left")
-    for heading in ("target", "precision", "on the NPU", "accuracy", "cosine to fp32", "one inference", "size", "gate"):
-        table.add_column(heading, overflow="fold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("target", "", "NPU", "top-1", "cosine", "one inference", "size", "gate"):
+        table.add_column(heading, no_wrap=heading != "one inference")
     for row in rows:
         table.add_row(row.target, row.precision, *_cells(row))
-    screen.print()
-    screen.print(table)
-    screen.print(
-        "\n[dim]Only `measured` is a clock on the device that is named. `emulated` is a clock around a vendor's"
-        "\nemulator, `vendor-estimate` the vendor's own model; neither compares with the others.[/dim]"
-    )
-    if failure.result is not None and failure.result.artifact.manifest.gate is not None:
-        manifest = failure.result.artifact.manifest
-        screen.print("\n[bold]And one mistake, caught:[/bold] the same model, calibrated on blank inputs.")
-        screen.print("It quantizes and compiles without a warning from the toolchain; the gate says:")
-        for rule in manifest.gate.rules if manifest.gate else ():
-            if rule.verdict is not Verdict.PASS:
-                screen.print(f"  [red]{rule.verdict}[/red]  {rule.name}: {rule.found}", soft_wrap=True)
-    reports = [row.report for row in (*rows, failure) if row.report]
-    screen.print(
-        f"\nReports with graphs, tables and evidence: {reports[0].parent}/*.report.html ({len(reports)} files)"
-    )
+    return table
+
+
+def _show_failure(screen: Any, failure: Row) -> None:
+    gate = failure.result.artifact.manifest.gate if failure.result is not None else None
+    screen.print("\n[bold]And one mistake, caught:[/bold] the same model, calibrated on blank inputs.")
+    screen.print("It compiles without a word from the toolchain. The gate says:")
+    for rule in gate.rules if gate is not None else ():
+        if rule.verdict is not Verdict.PASS:
+            screen.print(f"  [red]{rule.verdict}[/red]  {rule.name}: {rule.found}")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    if row.result is None:
-        return ("–", "–", "–", "–", "–", f"[yellow]skipped[/yellow] {row.why_not}")
-    manifest = row.result.artifact.manifest
+    manifest = row.result.artifact.manifest if row.result is not None else None
+    if manifest is None:
+        return ()
     verdict = _verdict(row.result)
-    size = sum(record.bytes for record in manifest.files if record.role == "compiled")
     figures = latency_figures(manifest)
     colour = "green" if verdict is Verdict.PASS else "red"
     return (
         f"{1 - manifest.placement.fallback_ratio.ops:.0%}",
         f"{manifest.accuracy.artifact:.4f}" if manifest.accuracy else "–",
         _cosine(manifest),
-        str(figures[0]) if figures else "– (no device here)",
-        format_bytes(size),
+        f"{format_us(figures[0].us)} {figures[0].basis}" if figures else "no device here",
+        format_bytes(compiled_bytes(manifest)),
         f"[{colour}]{verdict}[/{colour}]",
     )
 
@@ -176,4 +184,4 @@ def _cosine(manifest: Manifest) -> str:
         for output in comparison.outputs
         if comparison.reference == "fp32" and output.cosine is not None
     ]
-    return f"{min(found):.5f}" if found else "–"
+    return f"{min(found):.4f}" if found else "–"

@@ -2,11 +2,13 @@
 
 `call` starts `python -m npuops.targets.child FOLDER`, where FOLDER is private to this call and holds the
 pickled request; the child leaves the pickled reply there. What the vendor's code prints goes to a file
-and comes back as `words`. Progress crosses on a pipe, one JSON line each.
+and comes back as `words`. Progress crosses on a pipe, one JSON line each. A child ends with its parent, also
+when that is killed.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -27,6 +29,9 @@ from npuops.events import Observer, StepProgressed, ignore
 
 WORDS_KEPT = 4000
 """Characters of the vendor's output that an error carries (its end: the cause comes last)."""
+
+PR_SET_PDEATHSIG = 1
+"""From <linux/prctl.h>."""
 
 PROGRESS_FD = "NPUOPS_CHILD_PROGRESS_FD"
 
@@ -93,7 +98,7 @@ def _run(folder: Path, what: str, timeout_s: float, observe: Observer) -> int:
     environment = {**os.environ, PROGRESS_FD: str(write_end)}
     with (folder / "words").open("wb") as words:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "npuops.targets.child", str(folder)],
+            [sys.executable, "-m", "npuops.targets.child", str(folder), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=words,
             stderr=subprocess.STDOUT,
@@ -149,6 +154,13 @@ def _death(status: int) -> str:
     return f"ended with status {status} and no reply"
 
 
+def _die_with(parent: int) -> None:
+    """Let the kernel end us when our parent ends, however it ends: vendor code must not run on for nobody."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the kernel was told
+        os._exit(1)
+
+
 def _serve(folder: Path) -> None:
     # The path comes first: the arguments may be of classes that only the parent's path finds.
     sys.path[:] = pickle.loads((folder / "path").read_bytes())  # noqa: S301 - written by our parent
@@ -167,6 +179,7 @@ def _serve(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    _die_with(int(sys.argv[2]))
     _serve(Path(sys.argv[1]))
     sys.stdout.flush()
     os._exit(0)  # vendor libraries crash in their exit handlers after the work is done

@@ -1,0 +1,97 @@
+"""The docs are run: every block tagged `run` works, and every command line that is shown exists.
+
+In a page, blocks that begin with ```` ```sh run ```` are executed line by line, in order, in one scratch folder for
+the page; a line that ends with `# exits 1` must end so, all others with 0. Other blocks are checked for verbs and
+options that exist.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT
+from npuops.cli.main import VERBS, _load
+from npuops.targets.registry import open_target
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "targets").glob("*.md")])
+FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+EXITS = re.compile(r"\s+# exits (\d)$")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return [(match["info"].strip(), match["body"]) for match in FENCE.finditer(page.read_text(encoding="utf-8"))]
+
+
+def run_lines(page: Path) -> list[str]:
+    joined = "\n".join(body for info, body in blocks(page) if info == "sh run")
+    return [line for line in joined.replace("\\\n", " ").splitlines() if line.strip() and not line.startswith("#")]
+
+
+def needs(line: str) -> str:
+    """Why a line cannot run here, or ""."""
+    for target in re.findall(r"(?:-t|--target) (\S+)", line):
+        probe = open_target(target).probe()
+        if not probe.available:
+            return f"{target}: {probe.why_not}"
+    return ""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if run_lines(page)], ids=lambda page: page.stem)
+def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "NPUOPS_CACHE": str(tmp_path / "cache"),
+        "NPUOPS": str(ROOT),
+    }
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    for line in run_lines(page):
+        why_not = needs(line)
+        if why_not:
+            pytest.skip(f"{page.name}: {line.strip()}: {why_not}")
+        wanted = EXITS.search(line)
+        done = subprocess.run(
+            ["bash", "-c", EXITS.sub("", line)],
+            cwd=scratch,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == int(wanted[1] if wanted else 0), f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+def shown() -> list[tuple[str, str]]:
+    found = []
+    for page in PAGES:
+        for info, body in blocks(page):
+            if info.startswith(("python", "toml", "json", "yaml", "xml")):
+                continue
+            for line in body.replace("\\\n", " ").splitlines():
+                words = line.removeprefix("$ ").strip()
+                if words.startswith("npuops "):
+                    found.append((page.name, words))
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), shown())
+def test_a_command_line_that_is_shown_exists(page: str, line: str) -> None:
+    words = shlex.split(re.sub(r"\s{2,}\S.*$|\s#.*$", "", line).replace("[", " ").replace("]", " "), posix=False)
+    verb = words[1]
+    if verb.startswith("-"):
+        return
+    assert verb in VERBS, page
+    command: Any = _load(verb)
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    used = {word.partition("=")[0] for word in words[2:] if word.startswith("-") and len(word) > 1}
+    assert used <= known, page
