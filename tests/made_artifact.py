@@ -26,6 +26,7 @@ from npuops.artifacts.manifest import (
 )
 from npuops.models.model import TensorInfo
 from npuops.models.placement import FallbackRatio, Placement, PlacementReport, RunsOn
+from npuops.models.preprocessing import ImagePreprocessing
 
 FILES = {"model_ctx.onnx": Role.COMPILED, "quantized.onnx": Role.QUANTIZED, "report/index.html": Role.REPORT}
 
@@ -69,6 +70,7 @@ def manifest(**changes: Any) -> Manifest:
             ),
         ),
         "accuracy": Accuracy(metric="top1", fp32=0.75, artifact=0.5, samples=4),
+        "image": ImagePreprocessing(mean=(0.5, 0.25, 1), channels="bgr", resize=1.14),
         "gate": Gate(
             verdict=Verdict.PASS, rules=(GateRule(name="top1", verdict=Verdict.PASS, wanted="≥ 0.5", found="0.5"),)
         ),

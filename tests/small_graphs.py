@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from npuops.build.sample_sources import make_samples
+from npuops.build.sample_sources import fitted_samples
 from npuops.build.samples import Samples
 from npuops.models.model import TensorInfo
 
@@ -88,4 +88,4 @@ def noise(inputs: tuple[TensorInfo, ...], count: int, seed: int) -> Samples:
     generator = np.random.default_rng(seed)
     shape = tuple(int(dim or 0) for dim in inputs[0].shape or ())
     rows = [{"x": generator.standard_normal(shape)} for _ in range(count)]
-    return make_samples(rows, inputs, source=f"noise {seed}")
+    return fitted_samples(rows, inputs, source=f"noise {seed}")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from npuops.build.calibration import judge_calibration
-from npuops.build.sample_sources import make_samples
+from npuops.build.sample_sources import fitted_samples
 from npuops.build.samples import Samples
 from npuops.models.model import TensorInfo
 
@@ -13,7 +13,7 @@ X = (TensorInfo(name="x", dtype="float32", shape=(1, 8)),)
 
 def _noise(count: int, seed: int = 0, scale: float = 1.0) -> Samples:
     rows = np.random.default_rng(seed).standard_normal((count, 8)) * scale
-    return make_samples([{"x": row} for row in rows], X, source="noise")
+    return fitted_samples([{"x": row} for row in rows], X, source="noise")
 
 
 def test_a_good_set_raises_no_warning() -> None:
@@ -24,9 +24,9 @@ def test_a_good_set_raises_no_warning() -> None:
     ("samples", "words"),
     [
         (_noise(3), "only 3"),
-        (make_samples([{"x": np.arange(8.0)}] * 9, X, source="s"), "are equal"),
-        (make_samples([*_noise(9).inputs, _noise(9).inputs[0]], X, source="s"), "duplicates"),
-        (make_samples([{"x": np.full(8, 5.0)}] * 9, X, source="s"), "is 5 everywhere"),
+        (fitted_samples([{"x": np.arange(8.0)}] * 9, X, source="s"), "are equal"),
+        (fitted_samples([*_noise(9).inputs, _noise(9).inputs[0]], X, source="s"), "duplicates"),
+        (fitted_samples([{"x": np.full(8, 5.0)}] * 9, X, source="s"), "is 5 everywhere"),
         (Samples(inputs=(), source="empty", digest=""), "no sample"),
     ],
 )

@@ -10,7 +10,8 @@ import pytest
 from onnx import helper
 
 from hostile_models import net, relu
-from npuops.cli.inspect import parse_shapes
+from npuops.cli.model_argument import model_file
+from npuops.cli.shape_flag import parse_shapes
 from npuops.errors import OptionError
 from toy_artifact import npuops
 
@@ -95,3 +96,11 @@ def test_a_file_that_is_no_model_ends_with_2_and_advice(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "gzip" in done.stderr
     assert "advice:" in done.stderr
+
+
+def test_a_model_of_the_zoo_is_named_instead_of_a_path() -> None:
+    assert model_file("zoo:digits-cnn").is_file()
+    assert model_file("zoo/digits-cnn.onnx") == Path("zoo/digits-cnn.onnx")
+    with pytest.raises(OptionError) as caught:
+        model_file("zoo:digit-cnn")
+    assert "digits-cnn" in caught.value.advice

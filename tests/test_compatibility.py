@@ -32,7 +32,8 @@ def test_the_same_toolchain_can_run_it_and_there_is_nothing_to_say():
         ("onnxruntime-qnn", "2.7.0", "3.0.0", Verdict.FAIL),
         ("onnxruntime-qnn", "2.7.0", "2.6.9", Verdict.FAIL),
         ("onnxruntime-qnn", "2.10.0", "2.9.0", Verdict.FAIL),
-        ("openvino", "2026.4.0", "2026.4.1", Verdict.PASS),
+        ("openvino", "2026.4.0", "2026.4.0", Verdict.PASS),
+        ("openvino", "2026.4.0", "2026.4.1", Verdict.FAIL),
         ("openvino", "2026.4.0", "2026.5.0", Verdict.FAIL),
         ("some-driver", "1.2", "1.2.0", Verdict.PASS),
         ("some-driver", "1.2", "1.2.0.1", Verdict.PASS),
@@ -108,8 +109,10 @@ def test_the_sdk_in_the_string_is_compared_with_the_one_that_is_here():
     assert "upgrade qairt here to 2.51.0" in answer.advice[0]
 
 
-def test_another_vendors_string_is_left_alone():
-    assert compatible(manifest(target="openvino", compatibility="anything"), HERE).verdict is Verdict.PASS
+def test_an_openvino_blob_says_that_opening_it_checks_the_processor():
+    answer = compatible(manifest(target="openvino", compatibility="ov=2026.4.1;isa=avx2"), HERE)
+    assert answer.verdict is Verdict.PASS
+    assert any("opening it checks" in reason for reason in answer.reasons)
 
 
 def test_what_qualcomms_compiler_really_writes_is_understood():

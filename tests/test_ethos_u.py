@@ -102,6 +102,7 @@ def test_every_accelerator_compiles_and_larger_ones_need_fewer_cycles(tmp_path: 
         made = open_target(f"ethos-u:{variant}").compile(open_model(qdq), OPTIONS, folder)
         assert made.notes["system_config"] == row.system_config
         assert made.notes["memory_mode"] == row.memory_mode
+        assert set(made.reference_files) == set(made.files) - {made.entry}, "the device needs what Vela wrote alone"
         assert {place.runs_on for place in made.placement} == {RunsOn.NPU}
         cycles[variant] = int(made.notes["cycles_npu"])
     assert cycles["ethos-u55-32"] > cycles["ethos-u55-256"]

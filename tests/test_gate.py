@@ -9,7 +9,7 @@ import pytest
 
 from manifest_examples import comparison, manifest, output, parity
 from npuops.artifacts.evidence import Gate, GateRule, Verdict
-from npuops.artifacts.manifest import CompileRecord, Manifest
+from npuops.artifacts.manifest import CompileRecord, FileRecord, Manifest, Role
 from npuops.build.gate import SignatureFinding, compiled_bytes, judge
 from npuops.build.policy import (
     GatePolicy,
@@ -191,5 +191,7 @@ def test_a_policy_that_judges_the_same_rule_stands_above_the_builds() -> None:
     assert answer.verdict is Verdict.PASS
 
 
-def test_a_signature_that_came_after_the_build_is_judged_afresh() -> None:
-    assert gate(manifest(gate=recorded("signature", Verdict.INCONCLUSIVE)), GatePolicy()).verdict is Verdict.PASS
+def test_the_size_is_of_what_a_device_needs() -> None:
+    sizes = {role: 1 << place for place, role in enumerate(Role)}
+    files = tuple(FileRecord(name=role, role=role, sha256="", bytes=size) for role, size in sizes.items())
+    assert compiled_bytes(manifest(files=files)) == sizes[Role.COMPILED]

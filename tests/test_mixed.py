@@ -11,7 +11,7 @@ from npuops.build.mixed import Mix, find_mix
 from npuops.build.quantize import QuantizeOptions
 from npuops.build.reference import run_reference
 from npuops.errors import DataError, OptionError
-from npuops.events import Event, StepProgressed
+from npuops.events import Event, StepProgressed, Warned
 from npuops.targets.protocol import Precision
 from small_graphs import BLOCK_INPUT, CNN_INPUT, noise, outlier_block, small_cnn
 
@@ -52,7 +52,7 @@ def _mix(folder: Path, max_drop: float, events: list[Event] | None = None) -> Mi
 
 def test_the_mix_meets_the_limit_with_fewer_bytes_than_all_at_16_bits(tmp_path: Path) -> None:
     events: list[Event] = []
-    mix = _mix(tmp_path, 0.002, events)
+    mix = _mix(tmp_path, 0.004, events)
     assert mix.met
     assert mix.quantized is not None
     assert 0 < mix.share_16bit < 0.7
@@ -64,15 +64,48 @@ def test_the_mix_meets_the_limit_with_fewer_bytes_than_all_at_16_bits(tmp_path: 
         labels=None,
     )
     assert found.drop == pytest.approx(mix.drop)
-    assert found.drop <= 0.002
+    assert found.drop <= 0.004
     assert any(isinstance(event, StepProgressed) and event.step == "mix" for event in events)
 
 
-def test_no_unit_of_the_mix_can_be_left_out(tmp_path: Path) -> None:
-    mix = _mix(tmp_path, 0.002)
+def test_every_smaller_mix_that_was_tried_failed_the_search_or_the_confirmation(tmp_path: Path) -> None:
+    mix = _mix(tmp_path, 0.004)
     smaller = [trial for trial in mix.trials if trial.share_16bit < mix.share_16bit]
     assert smaller
-    assert not any(trial.met for trial in smaller)
+    assert not any(trial.met and trial.held_back for trial in smaller)
+
+
+def test_the_mix_is_confirmed_on_samples_that_the_search_did_not_see(tmp_path: Path) -> None:
+    mix = _mix(tmp_path, 0.004)
+    confirmed = [trial for trial in mix.trials if trial.held_back and trial.met]
+    assert len(mix.units_16bit) in {trial.units_16bit for trial in confirmed}
+    assert all(trial.drop <= 0.004 for trial in confirmed)
+
+
+def test_a_mix_that_holds_on_the_searched_samples_only_is_grown_until_it_holds_on_the_others(tmp_path: Path) -> None:
+    mix = _mix(tmp_path, 0.002)
+    assert mix.met
+    judged = [trial for trial in mix.trials if trial.held_back]
+    assert not judged[0].met
+    assert mix.share_16bit == min(trial.share_16bit for trial in judged if trial.met)
+    assert mix.share_16bit > max(trial.share_16bit for trial in judged if not trial.met)
+
+
+def test_too_few_evaluation_samples_are_called_out(tmp_path: Path) -> None:
+    events: list[Event] = []
+    model, few = small_cnn(tmp_path / "f.onnx"), noise(CNN_INPUT, 5, 1)
+    options, out = QuantizeOptions(), tmp_path / "q.onnx"
+    find_mix(
+        model,
+        noise(CNN_INPUT, 16, 0),
+        few,
+        max_drop=0.05,
+        metric="cosine",
+        options=options,
+        out=out,
+        observe=events.append,
+    )
+    assert any(isinstance(event, Warned) and "none is held back" in event.message for event in events)
 
 
 def test_eight_bits_are_kept_when_they_are_enough(tmp_path: Path) -> None:
@@ -85,7 +118,8 @@ def test_eight_bits_are_kept_when_they_are_enough(tmp_path: Path) -> None:
         options=QuantizeOptions(),
         out=tmp_path / "q.onnx",
     )
-    assert (mix.units_16bit, mix.share_16bit, len(mix.trials)) == ((), 0.0, 1)
+    assert (mix.units_16bit, mix.share_16bit) == ((), 0.0)
+    assert [trial.held_back for trial in mix.trials] == [False, True]
     assert mix.quantized is not None
     assert mix.quantized.record.activations == "uint8"
 
@@ -101,7 +135,7 @@ def test_an_impossible_limit_is_answered_with_the_worst_layers_and_no_file(tmp_p
 
 def test_a_mix_lands_whole_on_htp(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime_qnn")
-    mix = _mix(tmp_path, 0.002)
+    mix = _mix(tmp_path, 0.004)
     assert mix.quantized is not None
     assert mix.quantized.record.activations == "mixed"
     assert_whole_on_htp(mix.quantized.path)

@@ -22,6 +22,7 @@ from npuops.build.pipeline import BuildRequest, build
 from npuops.build.samples import Samples, make_samples
 from npuops.errors import CompileError, DataError, OptionError, ToolchainTimeoutError, UsageError
 from npuops.events import StepFinished, Warned
+from npuops.models.preprocessing import ImagePreprocessing
 from npuops.targets.protocol import Precision
 from npuops.testing import EventLog
 from onnx_models import mlp
@@ -243,3 +244,19 @@ def test_a_build_that_is_killed_leaves_nothing_half_written(
     assert second.communicate(timeout=120)[0].split()[-1] in {"fresh", "cached"}
     assert open_artifact(tmp_path / "art").manifest.gate is not None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["art", "cache", "m.onnx"]
+
+
+def test_a_cache_without_room_costs_no_build(request_a8w8: BuildRequest, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "entries").write_text("a file where the store wants a folder")
+    log = EventLog()
+    build(request_a8w8, tmp_path / "art", store=DirectoryStore(tmp_path / "cache"), observe=log)
+    assert open_artifact(tmp_path / "art").manifest.gate is not None
+    assert any("not kept for the next time" in event.message for event in log.of(Warned))
+
+
+def test_samples_that_read_pixels_in_different_ways_are_refused(request_a8w8: BuildRequest, tmp_path: Path) -> None:
+    assert request_a8w8.evaluation is not None
+    evaluation = replace(request_a8w8.evaluation, image=ImagePreprocessing(channels="bgr"))
+    with pytest.raises(UsageError, match="different ways"):
+        build(replace(request_a8w8, evaluation=evaluation, image=ImagePreprocessing()), tmp_path / "art")

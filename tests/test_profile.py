@@ -10,9 +10,8 @@ import pytest
 
 from manifest_examples import placement, profile
 from npuops.artifacts.folder import open_artifact
-from npuops.build.profile import islands, op_shares, profile_artifact, random_inputs, slowest, type_shares
+from npuops.build.profile import islands, op_shares, profile_artifact, slowest, type_shares
 from npuops.errors import DataError
-from npuops.models.model import TensorInfo
 from npuops.models.placement import Placement, RunsOn
 from npuops.targets.protocol import Profile
 from npuops.units import Basis
@@ -63,29 +62,6 @@ def test_an_island_of_format_changes_has_no_work() -> None:
         for op in ("QuantizeLinear", "Cast", "QUANTIZE")
     ]
     assert islands(nodes)[0].work == 1
-
-
-def test_random_inputs_have_the_models_dtypes_and_shapes_and_are_repeatable() -> None:
-    wanted = (
-        TensorInfo(name="image", dtype="uint8", shape=(1, 4)),
-        TensorInfo(name="x", dtype="float16", shape=(2, 3)),
-        TensorInfo(name="ids", dtype="int64", shape=(1, 8)),
-        TensorInfo(name="scalar", dtype="float32", shape=()),
-    )
-    made = random_inputs(wanted)
-    assert {name: (array.dtype.name, array.shape) for name, array in made.items()} == {
-        tensor.name: (tensor.dtype, tensor.shape) for tensor in wanted
-    }
-    assert (made["ids"] == 1).all()
-    again = random_inputs(wanted)
-    assert all(np.array_equal(made[name], again[name]) for name in made)
-
-
-@pytest.mark.parametrize(("dtype", "shape"), [("float32", (1, "n")), ("string", (1,)), ("float32", None)])
-def test_an_input_that_cannot_be_made_up_is_asked_for(dtype: str, shape: tuple[int | str, ...] | None) -> None:
-    with pytest.raises(DataError) as caught:
-        random_inputs((TensorInfo(name="x", dtype=dtype, shape=shape),))
-    assert "--input" in caught.value.advice
 
 
 def test_the_toy_target_profiles_every_node_in_a_child(artifact: Path) -> None:

@@ -13,7 +13,7 @@ from npuops.build.metrics import cosine, top1_agreement
 from npuops.build.quantize import QuantizeOptions, quantize
 from npuops.build.ranges import Method
 from npuops.build.reference import run_reference
-from npuops.build.sample_sources import make_samples
+from npuops.build.sample_sources import fitted_samples
 from npuops.build.samples import Samples
 from npuops.errors import DataError, MalformedModelError, OptionError, StorageError, UnsupportedModelError
 from npuops.events import Event, StepProgressed, Warned
@@ -151,7 +151,7 @@ def _crops(shared: Path, count: int, seed: int) -> Samples:
         crop = np.asarray(photo.crop((left, top, left + size, top + size)).resize((224, 224)))
         rows.append({"x": (crop.astype(np.float32) / 127.5 - 1).transpose(2, 0, 1)})
     info = TensorInfo(name="x", dtype="float32", shape=(1, 3, 224, 224))
-    return make_samples(rows, (info,), source=f"random crops, seed {seed}")
+    return fitted_samples(rows, (info,), source=f"random crops, seed {seed}")
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 
 from npuops.build import ranges as module
 from npuops.build.ranges import BINS, Activation, Method, choose_range, observe_activations
-from npuops.build.sample_sources import make_samples
+from npuops.build.sample_sources import fitted_samples
 from npuops.errors import DataError
 from small_graphs import BLOCK_INPUT, noise, outlier_block
 
@@ -37,7 +37,7 @@ def test_an_activation_that_overflows_names_sample_and_tensor(tmp_path: Path) ->
     rows = [{"x": np.zeros((4, 32), np.float32)}, {"x": np.full((4, 32), 3e38, np.float32)}]
     with pytest.raises(DataError, match=r"sample 1 .*'wide'"):
         observe_activations(
-            _shaped(outlier_block(tmp_path / "f.onnx")), make_samples(rows, BLOCK_INPUT, source="s"), histograms=False
+            _shaped(outlier_block(tmp_path / "f.onnx")), fitted_samples(rows, BLOCK_INPUT, source="s"), histograms=False
         )
 
 

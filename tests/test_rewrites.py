@@ -13,7 +13,7 @@ from npuops.build.equality import ROUNDING, all_equal, compare
 from npuops.build.proof_samples import proof_samples
 from npuops.build.reference import run_reference
 from npuops.build.rewrites import FixVerdict, apply_fixes
-from npuops.build.sample_sources import make_samples
+from npuops.build.sample_sources import fitted_samples
 from npuops.errors import NpuopsError, OptionError, RunError, UnsupportedModelError, UsageError
 from npuops.events import StepProgressed
 from npuops.models.onnx_file import read_onnx, write_onnx
@@ -87,7 +87,7 @@ def test_a_proof_on_nan_is_no_proof(tmp_path: Path, htp: Target):
     source = saved(gelu("erf-torch"), tmp_path)
     inputs = graph_inputs(read_onnx(source))
     rows = [{"x": np.full((4, 16), 1e38, dtype=np.float32) * np.float32([1, -1] * 8)}]
-    samples = make_samples(rows, inputs, source="overflow")
+    samples = fitted_samples(rows, inputs, source="overflow")
     assert not np.isfinite(run_reference(source, samples)["y"]).all()
     report = apply_fixes(source, tmp_path / "out.onnx", target=htp, only=["fuse-gelu"], samples=samples)
     assert report.fixes[0].verdict is FixVerdict.REFUSED

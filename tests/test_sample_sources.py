@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from npuops.build.image_folder import ImageOptions
-from npuops.build.sample_sources import load_samples, make_samples, random_samples
+from npuops.build.sample_sources import fitted_samples, load_samples, random_samples
 from npuops.errors import DataError, NpuopsError, OptionError
 from npuops.models.model import TensorInfo
+from npuops.models.preprocessing import ImagePreprocessing
 
 X = (TensorInfo(name="x", dtype="float32", shape=(1, 3)),)
 TWO = (TensorInfo(name="ids", dtype="int32", shape=(1, 4)), TensorInfo(name="mask", dtype="float32", shape=(1, 4)))
@@ -33,9 +33,9 @@ def test_a_single_array_of_any_name_feeds_a_single_input_and_limit_cuts(tmp_path
 
 
 def test_digest_follows_the_values() -> None:
-    one = make_samples([{"x": np.zeros((1, 3), np.float32)}], X, source="a")
-    same = make_samples([{"x": np.zeros(3)}], X, source="b")
-    other = make_samples([{"x": np.ones(3)}], X, source="a")
+    one = fitted_samples([{"x": np.zeros((1, 3), np.float32)}], X, source="a")
+    same = fitted_samples([{"x": np.zeros(3)}], X, source="b")
+    other = fitted_samples([{"x": np.ones(3)}], X, source="a")
     assert one.digest == same.digest != other.digest
 
 
@@ -104,10 +104,11 @@ def _picture(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (
 def test_images_are_scaled_ordered_and_classed_by_folder(tmp_path: Path) -> None:
     _picture(tmp_path / "red" / "a.png", (255, 0, 0))
     _picture(tmp_path / "blue" / "b.png", (0, 0, 255))
-    options = ImageOptions(scale=1 / 127.5, mean=(1.0,), channels="bgr")
-    samples = load_samples(str(tmp_path), PICTURE, image=options)
+    options = ImagePreprocessing(scale=1 / 127.5, mean=(1.0,), channels="bgr")
+    samples = load_samples(str(tmp_path), PICTURE, image=options, class_names=("green", "Red, crimson", "blue"))
+    assert samples.image == options
     assert samples.labels is not None
-    assert samples.labels.tolist() == [0, 1]
+    assert samples.labels.tolist() == [2, 1]
     assert samples.inputs[0]["image"].shape == (1, 3, 8, 8)
     assert samples.inputs[0]["image"][0, :, 0, 0].tolist() == [1.0, -1.0, -1.0]  # blue comes first in bgr
 
@@ -149,6 +150,57 @@ def test_a_function_yields_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_other_sources_are_refused_with_advice(source: str) -> None:
     with pytest.raises(NpuopsError) as caught:
         load_samples(source, X)
+    assert caught.value.advice
+
+
+def test_subfolders_without_class_names_are_no_labels_unless_they_are_numbers(tmp_path: Path) -> None:
+    for name in ("12", "7"):
+        _picture(tmp_path / "numbers" / name / "a.png", (0, 0, 0))
+    for name in ("cat", "dog"):
+        _picture(tmp_path / "words" / name / "a.png", (0, 0, 0))
+    numbered = load_samples(str(tmp_path / "numbers"), PICTURE)
+    assert numbered.labels is not None
+    assert numbered.labels.tolist() == [12, 7]
+    assert load_samples(str(tmp_path / "words"), PICTURE).labels is None
+
+
+@pytest.mark.parametrize(("names", "words"), [(("cat", "hound"), "like none"), (("dog", "dog"), "0, 1")])
+def test_a_subfolder_that_is_no_class_or_several_is_named(tmp_path: Path, names: tuple[str, ...], words: str) -> None:
+    _picture(tmp_path / "dog" / "a.png", (0, 0, 0))
+    with pytest.raises(DataError, match=f"dog.*{words}"):
+        load_samples(str(tmp_path), PICTURE, class_names=names)
+
+
+def test_a_limit_takes_images_of_every_class(tmp_path: Path) -> None:
+    for name in ("0", "1", "2"):
+        for index in range(4):
+            _picture(tmp_path / name / f"{index}.png", (0, 0, 0))
+    samples = load_samples(str(tmp_path), PICTURE, limit=3)
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [0, 1, 2]
+
+
+def test_random_samples_are_what_every_model_takes() -> None:
+    wanted = (
+        TensorInfo(name="image", dtype="uint8", shape=(1, 4096)),
+        TensorInfo(name="x", dtype="float16", shape=(2, 3)),
+        TensorInfo(name="ids", dtype="int64", shape=(1, 8)),
+        TensorInfo(name="mask", dtype="bool", shape=(4, 8)),
+        TensorInfo(name="step", dtype="int32", shape=()),
+    )
+    for row in random_samples(wanted, 8, 0).inputs:
+        assert {name: (array.dtype.name, array.shape) for name, array in row.items()} == {
+            tensor.name: (tensor.dtype, tensor.shape) for tensor in wanted
+        }
+        assert row["image"].max() > 200  # every level, not only 0 and 1
+        assert set(np.unique(row["ids"])) <= {0, 1}
+        assert row["mask"].any(axis=-1).all()  # a mask that hides a whole row has no meaning
+
+
+@pytest.mark.parametrize(("dtype", "shape"), [("float32", (1, "n")), ("string", (1,)), ("float32", None)])
+def test_an_input_that_cannot_be_made_up_is_asked_for(dtype: str, shape: tuple[int | str, ...] | None) -> None:
+    with pytest.raises(DataError) as caught:
+        random_samples((TensorInfo(name="x", dtype=dtype, shape=shape),), 1, 0)
     assert caught.value.advice
 
 

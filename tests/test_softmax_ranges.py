@@ -7,7 +7,7 @@ import onnx
 from onnx import helper
 
 from npuops.build.ranges import observe_activations
-from npuops.build.sample_sources import make_samples
+from npuops.build.sample_sources import fitted_samples
 from npuops.build.softmax_ranges import choose_softmax_ranges, fake_quantize, softmax
 from small_graphs import BLOCK_INPUT, save
 
@@ -22,7 +22,7 @@ def test_a_mask_of_minus_100_does_not_stretch_the_scores(tmp_path: Path) -> None
         mask=mask,
     )
     rows = np.random.default_rng(0).standard_normal((8, 4, 32)) * 2
-    samples = make_samples([{"x": row} for row in rows], BLOCK_INPUT, source="noise")
+    samples = fitted_samples([{"x": row} for row in rows], BLOCK_INPUT, source="noise")
     model = onnx.shape_inference.infer_shapes(onnx.load(path))
     seen = observe_activations(model, samples, histograms=False)
     low, high = choose_softmax_ranges(model, samples, seen, levels=256)["scores"]

@@ -20,6 +20,7 @@ from npuops.artifacts.manifest import Manifest
 class Span(StrEnum):
     """How far ahead of the version that an artifact was built with a package may be. Behind is never fine."""
 
+    EXACT = "the same"
     MAJOR = "newer within the same major version"
     MINOR = "newer within the same minor version"
     BUILD_ONLY = "not needed to run"
@@ -30,8 +31,7 @@ POLICIES: Final[Mapping[str, Span]] = {
     "onnxruntime": Span.MAJOR,  # graphs and plugin API stay readable for later versions of ORT 1
     "onnxruntime-qnn": Span.MAJOR,  # Qualcomm keeps the API of QNN 2 backwards compatible from release to release
     "qairt": Span.MAJOR,
-    "onnxruntime-ep-openvino": Span.MINOR,  # exported blobs belong to one release of OpenVINO
-    "openvino": Span.MINOR,
+    "openvino": Span.EXACT,  # an exported blob belongs to one release
     "ethos-u-vela": Span.BUILD_ONLY,  # the command stream is complete; the driver on the device runs it
     "tflite": Span.BUILD_ONLY,
     "tosa-tools": Span.BUILD_ONLY,
@@ -107,6 +107,7 @@ def compatible(
         *_target(manifest, target_here),
         *_toolchain(manifest, toolchain_here),
         *_ort(manifest, toolchain_here),
+        *_openvino(manifest),
         *_qnn(manifest, toolchain_here, chip or Chip()),
     ]
     return Compatibility(
@@ -179,7 +180,7 @@ def _ordered(manifest: Manifest, package: str, versions: tuple[str, str], span: 
             f"{words}: older",
             f"upgrade {package} here to {versions[0]}, or build it again with {package} {versions[1]}: {rebuild}",
         )
-    same = 1 if span is Span.MAJOR else 2
+    same = {Span.EXACT: 4, Span.MINOR: 2, Span.MAJOR: 1}[span]
     if here[:same] == built[:same]:
         return _Finding(Verdict.PASS, f"{words}: {span}, which is fine")
     return _Finding(
@@ -209,6 +210,13 @@ def _ort(manifest: Manifest, here: Mapping[str, str]) -> Iterator[_Finding]:
             f"optimized at level {level!r} it is for the processor {where}, and this is {processor}",
             f"build it on this kind of processor: {_rebuild(manifest)}",
         )
+
+
+def _openvino(manifest: Manifest) -> Iterator[_Finding]:
+    """A blob is for one instruction set too, which only OpenVINO itself can name; its session compares on opening."""
+    if manifest.target.partition(":")[0] == "openvino" and manifest.compatibility:
+        words = f"it needs the processor that it was compiled on ({manifest.compatibility}); opening it checks that"
+        yield _Finding(Verdict.PASS, words)
 
 
 def _qnn(manifest: Manifest, here: Mapping[str, str], chip: Chip) -> Iterator[_Finding]:

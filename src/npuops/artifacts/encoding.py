@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from npuops.artifacts.manifest import MANIFEST_NAME, SCHEMA, SIGNATURE_NAME, Manifest
-from npuops.errors import ArtifactError, IncompatibleArtifactError, IntegrityError
+from npuops.errors import ArtifactError, IncompatibleArtifactError, IntegrityError, OptionError
 
 MANIFEST_LIMIT_BYTES: Final = 64 * 1024 * 1024
 """A manifest grows with the nodes of its placement report, about 200 bytes each; this holds 300,000 of them."""
@@ -125,7 +125,7 @@ def _encode(manifest: Manifest) -> bytes:
 def _parse(data: bytes, kind: type[Any], where: str) -> Any:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OptionError) as error:
         raise _damaged(where, str(error)) from error
 
 

@@ -34,6 +34,9 @@ class Entry:
     bytes: int
     used_ns: int
     """When it was last put or got, in nanoseconds since 1970."""
+    target: str = ""
+    model: str = ""
+    """The model's file name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,8 @@ class _Label:
 
     key: str
     digest: str
+    target: str = ""
+    model: str = ""
 
 
 def folder_name(key: str) -> str:
@@ -63,7 +68,9 @@ def fill(place: Path, key: str, whole: Artifact) -> None:
             continue
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy)
-    (place / _LABEL).write_bytes(msgspec.json.encode(_Label(key=key, digest=whole.manifest.digest)))
+    manifest = whole.manifest
+    label = _Label(key=key, digest=manifest.digest, target=manifest.target, model=manifest.model.name)
+    (place / _LABEL).write_bytes(msgspec.json.encode(label))
     open_entry(place, key)
     mark_used(place)
 
@@ -99,7 +106,9 @@ def describe(place: Path) -> Entry | None:
         used_ns = (place / _LABEL if label.digest else place).stat().st_mtime_ns
     except FileNotFoundError:
         return None
-    return Entry(key=label.key, digest=label.digest, bytes=size, used_ns=used_ns)
+    return Entry(
+        key=label.key, digest=label.digest, bytes=size, used_ns=used_ns, target=label.target, model=label.model
+    )
 
 
 def _read_label(place: Path) -> _Label:

@@ -10,6 +10,7 @@ from pathlib import Path
 from npuops.artifacts.evidence import Accuracy, Gate, Parity
 from npuops.models.model import TensorInfo
 from npuops.models.placement import PlacementReport
+from npuops.models.preprocessing import ImagePreprocessing
 
 SCHEMA = "npuops.artifact/1"
 MANIFEST_NAME = "manifest.json"
@@ -20,7 +21,9 @@ class Role(StrEnum):
     """What a file in an artifact is for."""
 
     COMPILED = "compiled"
-    """Written by the vendor's compiler."""
+    """Written by the vendor's compiler; what a device needs."""
+    REFERENCE = "reference"
+    """Made on the way to the compiled files; only reference implementations and profiles read it."""
     QUANTIZED = "quantized"
     """The quantized graph that was compiled (the parity reference)."""
     SOURCE = "source"
@@ -107,6 +110,8 @@ class Manifest:
     gate: Gate | None = None
     labels: tuple[str, ...] | None = None
     """Class names of the first output's last axis."""
+    image: ImagePreprocessing | None = None
+    """How pixels become the input, as in calibration; None where no image was ever spoken of."""
 
 
 @dataclass(frozen=True, slots=True)

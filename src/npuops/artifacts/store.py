@@ -279,7 +279,15 @@ class MemoryStore:
                 paths = [path for path in folder.rglob("*") if path.is_file()]
                 files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
             size = sum(len(data) for data in files.values())
-            entry = Entry(key=key, digest=whole.manifest.digest, bytes=size, used_ns=0)
+            manifest = whole.manifest
+            entry = Entry(
+                key=key,
+                digest=manifest.digest,
+                bytes=size,
+                used_ns=0,
+                target=manifest.target,
+                model=manifest.model.name,
+            )
             self._entries.setdefault(key, (entry, files))
         return self._hand_out(key)
 

@@ -79,6 +79,13 @@ def _top1(outputs: Outputs, fp32: Outputs, labels: NDArray[np.int64] | None) -> 
         )
     if labels is None:
         return agreement
+    classes = got[0].size
+    if labels.min() < 0 or labels.max() >= classes:
+        # Such a label is never hit: both models would score 0, and nothing would seem lost.
+        raise DataError(
+            f"labels go from {labels.min()} to {labels.max()}, output {name!r} has {classes} classes",
+            advice="a label is a place in that output, counted from 0",
+        )
     return float(np.mean(got.reshape(len(got), -1).argmax(axis=1) == labels))
 
 

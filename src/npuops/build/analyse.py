@@ -18,6 +18,9 @@ from npuops.models.shapes import fix_shapes
 from npuops.targets.protocol import Precision, Target
 from npuops.targets.report import Advice, SupportReport
 
+PRECISION = "precision"
+"""The pattern of advice on number formats; a build that was told its precision does not repeat it."""
+
 TRANSFORMER_OPS = frozenset({"LayerNormalization", "Gelu", "Erf", "Attention", "MultiHeadAttention", "SOFTMAX"})
 RECURRENT_OPS = frozenset({"LSTM", "GRU", "RNN", "UNIDIRECTIONAL_SEQUENCE_LSTM"})
 PICTURE_OPS = frozenset({"DepthToSpace", "DEPTH_TO_SPACE", "ConvTranspose", "TRANSPOSE_CONV"})
@@ -124,4 +127,4 @@ def _outlier_kind(ops: dict[str, int]) -> str:
 
 
 def _advice(message: str) -> Advice:
-    return Advice(pattern="precision", nodes=(), message=message)
+    return Advice(pattern=PRECISION, nodes=(), message=message)

@@ -28,7 +28,8 @@ from npuops.artifacts.manifest import (
 )
 from npuops.artifacts.store import Store
 from npuops.clock import Clock
-from npuops.events import Observer, StepFinished, StepStarted, ignore
+from npuops.errors import StorageError
+from npuops.events import Observer, StepFinished, StepStarted, Warned, ignore
 from npuops.models.model import QDQ_OPS, Model
 from npuops.models.placement import FallbackRatio, Placement, PlacementReport, RunsOn
 from npuops.targets.child import call
@@ -93,10 +94,18 @@ def compile_model(
             return Draft(artifact=found, cached=True)
         artifact = _compile(work, target, options, folder, key, clock, timeout_s)
         if store is not None:
-            store.put(key, folder)
+            keep(store, key, folder, observe)
     nodes = len(artifact.manifest.placement.nodes)
     observe(StepFinished(step=STEP, seconds=artifact.manifest.compile.seconds, detail=f"{nodes} nodes placed"))
     return Draft(artifact=artifact, cached=False)
+
+
+def keep(store: Store, key: str, folder: Path, observe: Observer) -> None:
+    """Store an artifact; a cache that has no room must not cost the user what was just built."""
+    try:
+        store.put(key, folder)
+    except StorageError as error:
+        observe(Warned(step="cache", message=f"not kept for the next time: {error.message}", advice=error.advice))
 
 
 def compile_key(model: Model, target: Target, options: CompileOptions) -> str:
@@ -129,7 +138,7 @@ def compile_probe(template: Artifact, model: Model, folder: Path, *, timeout_s: 
         vendor=manifest.compile.vendor_options,
     )
     compilation = _call_compiler(manifest.target, model, options, folder, timeout_s)
-    files = tuple(FileRecord(name=name, role=Role.COMPILED, sha256="", bytes=0) for name in compilation.files)
+    files = _records(compilation)
     probe = replace(manifest, inputs=model.inputs, outputs=model.outputs, entry=compilation.entry, files=files)
     return Artifact(root=folder, manifest=probe)
 
@@ -173,7 +182,7 @@ def _compile(
         inputs=work.model.inputs,
         outputs=work.model.outputs,
         entry=compilation.entry,
-        files=tuple(FileRecord(name=name, role=Role.COMPILED, sha256="", bytes=0) for name in compilation.files),
+        files=_records(compilation),
         quantization=work.quantization,
         placement=compiled_placement(work.model, compilation.placement),
         toolchain=dict(target.probe().toolchain),
@@ -181,6 +190,18 @@ def _compile(
         compile=CompileRecord(seconds=seconds, cache_key=key, vendor_options=options.vendor, notes=compilation.notes),
     )
     return write_artifact(folder, manifest)
+
+
+def _records(compilation: Compilation) -> tuple[FileRecord, ...]:
+    return tuple(
+        FileRecord(
+            name=name,
+            role=Role.REFERENCE if name in compilation.reference_files else Role.COMPILED,
+            sha256="",
+            bytes=0,
+        )
+        for name in compilation.files
+    )
 
 
 def _call_compiler(target: str, model: Model, options: CompileOptions, folder: Path, timeout_s: float) -> Compilation:

@@ -74,9 +74,8 @@ def judge(manifest: Manifest, policy: GatePolicy, *, size_bytes: int, signature:
 
 def _build(manifest: Manifest, judged: frozenset[str]) -> Iterable[GateRule]:
     """The build's own promises (fallback, fit, accepted drop) hold on, unless this policy judges the same thing."""
-    # A signature can only come after the build, so what the build found of it says nothing.
     recorded = manifest.gate.rules if manifest.gate else ()
-    kept = [rule for rule in recorded if rule.name not in judged and rule.name != "signature"]
+    kept = [rule for rule in recorded if rule.name not in judged]
     if kept:
         missed = [f"{rule.name} ({rule.verdict}): {rule.found}" for rule in kept if rule.verdict is not Verdict.PASS]
         yield GateRule(

@@ -1,8 +1,9 @@
-"""A folder of images as model inputs: resize, crop, scale, and the class from the folder or a labels file."""
+"""Images as model inputs: resize, crop, scale, and the class from the folder or a labels file."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,73 +11,118 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from npuops.errors import DataError, MissingToolchainError, OptionError
+from npuops.errors import DataError, MissingToolchainError, OptionError, nearest
 from npuops.models.model import TensorInfo
+from npuops.models.preprocessing import ImagePreprocessing
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 LABELS_FILE = "labels.txt"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageOptions:
-    """How pixels become numbers: (pixel · scale - mean) / std, per channel."""
+class LabelledImages:
+    """What a folder of images holds for one model."""
 
-    scale: float = 1 / 255
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    channels: str = "rgb"
-    """`rgb` or `bgr`."""
-    resize: float = 1.0
-    """Shorter side before the centre crop, as a factor of the model's size (1.14 gives 256 for 224)."""
-
-    def __post_init__(self) -> None:
-        """Refuse impossible values.
-
-        Raises:
-            OptionError: a channel order, factor or deviation that cannot be.
-        """
-        if self.channels not in {"rgb", "bgr"}:
-            raise OptionError(f"channels {self.channels!r} is neither 'rgb' nor 'bgr'")
-        if self.resize < 1:
-            raise OptionError(f"resize {self.resize:g} would leave less than the crop needs")
-        if any(value == 0 for value in self.std):
-            raise OptionError("std holds a zero")
+    arrays: tuple[NDArray[Any], ...]
+    """Each in the shape of one inference."""
+    labels: tuple[int, ...] | None
+    """The class of each, where the folder tells."""
 
 
 def load_images(
-    folder: Path, info: TensorInfo, *, limit: int | None, options: ImageOptions
-) -> tuple[list[NDArray[Any]], list[int] | None]:
-    """Arrays in the model's layout, in order of path, and the class of each where the folder tells.
+    folder: Path,
+    info: TensorInfo,
+    *,
+    limit: int | None,
+    image: ImagePreprocessing,
+    class_names: Sequence[str] | None = None,
+) -> LabelledImages:
+    """Images in the model's layout, in order of path, and the class of each where the folder tells.
 
-    Classes: with subfolders, their place in sorted order; with `labels.txt` in the folder, one integer a line in
-    the order of the images' names; else none.
+    Classes: `labels.txt` in the folder, one integer a line in the order of the images' names; or subfolders that
+    are called by a class number, or by a class name if `class_names` are given. The place of a subfolder among its
+    neighbours says nothing about the model's classes, so other subfolders are no labels.
+
+    Args:
+        folder: searched in all depths.
+        info: the model's input.
+        limit: take so many, spread evenly over the folder.
+        image: how pixels become numbers.
+        class_names: of the model's output, in its order.
 
     Raises:
         DataError: a corrupt image (named), an input that is no image, labels that do not match.
         MissingToolchainError: Pillow is not installed.
     """
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-    labels = _labels(folder, files)
-    files = files[:limit]
+    labels = _labels(folder, files, class_names)
+    count = min(limit or len(files), len(files))
+    # Evenly: the first of a folder with a subfolder for each class would all be of one class.
+    taken = [index * len(files) // count for index in range(count)]
     layout = _layout(info)
-    return [_load(file, info, layout, options) for file in files], None if labels is None else labels[: len(files)]
+    return LabelledImages(
+        arrays=tuple(_load(files[index], info, layout, image) for index in taken),
+        labels=None if labels is None else tuple(labels[index] for index in taken),
+    )
 
 
-def _labels(folder: Path, files: list[Path]) -> list[int] | None:
+def load_image(file: Path, info: TensorInfo, *, image: ImagePreprocessing) -> NDArray[Any]:
+    """One image in the shape of one inference.
+
+    Raises:
+        DataError: no readable image, or an input that is no image.
+        MissingToolchainError: Pillow is not installed.
+    """
+    return _load(file, info, _layout(info), image)
+
+
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """The subfolders that look like classes: every image lies in one. Empty if there is no such thing."""
+    parts = [file.relative_to(folder).parts for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES]
+    return tuple(sorted({part[0] for part in parts})) if all(len(part) > 1 for part in parts) else ()
+
+
+def _labels(folder: Path, files: list[Path], class_names: Sequence[str] | None) -> list[int] | None:
     listed = folder / LABELS_FILE
     if listed.is_file():
-        try:
-            labels = [int(line) for line in listed.read_text(encoding="utf-8").split()]
-        except ValueError as error:
-            raise DataError(f"{listed}: {error}", advice="one integer class a line") from error
-        if len(labels) != len(files):
-            raise DataError(f"{listed} has {len(labels)} labels for {len(files)} images")
-        return labels
-    parts = [file.relative_to(folder).parts for file in files]
-    if not all(len(part) > 1 for part in parts):
+        return _listed(listed, len(files))
+    classes = class_folders(folder)
+    if class_names is not None:
+        numbers = {name: _class_number(folder / name, class_names) for name in classes}
+    else:
+        numbers = {name: int(name) for name in classes if name.isdecimal()}
+    if not classes or len(numbers) != len(classes):
         return None
-    classes = sorted({part[0] for part in parts})
-    return [classes.index(part[0]) for part in parts]
+    return [numbers[file.relative_to(folder).parts[0]] for file in files]
+
+
+def _listed(path: Path, count: int) -> list[int]:
+    try:
+        labels = [int(line) for line in path.read_text(encoding="utf-8").split()]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {error}", advice="one integer class a line") from error
+    if len(labels) != count:
+        raise DataError(f"{path} has {len(labels)} labels for {count} images")
+    return labels
+
+
+def _class_number(folder: Path, class_names: Sequence[str]) -> int:
+    """By the whole class name, by one of its comma-separated synonyms, or by number; case and `_` do not matter."""
+    wanted = _plain(folder.name)
+    whole = [index for index, name in enumerate(class_names) if _plain(name) == wanted]
+    found = whole or [index for index, name in enumerate(class_names) if wanted in map(_plain, name.split(","))]
+    if not found and wanted.isdecimal() and int(wanted) < len(class_names):
+        found = [int(wanted)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        places = ", ".join(str(index) for index in found)
+        raise DataError(f"{folder} may be any of the classes {places}", advice="name the folder by the class number")
+    raise DataError(f"{folder} is called like none of the classes", advice=nearest(folder.name, class_names))
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").strip().casefold()
 
 
 def _layout(info: TensorInfo) -> tuple[str, int, int, int]:
@@ -94,18 +140,26 @@ def _layout(info: TensorInfo) -> tuple[str, int, int, int]:
     )
 
 
-def _load(file: Path, info: TensorInfo, layout: tuple[str, int, int, int], options: ImageOptions) -> NDArray[Any]:
+def _load(file: Path, info: TensorInfo, layout: tuple[str, int, int, int], image: ImagePreprocessing) -> NDArray[Any]:
     order, height, width, channels = layout
-    pixels = _pixels(file, height, width, channels, options.resize)
-    if options.channels == "bgr":
-        pixels = pixels[..., ::-1]
     kind = np.dtype(info.dtype)
+    _refuse_mismatch(info, kind, channels, image)
+    pixels = _pixels(file, height, width, channels, image.resize)
+    if image.channels == "bgr":
+        pixels = pixels[..., ::-1]
     if kind.kind == "f":
-        values = (pixels * options.scale - np.array(options.mean)) / np.array(options.std)
-        pixels = values.astype(kind)
-    elif kind != np.uint8:
-        raise DataError(f"input {info.name!r} is {kind}: images become float or uint8", advice="give an .npz")
+        pixels = ((pixels * image.scale - np.array(image.mean)) / np.array(image.std)).astype(kind)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1) if order == "NCHW" else pixels)[None]
+
+
+def _refuse_mismatch(info: TensorInfo, kind: np.dtype[Any], channels: int, image: ImagePreprocessing) -> None:
+    if kind.kind != "f" and kind != np.uint8:
+        raise DataError(f"input {info.name!r} is {kind}: images become float or uint8", advice="give an .npz")
+    plain = ImagePreprocessing()
+    if kind == np.uint8 and (image.scale, image.mean, image.std) != (plain.scale, plain.mean, plain.std):
+        raise OptionError(f"input {info.name!r} takes raw bytes: scale, mean and std of an image do not apply to it")
+    if max(len(image.mean), len(image.std)) > channels:
+        raise OptionError(f"mean or std has three values, and input {info.name!r} takes grey images")
 
 
 def _pixels(file: Path, height: int, width: int, channels: int, factor: float) -> NDArray[Any]:

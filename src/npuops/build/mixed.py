@@ -1,8 +1,8 @@
 """The cheapest mix of 8- and 16-bit activations whose accuracy drop stays within a limit.
 
-Calibration happens once. Units are ranked by noise per byte; a bisection finds how many of the ranking are needed
-at 16 bits; from a little more than that, units are left out in blocks that get smaller, the most costly first.
-Every trial is the real QDQ graph on the evaluation samples: what is measured is what is shipped.
+Calibration happens once. Units are ranked by noise per byte, and the ranking is searched (`mix_search`) on one half
+of the evaluation samples; the other half confirms what was found. Every trial is the QDQ graph that would be shipped:
+what is measured is what is written. The drop that is reported is the one on all evaluation samples.
 
 The cost of a mix is the share of activation values that is stored at 16 bits (`share_16bit`): those are the bytes
 that a 16-bit activation adds, and the kernels that write them run at 16 bits.
@@ -10,42 +10,24 @@ that a 16-bit activation adds, and the kernels that write them run at 16 bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from npuops.build.accuracy import Metric, Outputs, find_metric
+import onnx
+
+from npuops.build.accuracy import find_metric
 from npuops.build.bit_units import share_at_16
 from npuops.build.calibration import judge_calibration
-from npuops.build.quantize import (
-    Calibrated,
-    Quantized,
-    QuantizeOptions,
-    build_qdq,
-    calibrate,
-    units_of,
-    write_quantized,
-)
-from npuops.build.reference import run_reference
+from npuops.build.held_back import SMALLEST_PART, answers
+from npuops.build.mix_search import Search, Trial, cheapest
+from npuops.build.quantize import Quantized, QuantizeOptions, calibrate, units_of, write_quantized
 from npuops.build.samples import Samples
 from npuops.build.sensitivity import Sensitivity, rank_units
 from npuops.errors import DataError, OptionError
-from npuops.events import Observer, StepProgressed, Warned, ignore
+from npuops.events import Observer, Warned, ignore
 from npuops.targets.protocol import Precision
 
-MAX_TRIALS = 96
-"""Mixes to measure at most; then the best one so far is taken."""
 WORST_SHOWN = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One mix that was measured."""
-
-    units_16bit: int
-    share_16bit: float
-    drop: float
-    met: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,30 +77,28 @@ def find_mix(
     Raises:
         NpuopsError: as `quantize`; DataError when there is nothing to evaluate on.
     """
-    if options.precision is not Precision.A8W8:
-        raise OptionError("a mix starts from a8w8", advice="leave the precision out")
-    if not max_drop >= 0:
-        raise OptionError(f"max_drop {max_drop} is negative")
-    if not evaluation.inputs:
-        raise DataError(f"{evaluation.source}: no evaluation sample to measure the drop on")
     scorer = find_metric(metric)
-    for warning in judge_calibration(calibration, evaluation)[len(judge_calibration(calibration)) :]:
-        observe(Warned(step="mix", message=warning))
-    fp32 = run_reference(model_path, evaluation)
+    _refuse(options, max_drop, evaluation)
+    _warn(calibration, evaluation, observe)
+    fp32 = answers(onnx.load(model_path), evaluation)
     calibrated = calibrate(model_path, calibration, options, observe=observe)
     kept = units_of(calibrated, options)
-    search = _Search(calibrated, evaluation, scorer, fp32, max_drop, observe)
+    search = Search(calibrated, scorer, evaluation, fp32, max_drop, observe)
     ranking = rank_units(calibrated, calibration, observe=observe)
     spend = sorted(ranking, key=lambda found: -found.noise_per_element)
-    best = _cheapest(search, [found.unit for found in spend if found.unit not in kept], kept)
+    best = cheapest(search, [found.unit for found in spend if found.unit not in kept], kept)
     chosen = calibrated.plan.widest if best is None else best
+    graph = search.switch.graph(chosen)
+    quantized = None if best is None else write_quantized(calibrated, best, graph, out)
+    outputs = answers(graph, evaluation)
+    fp32_score = scorer.score(fp32, fp32, evaluation.labels)
     return Mix(
         met=best is not None,
-        quantized=None if best is None else write_quantized(calibrated, best, out),
+        quantized=quantized,
         metric=metric,
         max_drop=max_drop,
-        fp32=search.fp32_score,
-        drop=search.drops[chosen],
+        fp32=fp32_score,
+        drop=fp32_score - scorer.score(outputs, fp32, evaluation.labels),
         units_16bit=tuple(unit.name for unit in calibrated.plan.units if unit.name in chosen),
         share_16bit=share_at_16(calibrated.plan, chosen),
         trials=tuple(search.trials),
@@ -126,78 +106,18 @@ def find_mix(
     )
 
 
-class _Search:
-    """Measures mixes, each once, and keeps the trace."""
-
-    def __init__(
-        self,
-        calibrated: Calibrated,
-        evaluation: Samples,
-        scorer: Metric,
-        fp32: Outputs,
-        max_drop: float,
-        observe: Observer,
-    ) -> None:
-        self.plan = calibrated.plan
-        self.fp32_score = scorer.score(fp32, fp32, evaluation.labels)
-        self.trials: list[Trial] = []
-        self.drops: dict[frozenset[str], float] = {}
-        self._measure: Callable[[frozenset[str]], float] = lambda wide: (
-            self.fp32_score
-            - scorer.score(run_reference(build_qdq(calibrated, wide), evaluation), fp32, evaluation.labels)
-        )
-        self._max_drop = max_drop
-        self._observe = observe
-
-    @property
-    def exhausted(self) -> bool:
-        return len(self.trials) >= MAX_TRIALS
-
-    def meets(self, wide: frozenset[str]) -> bool:
-        if wide not in self.drops:
-            self.drops[wide] = self._measure(wide)
-            share = share_at_16(self.plan, wide)
-            met = self.drops[wide] <= self._max_drop
-            trial = Trial(units_16bit=len(wide), share_16bit=share, drop=self.drops[wide], met=met)
-            self.trials.append(trial)
-            words = f"{len(wide)} units at 16 bits ({share:.1%}): drop {trial.drop:.4f}{'' if met else ' (too much)'}"
-            self._observe(StepProgressed(step="mix", done=len(self.trials), total=None, detail=words))
-        return self.drops[wide] <= self._max_drop
+def _refuse(options: QuantizeOptions, max_drop: float, evaluation: Samples) -> None:
+    if options.precision is not Precision.A8W8:
+        raise OptionError("a mix starts from a8w8", advice="leave the precision out")
+    if not max_drop >= 0:
+        raise OptionError(f"max_drop {max_drop} is negative")
+    if not evaluation.inputs:
+        raise DataError(f"{evaluation.source}: no evaluation sample to measure the drop on")
 
 
-def _cheapest(search: _Search, ranked: Sequence[str], kept: frozenset[str]) -> frozenset[str] | None:
-    """The smallest set found that meets the limit; None when not even everything at 16 bits does."""
-    if search.meets(kept):
-        return kept
-    if not search.meets(search.plan.widest):
-        return None
-    low, high = 0, len(ranked)
-    while high - low > 1 and not search.exhausted:
-        middle = (low + high) // 2
-        if search.meets(kept | frozenset(ranked[:middle])):
-            high = middle
-        else:
-            low = middle
-    # The shortest prefix has no slack left: a quarter more of cheap units pays for leaving out costly ones.
-    start = list(ranked[: high + high // 4 + 2])
-    if not search.meets(kept | frozenset(start)):
-        start = list(ranked[:high])
-    return _prune(search, kept | frozenset(start), start)
-
-
-def _prune(search: _Search, best: frozenset[str], ranked: list[str]) -> frozenset[str]:
-    """Drop blocks of units while the limit holds: costly ones first, the less sensitive first among equals."""
-    cost = {unit.name: unit.elements for unit in search.plan.units}
-    place = {unit: index for index, unit in enumerate(ranked)}
-    size = max(1, len(ranked) // 4)
-    while True:
-        queue = sorted((unit for unit in ranked if unit in best), key=lambda unit: (-cost[unit], -place[unit]))
-        for start in range(0, len(queue), size):
-            if search.exhausted:
-                return best
-            less = best - frozenset(queue[start : start + size])
-            if search.meets(less):
-                best = less
-        if size == 1:
-            return best
-        size = max(1, size // 2)
+def _warn(calibration: Samples, evaluation: Samples, observe: Observer) -> None:
+    if len(evaluation) < 2 * SMALLEST_PART:
+        few = f"{len(evaluation)} evaluation samples: none is held back, the drop on others may be larger"
+        observe(Warned(step="mix", message=few, advice=f"give at least {2 * SMALLEST_PART}, better 64 or more"))
+    for warning in judge_calibration(calibration, evaluation)[len(judge_calibration(calibration)) :]:
+        observe(Warned(step="mix", message=warning))

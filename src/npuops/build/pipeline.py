@@ -6,11 +6,8 @@ The same request with the same toolchain is answered from the store in less than
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -21,11 +18,12 @@ from npuops.artifacts.folder import write_artifact
 from npuops.artifacts.manifest import MANIFEST_NAME, Artifact, FileRecord, ModelIdentity, Role
 from npuops.artifacts.store import Store
 from npuops.build.accuracy import find_metric, measure_accuracy
-from npuops.build.analyse import analyse
-from npuops.build.compile import Draft, Work, compile_model, compile_probe, digest_key
+from npuops.build.analyse import PRECISION, analyse
+from npuops.build.compile import Draft, Work, compile_model, compile_probe, digest_key, keep
 from npuops.build.options import BuildOptions
 from npuops.build.policy import GatePolicy
 from npuops.build.prove import Graphs, Proof, prove, summary
+from npuops.build.publish import copy_folder, publish, refuse_occupied, workspace
 from npuops.build.quantize_step import Prepared, prepare_graphs
 from npuops.build.sample_sources import random_samples
 from npuops.build.samples import Samples
@@ -36,6 +34,7 @@ from npuops.events import Observer, StepFinished, StepStarted, Warned, ignore
 from npuops.models.model import Model
 from npuops.models.onnx_file import digest_of
 from npuops.models.open import as_onnx, open_model
+from npuops.models.preprocessing import ImagePreprocessing
 from npuops.targets.protocol import CompileOptions, Precision, Target
 from npuops.targets.registry import open_target
 from npuops.targets.report import SupportReport
@@ -59,6 +58,8 @@ class BuildRequest:
     policy: GatePolicy = field(default_factory=GatePolicy)
     labels: tuple[str, ...] | None = None
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    image: ImagePreprocessing | None = None
+    """How pixels become the input; by default as in the samples, if these were images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,13 +91,14 @@ def build(
     clock: Clock | None = None,
     observe: Observer = ignore,
 ) -> BuildResult:
-    """Build an artifact into the folder `out`.
+    """Build an artifact.
 
     A build whose gate says no is written too: its manifest says why, and `npuops gate` refuses it.
 
     Args:
         request: model, target, data, options.
-        out: must not exist, or be an artifact, which is replaced when the build is through.
+        out: a folder, or a file if its suffix is `.npuart`. It must not exist, or be an artifact, which is replaced
+            when the build is through.
         store: the cache of compilations and builds; None does everything again.
         clock: measures the steps.
         observe: gets `StepStarted`, `StepProgressed`, `StepFinished`, `Warned`.
@@ -106,11 +108,16 @@ def build(
     """
     clock = clock or SystemClock()
     started = clock.now_us()
-    _refuse_occupied(out)
+    refuse_occupied(out)
+    request = replace(request, image=_image(request))
+    find_metric(request.options.metric)  # a slip in its name must not come out after the compilation
     target = open_target(request.target)
     probe = target.probe()
     if not probe.available:
         raise MissingToolchainError(f"{target.name}: {probe.why_not}", advice=probe.install)
+    if request.policy.signature.required:
+        words = "the policy demands a signature, which comes after the build"
+        observe(Warned(step="gate", message=words, advice="npuops sign, then npuops gate with the same policy"))
     job = _Job(
         request=request,
         target=target,
@@ -120,17 +127,18 @@ def build(
         observe=observe,
     )
     key = _build_key(job)
-    with store.lock(key) if store is not None else nullcontext(), _workspace() as work:
+    with store.lock(key) if store is not None else nullcontext(), workspace() as work:
         found = store.get(key) if store is not None else None
         if found is None:
             artifact = _build_fresh(job, work)
             if store is not None:
-                store.put(key, artifact.root)
+                keep(store, key, artifact.root, observe)
         else:
             observe(StepFinished(step="build", seconds=0.0, detail="the same build is in the cache"))
             artifact = Artifact(work / "cached", found.manifest)
-            shutil.copytree(found.root, artifact.root)
-        published = _publish(artifact, out)
+            with storage_errors("copy to", artifact.root):
+                copy_folder(found.root, artifact.root)
+        published = publish(artifact, out)
     return BuildResult(artifact=published, cached=found is not None, seconds=(clock.now_us() - started) / 1e6)
 
 
@@ -165,7 +173,7 @@ def _check(job: _Job, source: Model) -> SupportReport:
     ratio = report.placement.fallback_ratio
     words = f"{ratio.ops:.0%} of operators fall back" if ratio.ops else "every operator is supported"
     job.observe(StepFinished(step="check", seconds=_seconds(job.clock, started), detail=words))
-    for advice in report.advice:
+    for advice in (advice for advice in report.advice if advice.pattern != PRECISION):
         job.observe(Warned(step="check", message=advice.message, advice=f"--fix {advice.fix}" if advice.fix else ""))
     return report
 
@@ -253,11 +261,14 @@ def _seal(
 ) -> Artifact:
     """The draft's files, the quantized graph, and all evidence under one manifest."""
     folder = work / "artifact"
-    shutil.copytree(draft.artifact.root, folder, ignore=shutil.ignore_patterns(MANIFEST_NAME))
+    with storage_errors("write", folder):
+        copy_folder(draft.artifact.root, folder)
+        (folder / MANIFEST_NAME).unlink()
+        if prepared.quantization is not None:
+            shutil.copyfile(prepared.compiled, folder / QUANTIZED_NAME)
     manifest = draft.artifact.manifest
     files = manifest.files
     if prepared.quantization is not None:
-        shutil.copyfile(prepared.compiled, folder / QUANTIZED_NAME)
         files += (FileRecord(name=QUANTIZED_NAME, role=Role.QUANTIZED, sha256="", bytes=0),)
     manifest = replace(
         manifest,
@@ -267,6 +278,7 @@ def _seal(
         parity=parity,
         accuracy=accuracy,
         labels=job.request.labels,
+        image=job.request.image,
     )
     gate = build_gate(manifest, job.request.policy, job.request.options, report)
     return write_artifact(folder, replace(manifest, gate=gate))
@@ -299,50 +311,21 @@ def _build_key(job: _Job) -> str:
             "options": asdict(request.options),
             "policy": asdict(request.policy),
             "labels": request.labels,
+            "image": request.image,
             "shapes": request.shapes,
         },
     )
 
 
-def _refuse_occupied(out: Path) -> None:
-    """A folder that is not an artifact is somebody's data; it is never replaced."""
-    if out.exists() and not (out / MANIFEST_NAME).is_file():
-        raise UsageError(f"{out} exists and is no artifact", advice="choose another path with -o, or remove it")
-
-
-@contextmanager
-def _workspace() -> Iterator[Path]:
-    """A private folder that is gone afterwards, whatever happened."""
-    with storage_errors("make a folder in", Path(tempfile.gettempdir())):
-        folder = Path(tempfile.mkdtemp(prefix="npuops-build-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _publish(artifact: Artifact, out: Path) -> Artifact:
-    """Copy beside `out` and rename: `out` is the old artifact or the new one, never a half of it."""
-    with storage_errors("write", out, need_bytes=sum(record.bytes for record in artifact.manifest.files)):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
-        incoming = out.parent / f".{out.name}.incoming-{os.getpid()}"
-        shutil.copytree(artifact.root, incoming)
-        if out.exists():
-            old = out.parent / f".{out.name}.replaced-{os.getpid()}"
-            out.rename(old)
-            incoming.rename(out)
-            shutil.rmtree(old)
-        else:
-            incoming.rename(out)
-    return Artifact(out, artifact.manifest)
-
-
-def _sweep(out: Path) -> None:
-    """Remove what a build that was killed while it published left beside `out`."""
-    for left in [*out.parent.glob(f".{out.name}.incoming-*"), *out.parent.glob(f".{out.name}.replaced-*")]:
-        if not Path(f"/proc/{left.name.rpartition('-')[2]}").exists():
-            shutil.rmtree(left)
+def _image(request: BuildRequest) -> ImagePreprocessing | None:
+    """What the manifest says of pixels; what was read must have been read like that."""
+    sets = (request.calibration, request.evaluation)
+    known = {samples.image for samples in sets if samples is not None and samples.image is not None}
+    known |= {request.image} if request.image is not None else set()
+    if len(known) > 1:
+        words = "; ".join(sorted(image.words for image in known))
+        raise UsageError(f"images were read in different ways: {words}", advice="read them all in one way")
+    return next(iter(known), None)
 
 
 def _seconds(clock: Clock, started_us: int) -> float:

@@ -30,6 +30,8 @@ from npuops.events import Observer, Warned, ignore
 MIN_OPSET = 13
 """Per-channel DequantizeLinear begins here."""
 LAYERNORM_OPSET = 17
+UNLISTED_WEIGHTS_IR = 4
+"""IR version since which weights need not be listed among the inputs."""
 PROOF_SAMPLES = 2
 TOLERANCE = 1e-3
 """Largest difference, relative to the largest output value, that folding and fusing may cause in float32."""
@@ -137,8 +139,7 @@ def _opset(model: onnx.ModelProto) -> int:
 
 def _upgrade(original: onnx.ModelProto) -> onnx.ModelProto:
     """A copy at an opset that can carry Q/DQ, and LayerNormalization if it looks as if there were one to fuse."""
-    model = onnx.ModelProto()
-    model.CopyFrom(original)
+    model = _weights_unlisted(original)
     ops = {node.op_type for node in model.graph.node}
     wanted = [LAYERNORM_OPSET] if {"ReduceMean", "Sqrt"} <= ops else []
     for version in [*wanted, MIN_OPSET]:
@@ -152,6 +153,18 @@ def _upgrade(original: onnx.ModelProto) -> onnx.ModelProto:
                     f"opset {_opset(original)} cannot be upgraded to {MIN_OPSET}: {_first_line(error)}",
                     advice="export the model again with a newer opset",
                 ) from error
+    return model
+
+
+def _weights_unlisted(original: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose weights are no inputs. Before IR version 4 they had to be, also those that we are going to add."""
+    model = onnx.ModelProto()
+    model.CopyFrom(original)
+    weights = {weight.name for weight in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, UNLISTED_WEIGHTS_IR)
     return model
 
 

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from npuops.artifacts.manifest import Artifact
-from npuops.errors import DataError, ToolchainError
+from npuops.errors import ToolchainError
 from npuops.events import Observer, ignore
-from npuops.models.model import QDQ_OPS, TensorInfo
+from npuops.models.model import QDQ_OPS
 from npuops.models.placement import Placement, RunsOn
 from npuops.targets.child import call
 from npuops.targets.inputs import check_inputs
@@ -104,38 +102,6 @@ def profile_artifact(artifact: Artifact, inputs: Tensors, *, timeout_s: float, o
 
 def _profile(artifact: Artifact, inputs: Tensors) -> Profile:
     return open_target(artifact.manifest.target).profile(artifact, inputs)
-
-
-def random_inputs(wanted: Iterable[TensorInfo], *, seed: int = 0) -> Tensors:
-    """Inputs that every model takes, the same for a seed.
-
-    Floats are uniform in -1..1 and 8-bit integers uniform over their range, as images are. Wider integers are 1:
-    a valid token, position and mask, where a random one may be outside of the vocabulary.
-
-    Raises:
-        DataError: a shape is not fixed, or a dtype cannot be made up.
-    """
-    source = np.random.default_rng(seed)
-    made = {}
-    for tensor in wanted:
-        if not tensor.is_static or tensor.shape is None:
-            raise DataError(f"input {tensor.name!r} has no fixed shape", advice="give an input with --input")
-        shape = tuple(int(dim) for dim in tensor.shape if isinstance(dim, int))
-        made[tensor.name] = _random_array(source, tensor, shape)
-    return made
-
-
-def _random_array(source: np.random.Generator, tensor: TensorInfo, shape: tuple[int, ...]) -> NDArray[Any]:
-    match tensor.dtype:
-        case "float16" | "float32" | "float64":
-            return source.uniform(-1, 1, shape).astype(tensor.dtype)
-        case "int8" | "uint8":
-            limits = np.iinfo(tensor.dtype)
-            return source.integers(limits.min, limits.max, shape, dtype=np.dtype(tensor.dtype), endpoint=True)
-        case "int16" | "uint16" | "int32" | "uint32" | "int64" | "uint64" | "bool":
-            return np.ones(shape, dtype=tensor.dtype)
-        case other:
-            raise DataError(f"input {tensor.name!r} is {other}: no random input", advice="give one with --input")
 
 
 def op_shares(profile: Profile) -> tuple[OpShare, ...]:

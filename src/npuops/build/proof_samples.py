@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from npuops.build.rewrite_graph import Graph, attribute
-from npuops.build.sample_sources import make_samples, random_samples
+from npuops.build.sample_sources import fitted_samples, random_samples
 from npuops.build.samples import Samples
 from npuops.models.onnx_layers import graph_inputs
 
@@ -37,7 +37,7 @@ def proof_samples(proto: onnx.ModelProto, *, count: int = COUNT, seed: int = SEE
     rows = [
         {name: _redrawn(generator, array, limits.get(name)) for name, array in row.items()} for row in samples.inputs
     ]
-    return make_samples(rows, inputs, source=f"seeded noise ({seed}), indices and masks in range")
+    return fitted_samples(rows, inputs, source=f"seeded noise ({seed}), indices and masks in range")
 
 
 def integer_limits(graph: Graph) -> dict[str, int]:
@@ -60,13 +60,8 @@ def _limit(graph: Graph, tensor: str) -> int:
 
 
 def _redrawn(generator: np.random.Generator, array: NDArray[Any], limit: int | None) -> NDArray[Any]:
-    if array.dtype.kind not in "iu":
+    if limit is None:  # floats, and quantized inputs, of which every level is drawn already
         return array
-    if limit is None:  # a quantized input: every level can occur
-        levels = np.iinfo(array.dtype)
-        return np.asarray(
-            generator.integers(levels.min, levels.max, size=array.shape, endpoint=True), dtype=array.dtype
-        )
     drawn = np.asarray(generator.integers(0, limit, size=array.shape), dtype=array.dtype)
     if limit == 2 and drawn.ndim:
         drawn[..., 0] = 1  # one position of each row stays visible

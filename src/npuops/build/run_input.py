@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from npuops.build.sample_sources import make_samples
+from npuops.build.sample_sources import fitted_samples
 from npuops.errors import DataError, nearest
 from npuops.models.model import TensorInfo
 from npuops.targets.inputs import check_inputs
@@ -79,7 +79,7 @@ def read_npy(path: Path, wanted: Sequence[TensorInfo]) -> Tensors:
 def _fitted(found: dict[str, NDArray[Any]], wanted: Sequence[TensorInfo], where: str) -> Tensors:
     """By the rules of calibration data, so that a sample that calibrates also runs."""
     if all(tensor.is_static for tensor in wanted):
-        return make_samples([found], tuple(wanted), source=where).inputs[0]
+        return fitted_samples([found], tuple(wanted), source=where).inputs[0]
     check_inputs(found, tuple(wanted))
     return found
 

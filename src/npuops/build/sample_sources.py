@@ -6,7 +6,7 @@ NaN and infinity. Nothing is unpickled.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npuops.build.entry_point import is_entry_point, load_function
-from npuops.build.image_folder import SUFFIXES, ImageOptions, load_images
-from npuops.build.samples import Samples
-from npuops.build.samples import make_samples as with_digest
+from npuops.build.image_folder import SUFFIXES, load_images
+from npuops.build.samples import Samples, make_samples
 from npuops.errors import DataError, UsageError, nearest
 from npuops.models.model import TensorInfo
+from npuops.models.preprocessing import ImagePreprocessing
 
 LABELS = "labels"
 Row = dict[str, NDArray[Any]]
@@ -30,7 +30,8 @@ def load_samples(
     inputs: tuple[TensorInfo, ...],
     *,
     limit: int | None = None,
-    image: ImageOptions | None = None,
+    image: ImagePreprocessing | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Samples:
     """Read samples and fit them to the model.
 
@@ -40,11 +41,12 @@ def load_samples(
             - `data.npz`: arrays named like the inputs, [samples, *input shape], the batch dimension of 1 may be
               absent; `labels` [samples] is optional; a model with one input takes a single array of any name;
             - a folder of `.npy` files, one sample each, in order of name; for several inputs one subfolder each;
-            - a folder of images (`npuops[images]`), with subfolders as classes or a `labels.txt` beside them;
+            - a folder of images (`npuops[images]`), with subfolders called by class or a `labels.txt` beside them;
             - `package.module:function`, called without arguments; yields dicts of arrays, or arrays.
         inputs: of the model; shapes must be static.
-        limit: take the first so many.
-        image: how images become tensors.
+        limit: take the first so many; of images, so many spread evenly over the folder.
+        image: how images become tensors; to 0..1 if left out.
+        class_names: what subfolders of images may be called.
 
     Raises:
         DataError: missing, empty, corrupt, not finite, or not fitting; the sample is named.
@@ -53,39 +55,67 @@ def load_samples(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"limit {limit} is not positive")
-    path = Path(source)
+    path, read_as = Path(source), None
     if is_entry_point(source):
         rows, labels = _from_function(source, inputs, limit)
     elif path.is_file() and path.suffix == ".npz":
         rows, labels = _from_npz(path, inputs, limit)
     elif path.is_dir():
-        rows, labels = _from_folder(path, inputs, limit, image)
+        images = _images_of(path, inputs)
+        if images is None:
+            rows, labels = _from_arrays(path, inputs, limit), None
+        else:
+            read_as = image or ImagePreprocessing()
+            found = load_images(path, images, limit=limit, image=read_as, class_names=class_names)
+            rows, labels = [{images.name: array} for array in found.arrays], found.labels
     elif path.exists():
         raise DataError(f"{source} is no calibration data", advice="give .npz, a folder, or package.module:function")
     else:
         raise DataError(f"{source} does not exist", advice="give .npz, a folder, or package.module:function")
-    return make_samples(rows, inputs, source=source, labels=labels)
+    return fitted_samples(rows, inputs, source=source, labels=labels, image=read_as)
 
 
 def random_samples(inputs: tuple[TensorInfo, ...], count: int, seed: int) -> Samples:
-    """Normal noise (small integers for integer inputs): a smoke test, never evidence of accuracy."""
+    """Inputs that every model takes, the same for a seed: a smoke test, never evidence of accuracy.
+
+    Floats are normal noise, and integers of 8 and 16 bits any of their levels, as quantized inputs have them. Wider
+    ones and booleans are 0 or 1, and 1 at the first place of each row: valid as token, position or mask, where a
+    random one may lie outside of the vocabulary, and where a mask that hides everything has no meaning.
+
+    Raises:
+        DataError: a shape is not fixed, or a dtype cannot be made up.
+    """
     generator = np.random.default_rng(seed)
-    rows = []
-    for _ in range(count):
-        row = {}
-        for info in inputs:
-            shape = _static(info)
-            kind = np.dtype(info.dtype)
-            noise = generator.standard_normal(shape) if kind.kind == "f" else generator.integers(0, 2, shape)
-            row[info.name] = noise.astype(kind)
-        rows.append(row)
-    return make_samples(rows, inputs, source=f"random noise (seed {seed}), not real data")
+    rows = [{info.name: _random_array(generator, info) for info in inputs} for _ in range(count)]
+    return fitted_samples(rows, inputs, source=f"random noise (seed {seed}), not real data")
 
 
-def make_samples(
-    rows: Iterable[Mapping[str, Any]], inputs: tuple[TensorInfo, ...], *, source: str, labels: Any = None
+def _random_array(generator: np.random.Generator, info: TensorInfo) -> NDArray[Any]:
+    shape = _static(info)
+    match info.dtype:
+        case "float16" | "float32" | "float64":
+            return np.asarray(generator.standard_normal(shape)).astype(info.dtype)
+        case "int8" | "uint8" | "int16" | "uint16":
+            levels = np.iinfo(info.dtype)
+            drawn = generator.integers(levels.min, levels.max, shape, endpoint=True)
+            return np.asarray(drawn).astype(info.dtype)
+        case "int32" | "uint32" | "int64" | "uint64" | "bool":
+            chosen = np.asarray(generator.integers(0, 2, shape)).astype(info.dtype)
+            chosen[(..., 0) if shape else ()] = 1
+            return chosen
+        case other:
+            raise DataError(f"input {info.name!r} is {other}: no random input", advice="give data of your own")
+
+
+def fitted_samples(
+    rows: Iterable[Mapping[str, Any]],
+    inputs: tuple[TensorInfo, ...],
+    *,
+    source: str,
+    labels: Any = None,
+    image: ImagePreprocessing | None = None,
 ) -> Samples:
-    """Check rows that are already in memory, and give them a digest.
+    """Check rows that are already in memory against the model's inputs, cast them, and give them a digest.
 
     Raises:
         DataError: as `load_samples`.
@@ -94,7 +124,7 @@ def make_samples(
     if not fitted:
         raise DataError(f"{source} holds no sample")
     checked = None if labels is None else _check_labels(labels, len(fitted), source)
-    return with_digest(fitted, labels=checked, source=source)
+    return make_samples(fitted, labels=checked, source=source, image=image)
 
 
 def _from_npz(path: Path, inputs: tuple[TensorInfo, ...], limit: int | None) -> tuple[list[Row], Any]:
@@ -120,28 +150,33 @@ def _from_npz(path: Path, inputs: tuple[TensorInfo, ...], limit: int | None) -> 
     return rows, None if labels is None else labels[: len(rows)]
 
 
-def _from_folder(
-    path: Path, inputs: tuple[TensorInfo, ...], limit: int | None, image: ImageOptions | None
-) -> tuple[list[Row], Any]:
-    if any(entry.suffix == ".npy" for entry in path.iterdir()):
-        if len(inputs) != 1:
-            names = ", ".join(info.name for info in inputs)
-            raise DataError(f"{path} holds .npy files, but the model has inputs {names}", advice="one subfolder each")
-        return [{inputs[0].name: array} for array in islice(_npy_files(path), limit)], None
-    folders = {info.name: path / info.name for info in inputs}
-    if all(folder.is_dir() and any(folder.glob("*.npy")) for folder in folders.values()):
-        columns = {name: list(islice(_npy_files(folder), limit)) for name, folder in folders.items()}
-        counts = {name: len(column) for name, column in columns.items()}
-        if len(set(counts.values())) != 1:
-            raise DataError(f"{path}: subfolders hold different numbers of samples: {counts}")
-        count = next(iter(counts.values()))
-        return [{name: column[index] for name, column in columns.items()} for index in range(count)], None
+def _images_of(path: Path, inputs: tuple[TensorInfo, ...]) -> TensorInfo | None:
+    """The input that a folder of images is for; None for a folder of arrays.
+
+    Raises:
+        DataError: neither, or images for a model with several inputs.
+    """
+    if any(path.glob("*.npy")) or all(any((path / info.name).glob("*.npy")) for info in inputs):
+        return None
     if not any(entry.suffix.lower() in SUFFIXES for entry in path.rglob("*")):
         raise DataError(f"{path} holds neither .npy files nor images", advice=f"image types: {', '.join(SUFFIXES)}")
     if len(inputs) != 1:
         raise DataError(f"{path} holds images, but the model has {len(inputs)} inputs", advice="give an .npz")
-    arrays, labels = load_images(path, inputs[0], limit=limit, options=image or ImageOptions())
-    return [{inputs[0].name: array} for array in arrays], labels
+    return inputs[0]
+
+
+def _from_arrays(path: Path, inputs: tuple[TensorInfo, ...], limit: int | None) -> list[Row]:
+    if any(path.glob("*.npy")):
+        if len(inputs) != 1:
+            names = ", ".join(info.name for info in inputs)
+            raise DataError(f"{path} holds .npy files, but the model has inputs {names}", advice="one subfolder each")
+        return [{inputs[0].name: array} for array in islice(_npy_files(path), limit)]
+    columns = {info.name: list(islice(_npy_files(path / info.name), limit)) for info in inputs}
+    counts = {name: len(column) for name, column in columns.items()}
+    if len(set(counts.values())) != 1:
+        raise DataError(f"{path}: subfolders hold different numbers of samples: {counts}")
+    count = next(iter(counts.values()))
+    return [{name: column[index] for name, column in columns.items()} for index in range(count)]
 
 
 def _npy_files(folder: Path) -> Iterator[NDArray[Any]]:
@@ -195,7 +230,8 @@ def _fit(array: NDArray[Any], info: TensorInfo, where: str) -> NDArray[Any]:
             )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"{where}: {int((~np.isfinite(array)).sum())} values are NaN or infinite")
-    return np.ascontiguousarray(_cast(array, np.dtype(info.dtype), where))
+    # Not ascontiguousarray: that would make a vector of a scalar.
+    return np.asarray(_cast(array, np.dtype(info.dtype), where), order="C")
 
 
 def _cast(array: NDArray[Any], wanted: np.dtype[Any], where: str) -> NDArray[Any]:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npuops.models.preprocessing import ImagePreprocessing
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
@@ -20,6 +22,8 @@ class Samples:
     """Shape [len(inputs)]: the right class of each sample."""
     source: str
     """Where they came from, for messages and the manifest."""
+    image: ImagePreprocessing | None = None
+    """How the pixels were read, where the source is images."""
     digest: str
     """`sha256:…` over names, dtypes, shapes and bytes, in order."""
 
@@ -31,14 +35,18 @@ class Samples:
         if count >= len(self):
             return self
         labels = None if self.labels is None else self.labels[:count]
-        return make_samples(self.inputs[:count], labels=labels, source=self.source)
+        return make_samples(self.inputs[:count], labels=labels, source=self.source, image=self.image)
 
 
 def make_samples(
-    inputs: Iterable[Mapping[str, NDArray[Any]]], *, source: str, labels: NDArray[np.int64] | None = None
+    inputs: Iterable[Mapping[str, NDArray[Any]]],
+    *,
+    source: str,
+    labels: NDArray[np.int64] | None = None,
+    image: ImagePreprocessing | None = None,
 ) -> Samples:
     """Samples from arrays that are already as the model wants them."""
-    rows = tuple({name: np.ascontiguousarray(array) for name, array in row.items()} for row in inputs)
+    rows = tuple({name: np.asarray(array, order="C") for name, array in row.items()} for row in inputs)
     digest = hashlib.sha256()
     for row in rows:
         for name, array in sorted(row.items()):
@@ -46,4 +54,4 @@ def make_samples(
             digest.update(array.tobytes())
     if labels is not None:
         digest.update(np.asarray(labels, dtype="<i8").tobytes())
-    return Samples(inputs=rows, labels=labels, source=source, digest=f"sha256:{digest.hexdigest()}")
+    return Samples(inputs=rows, labels=labels, source=source, image=image, digest=f"sha256:{digest.hexdigest()}")

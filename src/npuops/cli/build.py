@@ -13,6 +13,8 @@ from npuops.build.fallback import read_fallback_policy
 from npuops.build.options import BuildOptions
 from npuops.build.pipeline import BuildResult
 from npuops.build.report import write_report
+from npuops.cli.image_flag import ImageFlag, parse_image_options
+from npuops.cli.shape_flag import ShapeFlag, parse_shapes
 from npuops.cli.show import EXIT_NO, JsonFlag, console, print_json, progress
 from npuops.errors import UsageError
 from npuops.targets.protocol import Precision
@@ -24,7 +26,7 @@ SCHEMA = "npuops.build/1"
 def command(
     model: Annotated[str, typer.Argument(help="ONNX or TFLite file, or zoo:NAME.")],
     target: Annotated[str, typer.Option("--target", "-t", help="See `npuops targets`.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the artifact.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the artifact, or a file X.npuart.")],
     calibration: Annotated[
         str | None, typer.Option("--calibration", "-c", help=".npz, folder of images or .npy, or module:function.")
     ] = None,
@@ -37,8 +39,11 @@ def command(
     fallback: Annotated[str, typer.Option(help="forbid, allow, or budget=R.")] = "forbid",
     vendor: Annotated[list[str] | None, typer.Option("--set", help="Option of the target's compiler, K=V.")] = None,
     policy: Annotated[Path | None, typer.Option(help="Gate policy (TOML).")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None,
-    shape: Annotated[list[str] | None, typer.Option("--shape", help="Fix a dynamic input: NAME=1x3x224x224.")] = None,
+    image: ImageFlag = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Class names, one a line; subfolders of images are matched.")
+    ] = None,
+    shape: ShapeFlag = None,
     calibration_limit: Annotated[int, typer.Option(help="Most calibration samples.")] = app.CALIBRATION_LIMIT,
     eval_limit: Annotated[int | None, typer.Option(help="Most evaluation samples.")] = None,
     time_limit: Annotated[float, typer.Option(help="Seconds for each call of vendor code.")] = 900.0,
@@ -51,11 +56,12 @@ def command(
         target=target,
         calibration=calibration,
         evaluation=evaluation,
+        image=parse_image_options(image) if image else None,
         labels=labels,
         policy=policy,
         calibration_limit=calibration_limit,
         evaluation_limit=eval_limit,
-        shapes=dict(app.parse_shape(one) for one in shape or []),
+        shapes=parse_shapes(shape),
     )
     options = BuildOptions(
         precision=precision,
@@ -70,11 +76,15 @@ def command(
     )
     with progress(quiet=as_json) as observe:
         result = app.run_build(words, options, output, observe=observe)
-    report = write_report(result.artifact, output.with_name(f"{output.name}.report.html"))
+    _answer(result, output, as_json=as_json)
+
+
+def _answer(result: BuildResult, output: Path, *, as_json: bool) -> None:
+    report = write_report(result.artifact, output.with_name(f"{output.name}.report.html"), name=output.name)
     if as_json:
-        print_json(_plain(result, report))
+        print_json(_plain(result, output, report))
     else:
-        _show(result, report)
+        _show(result, output, report)
     gate = result.artifact.manifest.gate
     if gate is None or gate.verdict is not Verdict.PASS:
         raise typer.Exit(EXIT_NO)
@@ -87,17 +97,18 @@ def _pair(words: str) -> tuple[str, str]:
     return name, value
 
 
-def _plain(result: BuildResult, report: Path) -> dict[str, object]:
+def _plain(result: BuildResult, output: Path, report: Path) -> dict[str, object]:
     manifest = result.artifact.manifest
     return {
         "schema": SCHEMA,
-        "artifact": str(result.artifact.root),
+        "artifact": str(output),
         "digest": manifest.digest,
         "cached": result.cached,
         "seconds": result.seconds,
         "report": str(report),
         "target": manifest.target,
         "precision": manifest.precision,
+        "image": manifest.image,
         "fallback_ratio": manifest.placement.fallback_ratio,
         "parity": manifest.parity,
         "accuracy": manifest.accuracy,
@@ -105,7 +116,7 @@ def _plain(result: BuildResult, report: Path) -> dict[str, object]:
     }
 
 
-def _show(result: BuildResult, report: Path) -> None:
+def _show(result: BuildResult, output: Path, report: Path) -> None:
     from rich.table import Table  # noqa: PLC0415 - help must not pay for it
 
     manifest = result.artifact.manifest
@@ -125,6 +136,6 @@ def _show(result: BuildResult, report: Path) -> None:
     size = sum(record.bytes for record in manifest.files)
     cached = ", from the cache" if result.cached else ""
     verdict = manifest.gate.verdict if manifest.gate else "inconclusive"
-    screen.print(f"artifact   {result.artifact.root}  {format_bytes(size)}")
-    screen.print(f"report     {report}")
+    screen.print(f"artifact   {output}  {format_bytes(size)}", markup=False, soft_wrap=True)
+    screen.print(f"report     {report}", markup=False, soft_wrap=True)
     screen.print(f"[bold]{verdict}[/bold]       {result.seconds:.2f} s{cached}")

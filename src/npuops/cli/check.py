@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from npuops.cli.model_argument import ModelArgument
+from npuops.cli.shape_flag import ShapeFlag, parse_shapes
 from npuops.cli.show import EXIT_NO, JsonFlag, print_json, progress
 
 if TYPE_CHECKING:
@@ -23,11 +25,9 @@ MATRIX_SCHEMA = "npuops.check-matrix/1"
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="An ONNX or TFLite file.")],
-    target: Annotated[list[str], typer.Option("--target", help="Where it should run; repeat it for a matrix.")],
-    shape: Annotated[
-        list[str] | None, typer.Option("--shape", help="Fix a dynamic input: NAME=1x3x224x224 (repeatable).")
-    ] = None,
+    model: ModelArgument,
+    target: Annotated[list[str], typer.Option("--target", "-t", help="Where it should run; repeat it for a matrix.")],
+    shape: ShapeFlag = None,
     fix: Annotated[
         Path | None, typer.Option("--fix", help="Write the model with every safe rewrite that is proved equal.")
     ] = None,
@@ -47,13 +47,12 @@ def command(
     """Judge by published rules; no toolchain is needed and nothing is compiled."""
     from npuops.build.analyse import analyse, graph_of  # noqa: PLC0415 - help must not pay for it
     from npuops.cli.check_text import print_check, print_fixes, print_matrix  # noqa: PLC0415 - as above
-    from npuops.cli.inspect import parse_shapes  # noqa: PLC0415 - as above
     from npuops.models.open import open_model  # noqa: PLC0415 - as above
     from npuops.targets.registry import open_target  # noqa: PLC0415 - as above
 
     _refuse_mixed(model, target, fix, only, samples)
     targets = [open_target(name) for name in dict.fromkeys(target)]
-    shapes = parse_shapes(shape or [])
+    shapes = parse_shapes(shape)
     with _as_graph(model, shapes, must=fix is not None) as (source, loose):
         fixes = None if fix is None else _fix(source, fix, targets[0], only, samples, loose, quiet=as_json)
         path, rest = (source, loose) if fix is None else (fix, {})

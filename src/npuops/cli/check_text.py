@@ -41,14 +41,16 @@ def print_matrix(reports: Sequence[SupportReport]) -> None:
     from rich.table import Table  # noqa: PLC0415 - help must not pay for it
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("target", "on the NPU", "fallback (ops, MACs)", "fits", "latency", "advice"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("target", "on the NPU", "fallback: ops", "MACs", "fits", "latency", "advice"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "target")
     for report in reports:
+        ratio = report.placement.fallback_ratio
         on_npu = sum(node.runs_on is RunsOn.NPU for node in report.placement.nodes)
         table.add_row(
             report.target,
             f"{on_npu}/{len(report.placement.nodes)}",
-            _ratio_words(report.placement.fallback_ratio),
+            f"{ratio.ops:.1%}",
+            "unknown" if ratio.macs is None else f"{ratio.macs:.1%}",
             "yes" if report.fits.ok else "[red]no[/red]",
             _latency_words(report.latency),
             str(len(report.advice)),

@@ -4,61 +4,45 @@ from __future__ import annotations
 
 import io
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-import typer
-
-from npuops.build.image_folder import SUFFIXES, ImageOptions
+from npuops.artifacts.manifest import Manifest
+from npuops.build.image_folder import SUFFIXES, load_image
 from npuops.build.run_input import read_npy, read_npz
-from npuops.build.sample_sources import load_samples
-from npuops.config import read_options
-from npuops.errors import DataError, OptionError
+from npuops.cli.image_flag import image_of_artifact
+from npuops.errors import DataError
+from npuops.events import Observer, Warned
 from npuops.models.model import TensorInfo
+from npuops.models.preprocessing import ImagePreprocessing
 from npuops.targets.protocol import Tensors
 
 STDIN: Final = "-"
 STDIN_LIMIT_BYTES: Final = 1 << 30
 
-ImageFlag = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--image", help="How pixels become numbers: scale=, mean=R,G,B, std=R,G,B, channels=rgb|bgr, resize=."
-    ),
-]
 
+def artifact_input(source: str, manifest: Manifest, words: Sequence[str] | None, *, observe: Observer) -> Tensors:
+    """The input for an artifact; pixels are treated as in its calibration.
 
-def parse_image_options(words: Sequence[str] | None) -> ImageOptions:
-    """`["mean=0.5", "std=0.5"]` → options; the defaults map pixels to 0..1.
+    Args:
+        source: as for `read_input`.
+        manifest: of the artifact.
+        words: of `--image`.
+        observe: is told when pixels are read without anybody having said how.
 
     Raises:
-        OptionError: no `=`, an unknown key, a value that is no number, an impossible value.
+        DataError: as `read_input`.
+        UsageError: the words are wrong, or contradict the artifact.
     """
-    values: dict[str, object] = {}
-    for word in words or ():
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise OptionError(f"--image {word!r} has no value", advice="write for example --image mean=0.5")
-        try:
-            values[key] = _pixel_value(key, value)
-        except ValueError as error:
-            raise OptionError(f"--image {word!r}: {error}") from error
-    return read_options(ImageOptions, values, where="--image")
+    image = image_of_artifact(manifest, words)
+    if manifest.image is None and not words and Path(source).suffix.lower() in SUFFIXES:
+        message = f"the artifact does not say how pixels become numbers; taken: {image.words}"
+        observe(Warned(step="input", message=message, advice="say it with --image, best in `npuops build` already"))
+    return read_input(source, manifest.inputs, image)
 
 
-def _pixel_value(key: str, text: str) -> object:
-    match key:
-        case "channels":
-            return text
-        case "mean" | "std":
-            return tuple(float(part) for part in text.split(","))
-        case _:
-            return float(text)
-
-
-def read_input(source: str, wanted: Sequence[TensorInfo], image: ImageOptions) -> Tensors:
+def read_input(source: str, wanted: Sequence[TensorInfo], image: ImagePreprocessing) -> Tensors:
     """`-` is a .npz on standard input; otherwise the suffix decides: .npz, .npy, or an image.
 
     Raises:
@@ -86,8 +70,7 @@ def read_input(source: str, wanted: Sequence[TensorInfo], image: ImageOptions) -
             )
 
 
-def _read_image(path: Path, wanted: Sequence[TensorInfo], image: ImageOptions) -> Tensors:
-    # Images are read by the folder, so that calibration and run can never treat pixels differently.
-    with tempfile.TemporaryDirectory(prefix="npuops-image-") as folder:
-        (Path(folder) / path.name).symlink_to(path.resolve())
-        return load_samples(folder, tuple(wanted), limit=1, image=image).inputs[0]
+def _read_image(path: Path, wanted: Sequence[TensorInfo], image: ImagePreprocessing) -> Tensors:
+    if len(wanted) != 1:
+        raise DataError(f"{path} is one image, and the model has {len(wanted)} inputs", advice="give a .npz")
+    return {wanted[0].name: load_image(path, wanted[0], image=image)}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from npuops.cli.model_argument import ModelArgument
+from npuops.cli.shape_flag import ShapeFlag, parse_shapes
 from npuops.cli.show import JsonFlag, console, print_json
-from npuops.errors import OptionError
 from npuops.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -21,15 +20,13 @@ _MAX_ROWS: Final = 20
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="An ONNX or TFLite file.")],
-    shape: Annotated[
-        list[str] | None, typer.Option("--shape", help="Fix an input: NAME=1x3x224x224. Can be repeated.")
-    ] = None,
+    model: ModelArgument,
+    shape: ShapeFlag = None,
     top: Annotated[int, typer.Option("--top", min=0, help="How many of the heaviest layers to show.")] = 10,
     as_json: JsonFlag = False,
 ) -> None:
     """A model's layers with shapes, MACs and bytes."""
-    shapes = parse_shapes(shape or [])
+    shapes = parse_shapes(shape)
     from npuops.models.open import open_model  # noqa: PLC0415 - help must not pay for onnx
 
     found = open_model(model, shapes=shapes)
@@ -37,19 +34,6 @@ def command(
         print_json(describe(found, top))
     else:
         _show(found, top)
-
-
-def parse_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
-    """`["x=1x3x224x224"]` → `{"x": (1, 3, 224, 224)}`; raises OptionError. Names may contain `=` and `:`."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for text in texts:
-        name, _, sizes = text.rpartition("=")
-        if not name or not re.fullmatch(r"[1-9]\d{0,9}(x[1-9]\d{0,9})*", sizes):
-            raise OptionError(f"--shape {text!r} is not NAME=SIZES", advice="for example --shape input=1x3x224x224")
-        if name in shapes:
-            raise OptionError(f"--shape names {name!r} twice")
-        shapes[name] = tuple(int(size) for size in sizes.split("x"))
-    return shapes
 
 
 def describe(model: Model, top: int) -> dict[str, Any]:

@@ -23,6 +23,7 @@ VERBS: Final[dict[str, str]] = {
     "compare": "Two artifacts side by side.",
     "sign": "Sign an artifact (DSSE, in-toto statement).",
     "verify": "Verify an artifact's digests and signature.",
+    "cache": "What the compile cache holds; make room.",
     "demo": "The whole story on the bundled model, no argument.",
 }
 """Verb → one line of help. The verb's module is `npuops.cli.<verb>`; its function is `command`."""

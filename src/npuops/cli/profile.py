@@ -11,12 +11,15 @@ from rich.text import Text
 
 from npuops.artifacts.folder import opened
 from npuops.build.output_file import refuse_output
-from npuops.build.profile import ProfileAnswer, cost_words, profile_answer, profile_artifact, random_inputs
+from npuops.build.profile import ProfileAnswer, cost_words, profile_answer, profile_artifact
 from npuops.build.report import write_report
 from npuops.build.report_placement import side_names
-from npuops.cli.input_file import ImageFlag, parse_image_options, read_input
+from npuops.build.sample_sources import random_samples
+from npuops.cli.image_flag import ImageFlag
+from npuops.cli.input_file import artifact_input
 from npuops.cli.show import JsonFlag, console, print_json, progress
 from npuops.models.placement import RunsOn
+from npuops.targets.protocol import Tensors
 
 RANDOM: Final = "random"
 
@@ -33,12 +36,14 @@ def command(
     as_json: JsonFlag = False,
 ) -> None:
     """Verify, profile one inference in a child process, and show what costs most."""
-    pixels = parse_image_options(image)
     if output is not None:
         refuse_output(output, artifact)
     with opened(artifact) as found, progress(quiet=as_json) as observe:
-        wanted = found.manifest.inputs
-        inputs = random_inputs(wanted) if source == RANDOM else read_input(source, wanted, pixels)
+        inputs: Tensors
+        if source == RANDOM:
+            inputs = random_samples(found.manifest.inputs, 1, 0).inputs[0]
+        else:
+            inputs = artifact_input(source, found.manifest, image, observe=observe)
         profile = profile_artifact(found, inputs, timeout_s=time_limit, observe=observe)
         answer = profile_answer(found, profile, name=str(artifact), source=source)
         if output is not None:

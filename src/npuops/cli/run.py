@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from npuops.artifacts.folder import opened
 from npuops.build.output_file import refuse_output, write_output
 from npuops.build.run import RunAnswer, run_answer, run_artifact
-from npuops.cli.input_file import ImageFlag, parse_image_options, read_input
+from npuops.cli.image_flag import ImageFlag
+from npuops.cli.input_file import artifact_input
 from npuops.cli.show import JsonFlag, console, print_json, progress
 from npuops.units import format_us
 
@@ -34,11 +35,10 @@ def command(
     as_json: JsonFlag = False,
 ) -> None:
     """Verify, check the input, run in a child process, and show the outputs."""
-    pixels = parse_image_options(image)
     if output is not None:
         refuse_output(output, artifact)
     with opened(artifact) as found, progress(quiet=as_json) as observe:
-        inputs = read_input(source, found.manifest.inputs, pixels)
+        inputs = artifact_input(source, found.manifest, image, observe=observe)
         done = run_artifact(found, inputs, engine=engine, repeat=repeat, timeout_s=time_limit, observe=observe)
         answer = run_answer(found.manifest, done, top_k=top_k, file=str(output) if output else None)
     if output is not None:

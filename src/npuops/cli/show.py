@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -13,6 +14,8 @@ from npuops.errors import NpuopsError
 from npuops.events import Event, Observer, StepFinished, StepProgressed, StepStarted, Warned, ignore
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON (its schema is a documented contract).")]
+
+_ENDLESS: Final = 10_000
 
 EXIT_OK = 0
 EXIT_NO = 1
@@ -28,9 +31,29 @@ def print_json(value: object) -> None:
 
 def console() -> Any:
     """The rich console for people, on standard output."""
+    return _console(stderr=False)
+
+
+def _console(*, stderr: bool) -> Any:
+    """As wide as the terminal; a pipe or a file has no width, so nothing is wrapped, folded or cut there."""
     from rich.console import Console  # noqa: PLC0415 - help must not pay for it
 
-    return Console(highlight=False)
+    screen = Console(stderr=stderr, highlight=False)
+    if not screen.is_terminal and "COLUMNS" not in os.environ:
+        screen.width = _ENDLESS
+    return screen
+
+
+def print_hanging(screen: Any, label: str, text: str, style: str = "") -> None:
+    """The text beside its label, wrapped at words, with the label's column left free below it."""
+    from rich.table import Table  # noqa: PLC0415 - help must not pay for it
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    line = Table.grid(padding=(0, 1, 0, 0))
+    line.add_column(width=len(label), no_wrap=True)
+    line.add_column(overflow="fold")
+    line.add_row(Text(label, style=style), Text(text, style=style))
+    screen.print(line)
 
 
 @contextmanager
@@ -42,9 +65,7 @@ def progress(*, quiet: bool) -> Iterator[Observer]:
     if quiet:
         yield ignore
         return
-    from rich.console import Console  # noqa: PLC0415 - help must not pay for it
-
-    screen = Console(stderr=True, highlight=False)
+    screen = _console(stderr=True)
     with screen.status("") as status:
 
         def observe(event: Event) -> None:
@@ -55,11 +76,11 @@ def progress(*, quiet: bool) -> Iterator[Observer]:
                     count = f"{done}/{total}" if total else f"{done}"
                     status.update(f"{step} {count} {detail}".rstrip())
                 case StepFinished(step=step, seconds=seconds, detail=detail):
-                    screen.print(f"  {step:<10} {seconds:7.2f} s  {detail}", markup=False)
+                    print_hanging(screen, f"  {step:<10} {seconds:7.2f} s ", detail)
                 case Warned(step=step, message=message, advice=advice):
-                    screen.print(f"  {step:<10} warning    {message}", style="yellow", markup=False)
+                    print_hanging(screen, f"  {step:<10} warning   ", message, "yellow")
                     if advice:
-                        screen.print(f"{'':24}{advice}", style="dim", markup=False)
+                        print_hanging(screen, f"{'':22}", advice, "dim")
                 case _:
                     pass
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from npuops.cli.show import JsonFlag, console, print_json
+from npuops.cli.show import JsonFlag, console, print_hanging, print_json
 from npuops.targets.protocol import Family, Probe, Traits
 from npuops.targets.registry import families
 
@@ -26,7 +26,8 @@ def command(
     if variants:
         for family, _, _ in rows:
             if family.variants:
-                console().print(f"\n[bold]{family.name}:[/bold] {' '.join(family.variants)}", soft_wrap=False)
+                console().print()
+                print_hanging(console(), f"{family.name}: ", " ".join(family.variants))
 
 
 def _look(family: Family) -> tuple[Probe, Traits]:
@@ -55,17 +56,21 @@ def _table(rows: list[tuple[Family, Probe, Traits]]) -> None:
     from rich.table import Table  # noqa: PLC0415 - help must not pay for it
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("target", "here", "precisions", "runs here", "toolchain, or what to do"):
+    for heading in ("target", "here", "precisions", "runs here"):
         table.add_column(heading, overflow="fold")
     for family, probe, traits in rows:
-        versions = ", ".join(f"{name} {version}" for name, version in probe.toolchain.items())
-        name = f"{family.name}:…" if family.variants else family.name
         runs = f"{probe.can_run} ({traits.run_basis})" if probe.can_run and traits.run_basis else probe.can_run
-        table.add_row(
-            name,
-            "[green]yes[/green]" if probe.available else "[red]no[/red]",
-            " ".join(traits.precisions),
-            runs or "–",
-            versions if probe.available else f"{probe.why_not}: {probe.install}",
-        )
-    console().print(table)
+        here = "[green]yes[/green]" if probe.available else "[red]no[/red]"
+        table.add_row(_name(family), here, " ".join(traits.precisions), runs or "–")
+    screen = console()
+    screen.print(table)
+    screen.print("\ntoolchain, or what to do")
+    width = max(len(_name(family)) for family, _, _ in rows)
+    for family, probe, _ in rows:
+        versions = ", ".join(f"{name} {version}" for name, version in probe.toolchain.items())
+        words = versions if probe.available else f"{probe.why_not}: {probe.install}"
+        print_hanging(screen, f"{_name(family):<{width}} ", words)
+
+
+def _name(family: Family) -> str:
+    return f"{family.name}:…" if family.variants else family.name

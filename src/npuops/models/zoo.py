@@ -17,6 +17,8 @@ import msgspec
 from npuops.errors import IntegrityError, OptionError, nearest
 
 SCHEMA: Final = "npuops.zoo/1"
+PREFIX: Final = "zoo:"
+"""Where a path is expected, this and a name mean a model of the zoo."""
 _CARD: Final = "zoo.json"
 _REINSTALL: Final = "install npuops again; its bundled files are incomplete or changed"
 

@@ -95,6 +95,8 @@ def compile_is_deterministic(subject: Subject) -> None:
     """The same model and options give the same bytes: the cache and the signature rely on it."""
     first, second = (_compile(subject, subject.scratch / name) for name in ("first", "second"))
     _promise(first.entry in first.files, "the entry is one of the files")
+    spare = set(first.reference_files)
+    _promise(spare <= set(first.files) - {first.entry}, "reference files are files, and the entry is none of them")
     _promise(first.files == second.files, f"file names differ: {first.files} and {second.files}")
     for name in first.files:
         same = (subject.scratch / "first" / name).read_bytes() == (subject.scratch / "second" / name).read_bytes()

@@ -119,6 +119,7 @@ class EthosUTarget:
         return Compilation(
             entry=COMPILED,
             files=(COMPILED, PLAIN, IO, PER_LAYER),
+            reference_files=(PLAIN, IO, PER_LAYER),
             placement=result.placement,
             notes={**result.notes, **_inexact(folder)},
             words=result.words,

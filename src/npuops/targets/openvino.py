@@ -1,30 +1,32 @@
-"""`openvino[:device]`: Intel's CPU (with AMX/VNNI), NPU or GPU by the OpenVINO plugin provider of ONNX Runtime."""
+"""`openvino[:device]`: OpenVINO on any x86-64 or arm64 CPU (with VNNI and AMX where it has them), Intel NPU or GPU."""
 
 from __future__ import annotations
 
-import json
+import os
+import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from npuops.artifacts.manifest import Artifact
-from npuops.errors import IncompatibleArtifactError, MissingToolchainError
 from npuops.models.model import Model
 from npuops.models.placement import placement_report
-from npuops.targets.ort_context import check_compile_call, check_format, compile_context, in_fresh_process
-from npuops.targets.ort_engine import (
+from npuops.targets.child import call
+from npuops.targets.openvino_engine import (
+    INSTALL,
     Engine,
-    Plugin,
-    installed_version,
-    open_session,
-    package_folder,
-    plugin_devices,
-    runtime,
+    OpenvinoSession,
+    compile_graph,
+    is_pristine,
+    load,
+    median_costs,
 )
-from npuops.targets.ort_profile import node_costs
-from npuops.targets.ort_rules import place_on_openvino
-from npuops.targets.ort_session import OrtSession, check_artifact_target
+from npuops.targets.openvino_rules import place_on_openvino
+from npuops.targets.ort_context import NESTED_LIMIT_S, check_compile_call, check_format
+from npuops.targets.ort_cpu import processor
+from npuops.targets.ort_engine import installed_version
+from npuops.targets.ort_session import check_artifact_target
 from npuops.targets.protocol import (
     Compilation,
     CompileOptions,
@@ -43,33 +45,34 @@ from npuops.targets.vendor_options import VendorOption, checked_options
 from npuops.units import Basis
 
 FAMILY_NAME: Final = "openvino"
-INSTALL: Final = "pip install 'npuops[openvino]'"
-DISTRIBUTIONS: Final = ("onnxruntime", "onnxruntime-ep-openvino")
+DISTRIBUTION: Final = "openvino"
+MACHINES: Final = frozenset({"x86_64", "aarch64", "arm64"})
+"""What the CPU plugin has code for."""
+
 INTEL_PCI: Final = "0x8086"
-NPU_COMPILER: Final = "libopenvino_intel_npu_compiler_loader.so"
-PLUGIN: Final = Plugin(
-    ep_name="OpenVINOExecutionProvider",
-    package="onnxruntime_ep_openvino",
-    library="onnxruntime_providers_openvino_plugin",
-    install=INSTALL,
-)
 _INTEGERS: Final = (Precision.A8W8, Precision.A16W8, Precision.MIXED)
 PRECISIONS: Final[Mapping[str, tuple[Precision, ...]]] = {
     "cpu": (Precision.FP32, Precision.BF16, *_INTEGERS),
     "npu": (Precision.FP16, *_INTEGERS),
     "gpu": (Precision.FP32, Precision.FP16, *_INTEGERS),
 }
-OPTIONS: Final = (
-    VendorOption(name="performance_hint", meaning="what to tune for", choices=("LATENCY", "THROUGHPUT")),
-    VendorOption(name="num_streams", meaning="inferences at the same time", low=1, high=256),
-    VendorOption(name="inference_num_threads", meaning="threads of the CPU device", low=1, high=1024),
+_HINT: Final = VendorOption(
+    name="performance_hint", meaning="what to tune for", choices=("LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT")
 )
+_STREAMS: Final = VendorOption(name="num_streams", meaning="inferences at the same time", low=1, high=256)
+_THREADS: Final = VendorOption(name="inference_num_threads", meaning="threads, 0: all cores", low=0, high=1024)
+OPTIONS: Final[Mapping[str, tuple[VendorOption, ...]]] = {
+    "cpu": (_HINT, _STREAMS, _THREADS),
+    "npu": (_HINT,),
+    "gpu": (_HINT, _STREAMS),
+}
 RESERVED: Final[Mapping[str, str]] = {
     "inference_precision_hint": "choose it with --precision",
-    "precision": "choose it with --precision",
+    "execution_mode_hint": "choose the precision with --precision",
+    "dynamic_quantization_group_size": "npuops sets it: activations are quantized in the graph or not at all",
     "device_type": "name the device in the target: openvino, openvino:npu, openvino:gpu",
     "cache_dir": "npuops keeps compiled artifacts itself",
-    "load_config": "set the single options: " + ", ".join(option.name for option in OPTIONS),
+    "perf_count": "use npuops profile",
 }
 
 
@@ -100,20 +103,21 @@ class OpenvinoTarget:
         return {}
 
     def probe(self) -> Probe:
-        """By package metadata, /proc and /sys alone."""
-        versions = {name: version for name in DISTRIBUTIONS if (version := installed_version(name)) is not None}
-        missing = [name for name in DISTRIBUTIONS if name not in versions]
-        if missing:
-            why_not = f"{', '.join(missing)} is not installed"
-            return Probe(target=self.name, available=False, why_not=why_not, install=INSTALL, toolchain=versions)
+        """By package metadata, /sys and /dev alone."""
+        version = installed_version(DISTRIBUTION)
+        if version is None:
+            why_not = f"{DISTRIBUTION} is not installed"
+            return Probe(target=self.name, available=False, why_not=why_not, install=INSTALL)
+        # The blob depends on the processor's instruction sets, so it is part of the compile cache's key.
+        versions = {DISTRIBUTION: version, "processor": processor()}
         why_not = missing_device(self.device)
         if why_not:
-            install = f"{INSTALL}, on a machine with an Intel {self.device.upper()}"
+            install = f"{INSTALL}, on a machine with an Intel {self.device.upper()} and its driver"
             return Probe(target=self.name, available=False, why_not=why_not, install=install, toolchain=versions)
         return Probe(target=self.name, available=True, toolchain=versions, can_run=self.device)
 
     def check(self, model: Model) -> SupportReport:
-        """By the rules of OpenVINO's ONNX frontend; memory is the host's.
+        """By what OpenVINO's ONNX reader translates; memory is the host's.
 
         Raises:
             UnsupportedModelError: not ONNX.
@@ -134,28 +138,40 @@ class OpenvinoTarget:
         )
 
     def compile(self, model: Model, options: CompileOptions, folder: Path) -> Compilation:
-        """Compile into one EPContext file, as a whole if possible.
+        """Compile the whole graph into one blob.
+
+        OpenVINO numbers nodes over the life of a process, and the numbers end up in the blob: only a fresh process
+        gives the same bytes for the same model.
 
         Raises:
             CompileError: with OpenVINO's words.
             OptionError: an option or a precision that does not exist here.
         """
         check_compile_call(self.name, model, options, self.traits)
-        vendor = checked_options(self.name, options.vendor, OPTIONS, reserved=RESERVED)
-        work = {"device": self.device, "precision": options.precision, "vendor": vendor}
-        where = {"model": model.path.resolve(), "folder": folder.resolve()}
-        return in_fresh_process(compile_here, {**work, **where}, what=f"{self.name} compile")
+        vendor = checked_options(self.name, options.vendor, OPTIONS[self.device], reserved=RESERVED)
+        engine = engine_for(self, options.precision, vendor)
+        if is_pristine():
+            return compile_graph(engine, model, folder)
+        arguments = {"engine": engine, "model": model, "folder": folder.resolve()}
+        compilation: Compilation = call(
+            compile_graph, arguments, what=f"{self.name} compile", timeout_s=NESTED_LIMIT_S
+        ).value
+        return compilation
 
     def profile(self, artifact: Artifact, inputs: Tensors) -> Profile:
-        """Microseconds of OpenVINO's kernels, and of ORT's CPU nodes between them, medians of a few runs.
+        """Microseconds of each of OpenVINO's kernels, medians of a few runs; the kernel's name is beside the operator.
 
         Raises:
             ToolchainError: the artifact cannot be loaded, or the inputs were refused.
         """
         engine = _engine_of(self, artifact)
-        costs = node_costs(artifact, engine, inputs, whole=False)
-        version = installed_version("onnxruntime-ep-openvino")
-        source = f"onnxruntime profiler over onnxruntime-ep-openvino {version}"
+        counting = replace(engine, config={**engine.config, "PERF_COUNT": "YES"})
+        session = OpenvinoSession(artifact, counting, load(counting, artifact))
+        try:
+            costs = median_costs(session, inputs)
+        finally:
+            session.close()
+        source = f"openvino {installed_version(DISTRIBUTION)} performance counters"
         return Profile(basis=Basis.MEASURED, unit="us", source=source, ops=costs)
 
 
@@ -166,93 +182,71 @@ class OpenvinoRunner:
         self._target = target
 
     def open(self, artifact: Artifact) -> Session:
-        """Load an EPContext file.
+        """Load a blob.
 
         Raises:
             IncompatibleArtifactError: for another target, OpenVINO version or instruction set.
             ToolchainError: OpenVINO refused.
         """
         engine = _engine_of(self._target, artifact)
-        return OrtSession(artifact, engine, open_session(engine, artifact.entry, whole=False))
+        return OpenvinoSession(artifact, engine, load(engine, artifact))
 
 
 def engine_for(target: OpenvinoTarget, precision: Precision, vendor: Mapping[str, str]) -> Engine:
-    """Provider options for one device and precision.
+    """The settings for one device and precision.
 
     The precision is always said: OpenVINO's own choice on a CPU with bfloat16 is bfloat16, silently, and 0.02 off.
+    So is what OpenVINO does to float activations before 8-bit weights: it would quantize them in groups, unasked.
     """
-    hint = {Precision.BF16: "bf16", Precision.FP16: "f16"}.get(precision, "f32" if target.device == "cpu" else "f16")
-    config = {"INFERENCE_PRECISION_HINT": hint, **{name.upper(): value for name, value in vendor.items()}}
-    device = target.device.upper()
-    load_config = json.dumps({device: config}, sort_keys=True)
-    return Engine(
-        target=target.name,
-        plugin=PLUGIN,
-        device={"ov_device": device},
-        provider_options={"load_config": load_config},
-    )
+    hint = {Precision.BF16: "bf16", Precision.FP16: "f16"}.get(precision, "f32" if target.device != "npu" else "f16")
+    exact = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"} if target.device == "cpu" else {}
+    config = {
+        "INFERENCE_PRECISION_HINT": hint,
+        "PERFORMANCE_HINT": "LATENCY",
+        **exact,
+        **{name.upper(): value for name, value in vendor.items()},
+    }
+    return Engine(target=target.name, device=target.device.upper(), config=config)
 
 
-def compile_here(
-    *, device: str, precision: Precision, vendor: Mapping[str, str], model: Path, folder: Path
-) -> Compilation:
-    """The vendor's part of a compilation, in a process that has compiled nothing yet."""
-    return compile_context(engine_for(OpenvinoTarget(device), precision, vendor), model, folder)
-
-
-def missing_device(device: str, *, proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> str:
-    """Why the plugin offers no such device on this machine, or "".
-
-    The plugin's CPU device appears on Intel processors only (its vendor check; on others it registers and offers
-    nothing), although OpenVINO's CPU code would run on any x86-64.
-    """
+def missing_device(device: str, *, sys: Path = Path("/sys"), dev: Path = Path("/dev"), machine: str = "") -> str:
+    """Why OpenVINO has no such device on this machine, or ""; by the kernel's files alone."""
     if device == "cpu":
-        vendor = _processor_vendor(proc / "cpuinfo")
-        return "" if vendor == "GenuineIntel" else f"its CPU device needs an Intel processor; this is {vendor}"
+        here = machine or platform.machine()
+        return "" if here in MACHINES else f"OpenVINO's CPU plugin has no code for {here}"
     if device == "gpu":
-        found = _has_intel(sys / "class" / "drm")
-        return "" if found else "no Intel GPU is under /sys/class/drm"
-    if _has_intel(sys / "class" / "accel"):
+        if not _intel_nodes(sys / "class" / "drm", "renderD*"):
+            return "no Intel GPU is under /sys/class/drm"
+        return _closed(dev / "dri", _intel_nodes(sys / "class" / "drm", "renderD*"))
+    found = _intel_nodes(sys / "class" / "accel", "accel*")
+    if not found:
+        return (
+            "no Intel NPU is under /sys/class/accel (driver intel_vpu), and the wheel lacks the compiler "
+            "that would work without one"
+        )
+    return _closed(dev / "accel", found)
+
+
+def _intel_nodes(class_folder: Path, pattern: str) -> list[str]:
+    return [
+        path.name
+        for path in sorted(class_folder.glob(pattern))
+        if (path / "device" / "vendor").is_file()
+        and (path / "device" / "vendor").read_text(encoding="ascii", errors="replace").strip() == INTEL_PCI
+    ]
+
+
+def _closed(folder: Path, names: list[str]) -> str:
+    if any(os.access(folder / name, os.R_OK | os.W_OK) for name in names):
         return ""
-    offline = "" if _has_npu_compiler() else f"; compiling offline needs {NPU_COMPILER}, which the wheel leaves out"
-    return f"no Intel NPU is under /sys/class/accel{offline}"
-
-
-def _processor_vendor(cpuinfo: Path) -> str:
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return "unknown"  # not Linux: the answer of the probe is then honest about not knowing
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "unknown")
-
-
-def _has_intel(class_folder: Path) -> bool:
-    vendors = [path for path in class_folder.glob("*/device/vendor") if path.is_file()]
-    return any(path.read_text(encoding="ascii", errors="replace").strip() == INTEL_PCI for path in vendors)
-
-
-def _has_npu_compiler() -> bool:
-    try:
-        return (package_folder(PLUGIN) / NPU_COMPILER).is_file()
-    except MissingToolchainError:
-        return False
+    return f"{folder / names[0]} may not be opened by this user (it usually belongs to the group render)"
 
 
 def _engine_of(target: OpenvinoTarget, artifact: Artifact) -> Engine:
-    """The engine of an artifact, after the provider itself said that it can load it."""
     check_artifact_target(artifact, target.name)
     manifest = artifact.manifest
-    vendor = checked_options(target.name, manifest.compile.vendor_options, OPTIONS, reserved=RESERVED)
-    engine = engine_for(target, Precision(manifest.precision), vendor)
-    devices = plugin_devices(engine)
-    judge = runtime().capi.onnxruntime_pybind11_state
-    answer = judge.get_model_compatibility_for_ep_devices(devices, manifest.compatibility)
-    if answer == judge.OrtCompiledModelCompatibility.EP_UNSUPPORTED:
-        raise IncompatibleArtifactError(
-            f"OpenVINO cannot load what was compiled as {manifest.compatibility}",
-            advice=f"build it again here, with onnxruntime-ep-openvino {installed_version('onnxruntime-ep-openvino')}",
-        )
-    return engine
+    vendor = checked_options(target.name, manifest.compile.vendor_options, OPTIONS[target.device], reserved=RESERVED)
+    return engine_for(target, Precision(manifest.precision), vendor)
 
 
 def _make(variant: str | None) -> OpenvinoTarget:
@@ -264,7 +258,7 @@ def _make(variant: str | None) -> OpenvinoTarget:
 
 FAMILY = Family(
     name=FAMILY_NAME,
-    summary="Intel CPU (AMX/VNNI), NPU or GPU (onnxruntime-ep-openvino)",
+    summary="any x86-64 or arm64 CPU (INT8 kernels, BF16), Intel NPU or GPU (openvino)",
     variants=tuple(PRECISIONS),
     make=_make,
 )

@@ -28,7 +28,7 @@ from npuops.targets.ort_engine import (
 from npuops.targets.protocol import Compilation, CompileOptions, Traits
 
 ENTRY: Final = "compiled.onnx"
-"""Always this name: OpenVINO writes the file's stem into its blob, so another name gives another digest."""
+"""Always this name: compilers write the file's stem into their output, so another name gives another digest."""
 
 LARGEST_BYTES: Final = 2 * 1024**3 - 64 * 1024**2
 """A graph in one protobuf message stays below 2 GiB."""
@@ -86,7 +86,7 @@ def compile_context(
 def in_fresh_process(function: Callable[..., Compilation], arguments: Mapping[str, Any], *, what: str) -> Compilation:
     """Call `function(**arguments)` where no plugin compiled anything yet: here, or in a child of its own.
 
-    The vendors number tensors and subgraphs over the life of the process, and the numbers end up in the file:
+    The vendor numbers tensors and subgraphs over the life of the process, and the numbers end up in the file:
     only a fresh process gives the same bytes for the same model.
 
     Raises:

@@ -149,7 +149,7 @@ class OrtCpuTarget:
             ToolchainError: ORT cannot load the artifact, or refused the inputs.
         """
         _check_loads(artifact)
-        costs = node_costs(artifact, _engine(artifact), inputs, whole=True)
+        costs = node_costs(artifact, _engine(artifact), inputs)
         source = f"onnxruntime {installed_version('onnxruntime')} profiler"
         return Profile(basis=Basis.MEASURED, unit="us", source=source, ops=costs)
 

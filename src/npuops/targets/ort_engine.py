@@ -1,7 +1,7 @@
 """One adapter for every execution provider of ONNX Runtime: libraries, devices, sessions, placement.
 
-Plugin providers (QNN, OpenVINO) share one API: register the library once per process, pick devices, add them
-to the session options. The trap that shapes this file: ONNX Runtime's Python session moves to the CPU by itself
+Plugin providers such as QNN share one API: register the library once per process, pick devices, add them to the
+session options. The trap that shapes this file: ONNX Runtime's Python session moves to the CPU by itself
 when a provider cannot be made, and again when one request fails. `enable_fallback=0` stops both, and
 `_verified` proves it.
 """
@@ -41,13 +41,11 @@ class Plugin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """How sessions are made: which provider, on which device, with which options."""
+    """How sessions are made: which provider, with which options."""
 
     target: str
     plugin: Plugin | None
     """None: ONNX Runtime's own CPU provider."""
-    device: Mapping[str, str] = field(default_factory=dict)
-    """Metadata that the provider's device must carry, for example `{"ov_device": "CPU"}`."""
     provider_options: Mapping[str, str] = field(default_factory=dict)
     level: str = "ORT_ENABLE_ALL"
     """Name of ONNX Runtime's graph optimization level."""
@@ -185,7 +183,7 @@ def session_options(engine: Engine, *, whole: bool) -> Any:
 
 
 def plugin_devices(engine: Engine) -> list[Any]:
-    """The plugin's devices that carry the engine's metadata; registers the library on the first call.
+    """The plugin's first device; registers the library on the first call.
 
     Raises:
         MissingToolchainError: not installed, does not load, or no such device on this machine.
@@ -206,13 +204,12 @@ def plugin_devices(engine: Engine) -> list[Any]:
                 ) from error
             _registered[plugin.ep_name] = library
     found = [device for device in ort.get_ep_devices() if device.ep_name == plugin.ep_name]
-    fitting = [device for device in found if engine.device.items() <= dict(device.ep_metadata).items()]
-    if not fitting:
+    if not found:
         raise MissingToolchainError(
             f"{plugin.ep_name} offers no device for {engine.target} on this machine",
-            advice=f"npuops targets says why; choose another target ({len(found)} other devices are here)",
+            advice="npuops targets says why; choose another target",
         )
-    return fitting[:1]
+    return found[:1]
 
 
 def _verified(engine: Engine, session: Any) -> Any:

@@ -92,6 +92,8 @@ class Compilation:
     """File name that `Runner.open` starts from, relative to the folder."""
     files: tuple[str, ...]
     """All file names to keep, the entry included."""
+    reference_files: tuple[str, ...] = ()
+    """Those of `files` that no device needs, only references and profiles: they are not compiled size."""
     placement: tuple[Placement, ...]
     """As the vendor's compiler decided it, in its own node names."""
     compatibility: str = ""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from npuops.artifacts.compatibility import compatible
+from npuops.artifacts.evidence import Verdict
 from npuops.artifacts.manifest import Artifact
 from npuops.errors import IncompatibleArtifactError, MissingToolchainError, OptionError, UnknownTargetError
 from npuops.models.model import Model
@@ -261,7 +263,7 @@ def _missing_library() -> str:
 
 
 def _check_toolchain(artifact: Artifact, soc: Soc) -> None:
-    """Contexts load in their own QAIRT version and in later ones of the same major version."""
+    """The context must be of this very chip, and of versions that `artifacts.compatibility` lets load here."""
     fields = artifact.manifest.compatibility.split(":")
     # v2:6:<QAIRT>:<API>:<architecture or 0>:<SoC id or 0>:…, as the provider writes it.
     wanted = ["0", str(soc.soc_model)] if soc.soc_model is not None else [str(soc.arch), "0"]
@@ -270,21 +272,9 @@ def _check_toolchain(artifact: Artifact, soc: Soc) -> None:
             f"compatibility {artifact.manifest.compatibility!r} is not of {soc.name} ({':'.join(wanted)})",
             advice="build the artifact again",
         )
-    built = artifact.manifest.toolchain.get("onnxruntime-qnn", "")
-    here = installed_version("onnxruntime-qnn") or ""
-    if built and here and not _loads(_numbers(built), _numbers(here)):
-        raise IncompatibleArtifactError(
-            f"the context was compiled with onnxruntime-qnn {built}, and {here} is installed",
-            advice=f"pip install 'onnxruntime-qnn=={built}', or build the artifact again",
-        )
-
-
-def _loads(built: tuple[int, ...], here: tuple[int, ...]) -> bool:
-    return built[:1] == here[:1] and built <= here
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
+    answer = compatible(artifact.manifest, QnnHtpTarget(soc).probe().toolchain)
+    if answer.verdict is Verdict.FAIL:
+        raise IncompatibleArtifactError("; ".join(answer.reasons), advice="; ".join(answer.advice))
 
 
 def _make(variant: str | None) -> QnnHtpTarget:
