@@ -71,8 +71,6 @@ def mobilenet_request(target: str, precision: Precision) -> BuildRequest:
 
 def minilm_request(target: str, precision: Precision) -> BuildRequest:
     model, calibration, evaluation = minilm()
-    if open_target(target).traits.slow_run:
-        evaluation = evaluation.first(app.EMULATOR_LIMIT)
     max_drop = 0.01 if precision is Precision.MIXED else None
     options = BuildOptions(precision=precision, metric="cosine", max_drop=max_drop)
     return BuildRequest(model=model, target=target, calibration=calibration, evaluation=evaluation, options=options)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -70,3 +72,14 @@ def test_a_missing_output_and_another_shape_are_errors() -> None:
         compare("toy", "measured", FP32, {}, {"y": LOGITS})
     with pytest.raises(ValueError, match="shape"):
         compare("toy", "measured", FP32, {"y": LOGITS[:, :5]}, {"y": LOGITS})
+
+
+def test_an_embedding_is_not_judged_by_classes_that_it_does_not_have() -> None:
+    limits = ParityLimits()
+    turned = LOGITS.copy()
+    turned[:, :2] = turned[:, 1::-1]
+    assert (
+        judge((against(FP32, turned),), replace(limits, fp32=replace(limits.fp32, min_cosine=0.1)))[0] is Verdict.FAIL
+    )
+    loose = replace(limits, fp32=replace(limits.fp32, min_cosine=0.1)).without_top1()
+    assert judge((against(FP32, turned),), loose)[0] is Verdict.PASS

@@ -29,8 +29,6 @@ from npuops.targets.registry import open_target
 
 EVALUATION_LIMIT = 256
 """Samples for parity, where a run is fast."""
-EMULATOR_LIMIT = 24
-"""Samples for parity on an emulator: each costs up to a second and more."""
 CALIBRATION_LIMIT = 128
 
 
@@ -85,14 +83,12 @@ def run_build(words: BuildWords, options: BuildOptions, out: Path, *, observe: O
         NpuopsError: whatever is wrong with the words, the data, the model or the toolchain.
     """
     refuse_occupied(out)
-    target = open_target(words.target)
+    open_target(words.target)  # an unknown name is said before any data is read
     source = find_model(words.model)
     policy = load_options(GatePolicy, words.policy) if words.policy else GatePolicy()
     labels = read_labels(words.labels) if words.labels else source.labels
     model = _as_built(source.path, words.shapes or {})
-    limit = words.evaluation_limit
-    if limit is None:
-        limit = EMULATOR_LIMIT if target.traits.slow_run else EVALUATION_LIMIT
+    limit = EVALUATION_LIMIT if words.evaluation_limit is None else words.evaluation_limit
     calibration, evaluation = words.calibration or source.calibration, words.evaluation or source.evaluation
     # Labels are asked of the set that parity and accuracy are measured on; calibration alone needs none.
     asked = labels if evaluation is None else None
@@ -101,6 +97,7 @@ def run_build(words: BuildWords, options: BuildOptions, out: Path, *, observe: O
         target=words.target,
         calibration=_samples(calibration, model, words.calibration_limit, words.image, asked),
         evaluation=_samples(evaluation, model, limit, words.image, labels),
+        engine_samples=words.evaluation_limit,
         options=options,
         policy=policy,
         labels=labels,

@@ -30,3 +30,8 @@ class BuildOptions:
     time_limit_s: float = 900.0
     """For each call of vendor code."""
     use_cache: bool = True
+
+    @property
+    def parity_limits(self) -> ParityLimits:
+        """The limits that make sense for the metric: an embedding has no classes whose best could agree."""
+        return self.limits if self.metric == "top1" else self.limits.without_top1()

@@ -8,7 +8,7 @@ quantization loses. NaN and infinity never pass, and nothing compared is not a p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -46,6 +46,14 @@ class ParityLimits:
     """Between two reference implementations of one integer graph."""
     nearly_same_arithmetic: Limits = Limits(min_cosine=0.999, min_top1_agreement=0.98)
     """The same, where an operator is known that the two round differently by one level."""
+
+    def without_top1(self) -> ParityLimits:
+        """The same, for outputs that are no classes."""
+        return replace(
+            self,
+            quantized=replace(self.quantized, min_top1_agreement=0.0),
+            fp32=replace(self.fp32, min_top1_agreement=0.0),
+        )
 
     def of(self, reference: str) -> Limits:
         """The limits for a comparison against `reference`."""

@@ -17,7 +17,6 @@ from npuops.build.sample_sources import load_samples
 from npuops.build.samples import Samples, make_samples
 from npuops.errors import UsageError
 from npuops.models.open import open_model
-from npuops.targets.registry import open_target
 
 CROPS_PER_PHOTO = 8
 CROP = 224
@@ -35,15 +34,12 @@ class DemoModel:
     labels: tuple[str, ...]
 
     def request(self, target: str, options: BuildOptions, calibration: Samples | None = None) -> BuildRequest:
-        """A build for one target; an emulator gets fewer evaluation samples."""
-        evaluation = self.evaluation
-        if open_target(target).traits.slow_run:
-            evaluation = evaluation.first(app.EMULATOR_LIMIT)
+        """A build for one target."""
         return BuildRequest(
             model=self.path,
             target=target,
             calibration=calibration or self.calibration,
-            evaluation=evaluation,
+            evaluation=self.evaluation,
             options=options,
             labels=self.labels,
         )
