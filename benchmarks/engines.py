@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from npuops import app
+from npuops.artifacts.latency_figures import latency_figures
 from npuops.artifacts.manifest import Manifest
-from npuops.build.latency_figures import latency_figures
 from npuops.build.options import BuildOptions
 from npuops.build.pipeline import BuildRequest
 from npuops.cli.demo_models import mobilenet

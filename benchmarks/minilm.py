@@ -7,8 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from npuops.build.sample_sources import load_samples
-from npuops.build.samples import Samples
+from npuops.evaluate.sample_sources import load_samples
+from npuops.evaluate.samples import Samples
 from npuops.models.open import open_model
 
 EXPORT = Path(__file__).resolve().parent.parent / "examples" / "minilm" / "export.py"

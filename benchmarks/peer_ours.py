@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from npuops.build.mixed import find_mix
-from npuops.build.quantize import QuantizeOptions, quantize
-from npuops.build.sample_sources import load_samples
+from npuops.evaluate.sample_sources import load_samples
 from npuops.models.open import open_model
+from npuops.quantize.mixed import find_mix
+from npuops.quantize.quantize import QuantizeOptions, quantize
 from npuops.targets.protocol import Precision
 
 

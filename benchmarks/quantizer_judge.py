@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from npuops.artifacts.manifest import ModelIdentity
 from npuops.build.compile import Work, compile_model
 from npuops.build.engine import run_engine
-from npuops.build.held_back import answers
-from npuops.build.metrics import cosine, top1_agreement
-from npuops.build.samples import make_samples
 from npuops.clock import SystemClock
 from npuops.errors import NpuopsError
+from npuops.evaluate.metrics import cosine, top1_agreement
+from npuops.evaluate.samples import make_samples
 from npuops.models.onnx_file import digest_of
 from npuops.models.open import open_model
+from npuops.quantize.held_back import answers
 from npuops.targets.protocol import CompileOptions, Precision
 from npuops.targets.registry import open_target
 

@@ -28,9 +28,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from minilm import minilm
 from quantizer_judge import HEADINGS, Yardstick, judged
 
-from npuops.build.samples import Samples
 from npuops.cli.demo_models import mobilenet
 from npuops.errors import NpuopsError
+from npuops.evaluate.samples import Samples
 
 HERE = Path(__file__).parent
 PEERS = Path(os.environ.get("NPUOPS_PEERS", Path(tempfile.gettempdir()) / "peers"))

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from npuops.build.sample_sources import fitted_samples
-from npuops.build.samples import Samples
+from npuops.evaluate.sample_sources import fitted_samples
+from npuops.evaluate.samples import Samples
 from npuops.models.model import TensorInfo
 
 WIDTH = 32

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from npuops.build.accuracy import find_metric, measure_accuracy
 from npuops.errors import DataError, OptionError
+from npuops.evaluate.accuracy import find_metric, measure_accuracy
 
 FP32 = {"y": np.array([[0.1, 0.9], [0.8, 0.2], [0.4, 0.6]], np.float32)}
 GOT = {"y": np.array([[0.2, 0.8], [0.3, 0.7], [0.4, 0.6]], np.float32)}

@@ -10,10 +10,10 @@ from pathlib import Path
 import onnx
 import pytest
 
-from npuops.build.analyse import analyse, graph_of
-from npuops.build.rewrite_table import REWRITES
 from npuops.models.onnx_file import write_onnx
 from npuops.models.open import open_model
+from npuops.rewrite.analyse import analyse, graph_of
+from npuops.rewrite.rewrite_table import REWRITES
 from npuops.targets.protocol import Target
 from npuops.targets.registry import open_target
 from npuops.targets.report import Advice
@@ -118,6 +118,6 @@ def test_a_model_without_weights_is_judged_by_its_structure(shared_models: Path,
 
 
 def test_judging_loads_no_engine():
-    code = "import sys, npuops.build.analyse; print('onnxruntime' in sys.modules)"
+    code = "import sys, npuops.rewrite.analyse; print('onnxruntime' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from npuops.build.calibration import judge_calibration
-from npuops.build.sample_sources import fitted_samples
-from npuops.build.samples import Samples
+from npuops.evaluate.calibration import judge_calibration
+from npuops.evaluate.sample_sources import fitted_samples
+from npuops.evaluate.samples import Samples
 from npuops.models.model import TensorInfo
 
 X = (TensorInfo(name="x", dtype="float32", shape=(1, 8)),)

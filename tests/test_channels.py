@@ -7,11 +7,11 @@ import onnx
 import onnx.parser
 import pytest
 
-from npuops.build.channels import Channels
-from npuops.build.reference import run_reference
-from npuops.build.samples import Samples
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.samples import Samples
 from npuops.models.onnx_file import read_onnx
 from npuops.models.zoo import zoo_model
+from npuops.rewrite.channels import Channels
 
 RNG = np.random.default_rng(11)
 

@@ -8,7 +8,7 @@ from typing import Any
 from manifest_examples import comparison, manifest, output, parity
 from npuops.artifacts.evidence import Accuracy
 from npuops.artifacts.manifest import CompileRecord, Manifest
-from npuops.build.compare import Mark, Row, compare_artifacts
+from npuops.report.compare import Mark, Row, compare_artifacts
 
 
 def rows(b: Manifest, a: Manifest | None = None) -> dict[tuple[str, str], Row]:

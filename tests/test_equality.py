@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from npuops.build.equality import IDENTICAL, ROUNDING, Tolerance, all_equal, compare
+from npuops.evaluate.equality import IDENTICAL, ROUNDING, Tolerance, all_equal, compare
 
 
 def judged(got: object, wanted: object, tolerance: Tolerance = ROUNDING) -> bool:

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
-from npuops.build.accuracy import Metric, find_metric
-from npuops.build.held_back import answers, pick, split, standard_error
-from npuops.build.reference import run_reference
-from npuops.build.samples import Samples, make_samples
+from npuops.evaluate.accuracy import Metric, find_metric
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.samples import Samples, make_samples
+from npuops.quantize.held_back import answers, pick, split, standard_error
 from small_graphs import CNN_INPUT, noise, small_cnn
 
 

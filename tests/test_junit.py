@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree as ET
 
 from npuops.artifacts.evidence import Gate, GateRule, Verdict
-from npuops.build.junit import junit_xml
+from npuops.report.junit import junit_xml
 
 
 def gate_of(*verdicts: Verdict, found: str = "4 %") -> Gate:

@@ -10,8 +10,8 @@ from onnx import numpy_helper
 from npuops.artifacts.evidence import Divergence
 from npuops.artifacts.manifest import Artifact
 from npuops.build.localise import around_first, engine_divergence, expose_tensors
-from npuops.build.reference import run_reference
-from npuops.build.samples import Samples, make_samples
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.samples import Samples, make_samples
 from onnx_models import mlp
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from npuops.build.metrics import cosine, max_abs, output_parity, sqnr_db, top1_agreement
+from npuops.evaluate.metrics import cosine, max_abs, output_parity, sqnr_db, top1_agreement
 
 
 def test_equal_outputs_have_cosine_one_no_noise_and_no_difference() -> None:

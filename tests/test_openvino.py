@@ -13,11 +13,6 @@ import pytest
 from onnx import TensorProto, helper
 
 from npuops.artifacts.manifest import Artifact
-from npuops.build.metrics import cosine, top1_agreement
-from npuops.build.quantize import QuantizeOptions, quantize
-from npuops.build.reference import run_reference
-from npuops.build.sample_sources import load_samples
-from npuops.build.samples import Samples
 from npuops.errors import (
     CompileError,
     IncompatibleArtifactError,
@@ -29,9 +24,14 @@ from npuops.errors import (
     UnknownTargetError,
     UnsupportedModelError,
 )
+from npuops.evaluate.metrics import cosine, top1_agreement
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.sample_sources import load_samples
+from npuops.evaluate.samples import Samples
 from npuops.models.open import open_model
 from npuops.models.placement import RunsOn
 from npuops.models.zoo import zoo_model
+from npuops.quantize.quantize import QuantizeOptions, quantize
 from npuops.targets.child import call
 from npuops.targets.openvino import OpenvinoRunner, OpenvinoTarget, engine_for, missing_device
 from npuops.targets.protocol import CompileOptions, Precision

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from npuops.build.reference import run_reference
-from npuops.build.samples import Samples
 from npuops.errors import UnsupportedModelError
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.samples import Samples
 from npuops.targets.openvino_saturation import with_saturation
 
 Array = NDArray[Any]

@@ -10,9 +10,6 @@ import pytest
 from onnx import TensorProto, helper
 
 from npuops.artifacts.manifest import Artifact
-from npuops.build.metrics import cosine, top1_agreement
-from npuops.build.reference import run_reference
-from npuops.build.samples import Samples
 from npuops.errors import (
     CompileError,
     DataError,
@@ -23,6 +20,9 @@ from npuops.errors import (
     UnknownTargetError,
     UnsupportedModelError,
 )
+from npuops.evaluate.metrics import cosine, top1_agreement
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.samples import Samples
 from npuops.models.open import open_model
 from npuops.models.placement import RunsOn
 from npuops.targets.ort_cpu import OrtCpuRunner, OrtCpuTarget, processor

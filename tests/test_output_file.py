@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from npuops.build.output_file import refuse_output, write_output
 from npuops.errors import StorageError, UsageError
+from npuops.report.output_file import refuse_output, write_output
 
 
 def test_the_old_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from npuops.build.patterns import PATTERNS, Pattern
-from npuops.build.rewrite_graph import Graph
-from npuops.build.rewrite_table import REWRITES, rewrite_model
 from npuops.models.onnx_file import write_onnx
 from npuops.models.open import open_model
 from npuops.models.placement import Placement, RunsOn
+from npuops.rewrite.patterns import PATTERNS, Pattern
+from npuops.rewrite.rewrite_graph import Graph
+from npuops.rewrite.rewrite_table import REWRITES, rewrite_model
 from npuops.targets.registry import open_target
 from rewrite_cases import CASES, Builder, Shape, batchnorm, embedding, gelu, torch_layernorm
 

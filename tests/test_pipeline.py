@@ -19,8 +19,8 @@ from npuops.artifacts.store import DirectoryStore, MemoryStore
 from npuops.build.fallback import ALLOW
 from npuops.build.options import BuildOptions
 from npuops.build.pipeline import BuildRequest, build
-from npuops.build.samples import Samples, make_samples
 from npuops.errors import CompileError, DataError, OptionError, ToolchainTimeoutError, UsageError
+from npuops.evaluate.samples import Samples, make_samples
 from npuops.events import StepFinished, Warned
 from npuops.models.preprocessing import ImagePreprocessing
 from npuops.targets.protocol import Precision

@@ -7,15 +7,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from npuops.build import prepare as module
-from npuops.build.metrics import top1_agreement
-from npuops.build.prepare import prepare
-from npuops.build.quantize import QuantizeOptions, quantize
-from npuops.build.reference import run_reference
-from npuops.build.sample_sources import random_samples
 from npuops.errors import UnsupportedModelError
+from npuops.evaluate.metrics import top1_agreement
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.sample_sources import random_samples
 from npuops.events import Event, Warned
 from npuops.models.model import TensorInfo
+from npuops.quantize import prepare as module
+from npuops.quantize.prepare import prepare
+from npuops.quantize.quantize import QuantizeOptions, quantize
 from small_graphs import BLOCK_INPUT, CNN_INPUT, noise, save, small_cnn
 
 

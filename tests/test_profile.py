@@ -10,9 +10,9 @@ import pytest
 
 from manifest_examples import placement, profile
 from npuops.artifacts.folder import open_artifact
-from npuops.build.profile import islands, op_shares, profile_artifact, slowest, type_shares
 from npuops.errors import DataError
 from npuops.models.placement import Placement, RunsOn
+from npuops.report.profile import islands, op_shares, profile_artifact, slowest, type_shares
 from npuops.targets.protocol import Profile
 from npuops.units import Basis
 from toy_artifact import npuops, sample_input, toy_artifact

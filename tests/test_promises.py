@@ -11,10 +11,10 @@ from onnx import helper, numpy_helper
 
 from npuops.artifacts.evidence import Verdict
 from npuops.build.pipeline import BuildRequest, build
-from npuops.build.quantize import QuantizeOptions, quantize
-from npuops.build.sample_sources import load_samples
+from npuops.evaluate.sample_sources import load_samples
 from npuops.models.open import open_model
 from npuops.models.zoo import zoo_model
+from npuops.quantize.quantize import QuantizeOptions, quantize
 from npuops.targets.registry import open_target
 
 HTP = "qnn-htp:sm8650"

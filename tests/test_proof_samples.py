@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from npuops.build.proof_samples import integer_limits, proof_samples
-from npuops.build.rewrite_graph import Graph
 from npuops.errors import NpuopsError
+from npuops.rewrite.proof_samples import integer_limits, proof_samples
+from npuops.rewrite.rewrite_graph import Graph
 from rewrite_cases import Builder, attention
 
 

@@ -7,14 +7,14 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from npuops.build.magnitude import find_weights
-from npuops.build.prune import Pruned, PruneMethod, PruneOptions, PruneScope, prune
-from npuops.build.reference import run_reference
-from npuops.build.samples import Samples
 from npuops.errors import DataError, OptionError, UnsupportedModelError
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.samples import Samples
 from npuops.events import Event, StepFinished, StepProgressed
 from npuops.models.onnx_file import read_onnx
 from npuops.models.zoo import zoo_model
+from npuops.rewrite.magnitude import find_weights
+from npuops.rewrite.prune import Pruned, PruneMethod, PruneOptions, PruneScope, prune
 
 
 def digits(*, labels: bool = True, count: int = 360) -> Samples:

@@ -14,9 +14,6 @@ from onnx import TensorProto, helper
 from onnxruntime.quantization import QuantType
 
 from npuops.artifacts.manifest import Artifact
-from npuops.build.metrics import cosine, top1_agreement
-from npuops.build.reference import run_reference
-from npuops.build.samples import Samples
 from npuops.errors import (
     CompileError,
     IncompatibleArtifactError,
@@ -25,6 +22,9 @@ from npuops.errors import (
     UnknownTargetError,
     UnsupportedModelError,
 )
+from npuops.evaluate.metrics import cosine, top1_agreement
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.samples import Samples
 from npuops.models.open import open_model
 from npuops.models.placement import RunsOn
 from npuops.targets.child import call

@@ -9,15 +9,15 @@ import numpy as np
 import onnx
 import pytest
 
-from npuops.build.metrics import cosine, top1_agreement
-from npuops.build.quantize import QuantizeOptions, quantize
-from npuops.build.ranges import Method
-from npuops.build.reference import run_reference
-from npuops.build.sample_sources import fitted_samples
-from npuops.build.samples import Samples
 from npuops.errors import DataError, MalformedModelError, OptionError, StorageError, UnsupportedModelError
+from npuops.evaluate.metrics import cosine, top1_agreement
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.sample_sources import fitted_samples
+from npuops.evaluate.samples import Samples
 from npuops.events import Event, StepProgressed, Warned
 from npuops.models.model import TensorInfo
+from npuops.quantize.quantize import QuantizeOptions, quantize
+from npuops.quantize.ranges import Method
 from npuops.targets.protocol import Precision
 from small_graphs import BLOCK_INPUT, CNN_INPUT, noise, outlier_block, small_cnn
 
@@ -80,7 +80,7 @@ def test_the_same_inputs_give_the_same_bytes_whatever_the_hash_seed(tmp_path: Pa
     model = outlier_block(tmp_path / "f.onnx")
     code = (
         "import sys; sys.path.insert(0, sys.argv[3]); from pathlib import Path; from small_graphs import *\n"
-        "from npuops.build.quantize import *\n"
+        "from npuops.quantize.quantize import *\n"
         "options = QuantizeOptions(tensors_16bit=('sum',))\n"
         "quantize(Path(sys.argv[1]), noise(BLOCK_INPUT, 8, 0), options, Path(sys.argv[2]))"
     )

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 
-from npuops.build import ranges as module
-from npuops.build.ranges import BINS, Activation, Method, choose_range, observe_activations
-from npuops.build.sample_sources import fitted_samples
 from npuops.errors import DataError
+from npuops.evaluate.sample_sources import fitted_samples
+from npuops.quantize import ranges as module
+from npuops.quantize.ranges import BINS, Activation, Method, choose_range, observe_activations
 from small_graphs import BLOCK_INPUT, noise, outlier_block
 
 

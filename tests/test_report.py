@@ -17,8 +17,8 @@ import pytest
 from manifest_examples import artifact, comparison, manifest, output, parity, placement, profile
 from npuops.artifacts.evidence import Divergence, Gate, GateRule, Verdict
 from npuops.artifacts.manifest import Artifact, CompileRecord, Manifest
-from npuops.build.report import render_report
 from npuops.models.placement import Placement, RunsOn
+from npuops.report.report import render_report
 from npuops.targets.protocol import OpCost
 
 HOSTILE = "</title><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\u202e"

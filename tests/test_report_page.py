@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from npuops.build.report_page import Markup, element, page, table, text
+from npuops.report.report_page import Markup, element, page, table, text
 
 
 def test_a_text_is_escaped_and_markup_is_not() -> None:

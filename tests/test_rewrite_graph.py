@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from npuops.build.rewrite_graph import MAX_ROUNDS, Graph, apply_sites, replacing
-from npuops.build.rewrite_table import REWRITES, rewrite_model
+from npuops.rewrite.rewrite_graph import MAX_ROUNDS, Graph, apply_sites, replacing
+from npuops.rewrite.rewrite_table import REWRITES, rewrite_model
 from rewrite_cases import Builder, attention
 
 

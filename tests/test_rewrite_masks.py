@@ -8,14 +8,14 @@ import numpy as np
 import onnx
 import pytest
 
-from npuops.build.metrics import cosine
-from npuops.build.proof_samples import proof_samples
-from npuops.build.reference import run_reference
-from npuops.build.rewrite_table import REWRITES, rewrite_model
 from npuops.errors import CompileError
+from npuops.evaluate.metrics import cosine
+from npuops.evaluate.reference import run_reference
 from npuops.models.onnx_file import write_onnx
 from npuops.models.open import open_model
 from npuops.models.placement import RunsOn
+from npuops.rewrite.proof_samples import proof_samples
+from npuops.rewrite.rewrite_table import REWRITES, rewrite_model
 from npuops.targets.child import call
 from npuops.targets.protocol import Compilation, CompileOptions, Precision
 from npuops.targets.registry import open_target

@@ -5,11 +5,11 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from npuops.build.equality import all_equal, compare
-from npuops.build.proof_samples import proof_samples
-from npuops.build.reference import run_reference
-from npuops.build.rewrite_graph import Graph
-from npuops.build.rewrite_table import REWRITES, rewrite_model
+from npuops.evaluate.equality import all_equal, compare
+from npuops.evaluate.reference import run_reference
+from npuops.rewrite.proof_samples import proof_samples
+from npuops.rewrite.rewrite_graph import Graph
+from npuops.rewrite.rewrite_table import REWRITES, rewrite_model
 from rewrite_cases import CASES, Builder
 
 EVERY = [

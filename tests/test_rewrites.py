@@ -8,17 +8,17 @@ import numpy as np
 import onnx
 import pytest
 
-from npuops.build.analyse import analyse
-from npuops.build.equality import ROUNDING, all_equal, compare
-from npuops.build.proof_samples import proof_samples
-from npuops.build.reference import run_reference
-from npuops.build.rewrites import FixVerdict, apply_fixes
-from npuops.build.sample_sources import fitted_samples
 from npuops.errors import NpuopsError, OptionError, RunError, UnsupportedModelError, UsageError
+from npuops.evaluate.equality import ROUNDING, all_equal, compare
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.sample_sources import fitted_samples
 from npuops.events import StepProgressed
 from npuops.models.onnx_file import read_onnx, write_onnx
 from npuops.models.onnx_layers import graph_inputs
 from npuops.models.open import as_onnx, open_model
+from npuops.rewrite.analyse import analyse
+from npuops.rewrite.proof_samples import proof_samples
+from npuops.rewrite.rewrites import FixVerdict, apply_fixes
 from npuops.targets.protocol import Target
 from npuops.targets.registry import open_target
 from rewrite_cases import Builder, attention, gelu, torch_layernorm, wide_sum

@@ -13,11 +13,11 @@ import pytest
 from manifest_examples import manifest
 from npuops.artifacts.bundle import pack
 from npuops.artifacts.folder import open_artifact
-from npuops.build.reference import run_reference
 from npuops.build.run import run_artifact, top_scores
-from npuops.build.samples import Samples
 from npuops.cli.run import _range
 from npuops.errors import UsageError
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.samples import Samples
 from toy_artifact import LABELS, npuops, sample_input, toy_artifact
 
 

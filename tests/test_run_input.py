@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from npuops.build.run_input import read_npy, read_npz
 from npuops.errors import DataError
+from npuops.evaluate.run_input import read_npy, read_npz
 from npuops.models.model import TensorInfo
 
 WANTED = (

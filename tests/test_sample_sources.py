@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from npuops.build.sample_sources import fitted_samples, load_samples, random_samples
 from npuops.errors import DataError, NpuopsError, OptionError
+from npuops.evaluate.sample_sources import fitted_samples, load_samples, random_samples
 from npuops.models.model import TensorInfo
 from npuops.models.preprocessing import ImagePreprocessing
 

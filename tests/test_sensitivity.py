@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from npuops.build.quantize import QuantizeOptions, calibrate
-from npuops.build.sensitivity import rank_units
+from npuops.quantize.quantize import QuantizeOptions, calibrate
+from npuops.quantize.sensitivity import rank_units
 from small_graphs import BLOCK_INPUT, noise, outlier_block
 
 

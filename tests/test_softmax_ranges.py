@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from npuops.build.ranges import observe_activations
-from npuops.build.sample_sources import fitted_samples
-from npuops.build.softmax_ranges import choose_softmax_ranges, fake_quantize, softmax
+from npuops.evaluate.sample_sources import fitted_samples
+from npuops.quantize.ranges import observe_activations
+from npuops.quantize.softmax_ranges import choose_softmax_ranges, fake_quantize, softmax
 from small_graphs import BLOCK_INPUT, save
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 import pytest
 
-from npuops.build.metrics import cosine
-from npuops.build.quantize import Calibrated, QuantizeOptions, build_qdq, calibrate
-from npuops.build.reference import run_reference
-from npuops.build.width_switch import WidthSwitch
+from npuops.evaluate.metrics import cosine
+from npuops.evaluate.reference import run_reference
+from npuops.quantize.quantize import Calibrated, QuantizeOptions, build_qdq, calibrate
+from npuops.quantize.width_switch import WidthSwitch
 from small_graphs import BLOCK_INPUT, CNN_INPUT, noise, outlier_block, small_cnn
 
 

@@ -15,8 +15,8 @@ from npuops.artifacts.folder import write_artifact
 from npuops.artifacts.manifest import Artifact, CompileRecord, FileRecord, Manifest, ModelIdentity, Role
 from npuops.build.engine import run_engine
 from npuops.build.parity import ParityLimits, compare, judge
-from npuops.build.reference import run_reference
-from npuops.build.samples import Samples
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.samples import Samples
 from npuops.models.open import open_model
 from npuops.models.placement import placement_report
 from npuops.targets.protocol import CompileOptions, Precision

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from npuops.artifacts.cache_limit import cache_limit
 from npuops.artifacts.store import CACHE_VARIABLE, DirectoryStore
-from npuops.build.image_folder import class_folders
 from npuops.build.options import BuildOptions
 from npuops.build.pipeline import BuildRequest, BuildResult, build
 from npuops.build.policy import GatePolicy
 from npuops.build.publish import refuse_occupied
-from npuops.build.sample_sources import load_samples
-from npuops.build.samples import Samples
 from npuops.clock import SystemClock
 from npuops.config import load_options
 from npuops.errors import DataError, StorageError, UsageError
+from npuops.evaluate.image_folder import class_folders
+from npuops.evaluate.sample_sources import load_samples
+from npuops.evaluate.samples import Samples
 from npuops.events import Observer, Warned, ignore
 from npuops.models.model import Model, ModelFormat
 from npuops.models.open import as_onnx, open_model

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TypeVar
 
-from npuops.build.sample_sources import random_samples
+from npuops.evaluate.sample_sources import random_samples
 from npuops.events import Event
 from npuops.models.open import open_model
 from npuops.targets.conformance import BrokenPromiseError, Outcome, Subject, check_all

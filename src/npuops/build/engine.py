@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npuops.artifacts.manifest import Artifact
-from npuops.build.samples import Samples
 from npuops.clock import SystemClock
 from npuops.errors import RunError, UsageError, nearest
+from npuops.evaluate.samples import Samples
 from npuops.events import Observer, ignore
 from npuops.targets.child import call, progress
 from npuops.targets.protocol import Runner, Target, Tensors

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from npuops.artifacts.evidence import Comparison, Gate, GateRule, OutputParity, Verdict, common_verdict
+from npuops.artifacts.latency_figures import latency_figures
 from npuops.artifacts.manifest import Manifest, Role
-from npuops.build.latency_figures import latency_figures
 from npuops.build.policy import GatePolicy, ParityPolicy
 from npuops.build.version_pins import satisfies
 from npuops.units import format_bytes, format_us

@@ -18,9 +18,9 @@ import onnx
 
 from npuops.artifacts.evidence import Divergence
 from npuops.artifacts.manifest import Artifact
-from npuops.build.metrics import Array, cosine, sqnr_db
-from npuops.build.reference import run_reference
-from npuops.build.samples import Samples
+from npuops.evaluate.metrics import Array, cosine, sqnr_db
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.samples import Samples
 from npuops.models.onnx_file import read_onnx, write_onnx
 from npuops.models.shapes import infer_shapes
 

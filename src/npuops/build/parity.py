@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from npuops.artifacts.evidence import Comparison, OutputParity, Verdict
-from npuops.build.metrics import output_parity
+from npuops.evaluate.metrics import output_parity
 
 FP32 = "fp32"
 QUANTIZED = "quantized"

@@ -17,24 +17,24 @@ from npuops.artifacts.evidence import Accuracy, Parity
 from npuops.artifacts.folder import write_artifact
 from npuops.artifacts.manifest import MANIFEST_NAME, Artifact, FileRecord, ModelIdentity, Role
 from npuops.artifacts.store import Store
-from npuops.build.accuracy import find_metric, measure_accuracy
-from npuops.build.analyse import PRECISION, analyse
 from npuops.build.compile import Draft, Work, compile_model, compile_probe, digest_key, keep
 from npuops.build.options import BuildOptions
 from npuops.build.policy import GatePolicy
 from npuops.build.prove import Graphs, Proof, prove, summary
 from npuops.build.publish import copy_folder, publish, refuse_occupied, workspace
 from npuops.build.quantize_step import Prepared, prepare_graphs
-from npuops.build.sample_sources import random_samples
-from npuops.build.samples import Samples
 from npuops.build.verdict import build_gate
 from npuops.clock import Clock, SystemClock
 from npuops.errors import DataError, MissingToolchainError, OptionError, UsageError
+from npuops.evaluate.accuracy import find_metric, measure_accuracy
+from npuops.evaluate.sample_sources import random_samples
+from npuops.evaluate.samples import Samples
 from npuops.events import Observer, StepFinished, StepStarted, Warned, ignore
 from npuops.models.model import Model
 from npuops.models.onnx_file import digest_of
 from npuops.models.open import as_onnx, open_model
 from npuops.models.preprocessing import ImagePreprocessing
+from npuops.rewrite.analyse import PRECISION, analyse
 from npuops.targets.protocol import CompileOptions, Precision, Target
 from npuops.targets.registry import open_target
 from npuops.targets.report import SupportReport

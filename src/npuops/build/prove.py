@@ -10,11 +10,11 @@ from npuops.artifacts.evidence import Comparison, Divergence, Parity, Verdict
 from npuops.artifacts.manifest import Artifact
 from npuops.build.engine import REFERENCE_BASIS, RUNNER, EngineRun, engines, run_engine
 from npuops.build.localise import DIVERGED_DB, BuildProbe, engine_divergence, quantization_divergence
-from npuops.build.metrics import Array
 from npuops.build.parity import FP32, QUANTIZED, ParityLimits, compare, judge
-from npuops.build.reference import run_reference
-from npuops.build.samples import Samples
 from npuops.errors import NpuopsError, RunError, ToolchainError
+from npuops.evaluate.metrics import Array
+from npuops.evaluate.reference import run_reference
+from npuops.evaluate.samples import Samples
 from npuops.events import Observer, ignore
 from npuops.targets.protocol import REFERENCES_DIFFER, Target
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from npuops.artifacts.manifest import Quantization
-from npuops.build.mixed import Mix, find_mix
 from npuops.build.options import BuildOptions
-from npuops.build.quantize import QuantizeOptions, quantize
-from npuops.build.ranges import Method
-from npuops.build.samples import Samples
 from npuops.clock import Clock
 from npuops.errors import DataError, OptionError, UnsupportedModelError, nearest
+from npuops.evaluate.samples import Samples
 from npuops.events import Observer, StepFinished, StepStarted
 from npuops.models.model import Model
+from npuops.quantize.mixed import Mix, find_mix
+from npuops.quantize.quantize import QuantizeOptions, quantize
+from npuops.quantize.ranges import Method
 from npuops.targets.protocol import Precision, Traits
 
 STEP = "quantize"

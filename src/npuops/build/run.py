@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from npuops.artifacts.manifest import Artifact, Manifest
 from npuops.build.engine import RUNNER, EngineRun, run_engine
-from npuops.build.samples import Samples
 from npuops.errors import UsageError
+from npuops.evaluate.samples import Samples
 from npuops.events import Observer, ignore
 from npuops.targets.inputs import check_inputs
 from npuops.targets.protocol import Tensors

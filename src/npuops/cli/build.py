@@ -12,11 +12,11 @@ from npuops.artifacts.evidence import Verdict
 from npuops.build.fallback import read_fallback_policy
 from npuops.build.options import BuildOptions
 from npuops.build.pipeline import BuildResult
-from npuops.build.report import write_report
 from npuops.cli.image_flag import ImageFlag, parse_image_options
 from npuops.cli.shape_flag import ShapeFlag, parse_shapes
 from npuops.cli.show import EXIT_NO, JsonFlag, console, print_json, progress
 from npuops.errors import UsageError
+from npuops.report.report import write_report
 from npuops.targets.protocol import Precision
 from npuops.units import Basis, format_bytes, format_us
 

@@ -17,7 +17,7 @@ from npuops.cli.show import EXIT_NO, JsonFlag, print_json, progress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from npuops.build.rewrites import FixReport
+    from npuops.rewrite.rewrites import FixReport
     from npuops.targets.protocol import Target
     from npuops.targets.report import SupportReport
 
@@ -45,9 +45,9 @@ def command(
     as_json: JsonFlag = False,
 ) -> None:
     """Judge by published rules; no toolchain is needed and nothing is compiled."""
-    from npuops.build.analyse import analyse, graph_of  # noqa: PLC0415 - help must not pay for it
     from npuops.cli.check_text import print_check, print_fixes, print_matrix  # noqa: PLC0415 - as above
     from npuops.models.open import open_model  # noqa: PLC0415 - as above
+    from npuops.rewrite.analyse import analyse, graph_of  # noqa: PLC0415 - help must not pay for it
     from npuops.targets.registry import open_target  # noqa: PLC0415 - as above
 
     _refuse_mixed(model, target, fix, only, samples)
@@ -83,7 +83,7 @@ def refused(report: SupportReport, max_fallback: float | None) -> list[str]:
     Without a limit it says no only to what cannot be meant: a model that does not fit, or of which nothing at
     all runs on the NPU. A host engine (`ort-cpu`) has no NPU to miss.
     """
-    from npuops.build.patterns import HOST_ENGINES  # noqa: PLC0415 - help must not pay for it
+    from npuops.rewrite.patterns import HOST_ENGINES  # noqa: PLC0415 - help must not pay for it
     from npuops.units import format_bytes  # noqa: PLC0415 - as above
 
     found = []
@@ -158,9 +158,9 @@ def _fix(
     *,
     quiet: bool,
 ) -> FixReport:
-    from npuops.build.rewrites import apply_fixes  # noqa: PLC0415 - it loads ONNX Runtime
-    from npuops.build.sample_sources import load_samples  # noqa: PLC0415 - as above
+    from npuops.evaluate.sample_sources import load_samples  # noqa: PLC0415 - as above
     from npuops.models.open import open_model  # noqa: PLC0415 - as above
+    from npuops.rewrite.rewrites import apply_fixes  # noqa: PLC0415 - it loads ONNX Runtime
 
     loaded = None
     if samples is not None:

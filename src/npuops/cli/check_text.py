@@ -12,8 +12,8 @@ from npuops.units import format_bytes, format_us
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from npuops.build.rewrites import FixReport
     from npuops.models.placement import FallbackRatio, Placement
+    from npuops.rewrite.rewrites import FixReport
     from npuops.targets.report import Advice, SupportReport
     from npuops.units import Energy, Latency
 

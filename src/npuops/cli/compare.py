@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from npuops.artifacts.folder import opened
-from npuops.build.compare import Mark, Row, SideBySide, compare_artifacts
 from npuops.cli.show import JsonFlag, console, print_json
+from npuops.report.compare import Mark, Row, SideBySide, compare_artifacts
 
 _MARKS: Final = {
     Mark.SAME: ("=", "dim"),

@@ -11,17 +11,17 @@ import typer
 
 from npuops import app
 from npuops.artifacts.evidence import Verdict
+from npuops.artifacts.latency_figures import latency_figures
 from npuops.artifacts.manifest import Manifest
 from npuops.build.fallback import ALLOW
 from npuops.build.gate import compiled_bytes
-from npuops.build.latency_figures import latency_figures
 from npuops.build.options import BuildOptions
 from npuops.build.pipeline import BuildResult
-from npuops.build.report import write_report
 from npuops.cli.demo_models import DemoModel, blank_calibration, digits, mobilenet
 from npuops.cli.show import EXIT_NO, JsonFlag, console, print_hanging, print_json, progress
 from npuops.errors import UsageError, nearest
 from npuops.events import Observer
+from npuops.report.report import write_report
 from npuops.targets.protocol import Precision
 from npuops.targets.registry import open_target
 from npuops.units import format_bytes, format_us

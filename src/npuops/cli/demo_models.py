@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from npuops import app
 from npuops.build.options import BuildOptions
 from npuops.build.pipeline import BuildRequest
-from npuops.build.sample_sources import load_samples
-from npuops.build.samples import Samples, make_samples
 from npuops.errors import UsageError
+from npuops.evaluate.sample_sources import load_samples
+from npuops.evaluate.samples import Samples, make_samples
 from npuops.models.open import open_model
 
 CROPS_PER_PHOTO = 8

@@ -14,12 +14,12 @@ from npuops.artifacts.folder import opened
 from npuops.artifacts.manifest import Artifact
 from npuops.artifacts.signature import TrustPolicy, enforce
 from npuops.build.gate import GateAnswer, SignatureFinding, compiled_bytes, judge
-from npuops.build.junit import junit_xml
-from npuops.build.output_file import refuse_output, write_output
 from npuops.build.policy import GatePolicy, SignaturePolicy
 from npuops.cli.show import EXIT_NO, JsonFlag, console, print_json
 from npuops.config import load_options
 from npuops.errors import ArtifactError, SignatureError
+from npuops.report.junit import junit_xml
+from npuops.report.output_file import refuse_output, write_output
 
 _COLOUR: Final = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.ERROR: "red", Verdict.INCONCLUSIVE: "yellow"}
 

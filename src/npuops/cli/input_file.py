@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from npuops.artifacts.manifest import Manifest
-from npuops.build.image_folder import SUFFIXES, load_image
-from npuops.build.run_input import read_npy, read_npz
 from npuops.cli.image_flag import image_of_artifact
 from npuops.errors import DataError
+from npuops.evaluate.image_folder import SUFFIXES, load_image
+from npuops.evaluate.run_input import read_npy, read_npz
 from npuops.events import Observer, Warned
 from npuops.models.model import TensorInfo
 from npuops.models.preprocessing import ImagePreprocessing

@@ -10,15 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from npuops.artifacts.folder import opened
-from npuops.build.output_file import refuse_output
-from npuops.build.profile import ProfileAnswer, cost_words, profile_answer, profile_artifact
-from npuops.build.report import write_report
-from npuops.build.report_placement import side_names
-from npuops.build.sample_sources import random_samples
 from npuops.cli.image_flag import ImageFlag
 from npuops.cli.input_file import artifact_input
 from npuops.cli.show import JsonFlag, console, print_json, progress
+from npuops.evaluate.sample_sources import random_samples
 from npuops.models.placement import RunsOn
+from npuops.report.output_file import refuse_output
+from npuops.report.profile import ProfileAnswer, cost_words, profile_answer, profile_artifact
+from npuops.report.report import write_report
+from npuops.report.report_placement import side_names
 from npuops.targets.protocol import Tensors
 
 RANDOM: Final = "random"

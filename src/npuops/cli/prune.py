@@ -11,7 +11,7 @@ from npuops.cli.show import EXIT_NO, JsonFlag, console, print_json, progress
 from npuops.errors import OptionError, nearest
 
 if TYPE_CHECKING:
-    from npuops.build.prune import PruneReport, Size
+    from npuops.rewrite.prune import PruneReport, Size
 
 SEARCH_LIMIT = 0.95
 """The search with --max-drop looks no higher unless --sparsity tells it to."""
@@ -40,10 +40,10 @@ def command(
 ) -> None:
     """Remove weights or channels, and report accuracy, MACs and size before and after."""
     from npuops.app import find_model, parse_drop  # noqa: PLC0415 - help stays fast
-    from npuops.build.prune import PruneMethod, PruneOptions, PruneScope, prune  # noqa: PLC0415 - help stays fast
-    from npuops.build.sample_sources import load_samples  # noqa: PLC0415 - help stays fast
+    from npuops.evaluate.sample_sources import load_samples  # noqa: PLC0415 - help stays fast
     from npuops.models.onnx_file import read_onnx, write_onnx  # noqa: PLC0415 - help stays fast
     from npuops.models.onnx_layers import graph_inputs  # noqa: PLC0415 - help stays fast
+    from npuops.rewrite.prune import PruneMethod, PruneOptions, PruneScope, prune  # noqa: PLC0415 - help stays fast
 
     if scope not in set(PruneScope):
         raise OptionError(f"no scope {scope!r}", advice=nearest(scope, [known.value for known in PruneScope]))

@@ -13,11 +13,11 @@ import typer
 from numpy.typing import NDArray
 
 from npuops.artifacts.folder import opened
-from npuops.build.output_file import refuse_output, write_output
 from npuops.build.run import RunAnswer, run_answer, run_artifact
 from npuops.cli.image_flag import ImageFlag
 from npuops.cli.input_file import artifact_input
 from npuops.cli.show import JsonFlag, console, print_json, progress
+from npuops.report.output_file import refuse_output, write_output
 from npuops.units import format_us
 
 

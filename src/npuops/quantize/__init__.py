@@ -1,0 +1,1 @@
+"""Eight and sixteen bits: calibration, ranges, QDQ graphs, and the cheapest mix that is accurate enough."""

@@ -1,0 +1,1 @@
+"""For people and for CI: profiles, comparisons, the HTML report, JUnit."""
