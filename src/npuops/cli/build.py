@@ -121,10 +121,10 @@ def _show(result: BuildResult, output: Path, report: Path) -> None:
 
     manifest = result.artifact.manifest
     screen = console()
-    table = Table(box=None, pad_edge=False, show_header=False)
+    table = Table("", "rule", "wanted", "found", box=None, pad_edge=False, header_style="dim")
     for rule in manifest.gate.rules if manifest.gate else ():
         colour = {"pass": "green", "fail": "red"}.get(rule.verdict, "yellow")
-        table.add_row(f"[{colour}]{rule.verdict}[/{colour}]", rule.name, rule.found, f"[dim]wanted {rule.wanted}[/dim]")
+        table.add_row(f"[{colour}]{rule.verdict}[/{colour}]", rule.name, f"[dim]{rule.wanted}[/dim]", rule.found)
     screen.print(table)
     for tensor in manifest.parity.first_divergence if manifest.parity else ():
         level = "equal" if tensor.sqnr_db is None else f"{tensor.sqnr_db:.1f} dB"

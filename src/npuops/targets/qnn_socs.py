@@ -7,7 +7,9 @@ Where the figures come from:
   published (`"socModel": 88, "dspArch": 81`). `None` where none of these names the VTCM.
 - precisions: each id was compiled for and run with onnxruntime-qnn 2.7.0 (QAIRT 2.51) on the x86 emulator, each
   in a process of its own, with a small float CNN. Quantized graphs work on all of them. FP16 failed ("inserted
-  using the NHWC format …") on 45, 46, 58, 93, 95 and 96. BF16 worked on 88 only.
+  using the NHWC format …") on 45, 46, 58, 93, 95 and 96. On 30
+  (SM8350) it answers to 1.7e-6 where every other chip is 5e-3 off: the emulator computed in float32, so it is not
+  offered. BF16 worked on 88 only.
 
 An architecture alone (`v73`) takes quantized graphs only: without an id the emulator computes floats in
 float32, which no HTP can (largest difference to the CPU 1e-6, with an id 1e-3).
@@ -54,7 +56,7 @@ _CHIPS: Final = (
     _chip("sar2230p", 95, 81, 4),
     _chip("sc8380xp", 60, 73, None, Precision.FP16),
     _chip("sc8480xp", 88, 81, None, Precision.FP16, Precision.BF16),
-    _chip("sm8350", 30, 68, 4, Precision.FP16),
+    _chip("sm8350", 30, 68, 4),
     _chip("sm8450", 36, 69, 8, Precision.FP16),
     _chip("sm8475", 42, 69, 8, Precision.FP16),
     _chip("sm8550", 43, 73, 8, Precision.FP16),
