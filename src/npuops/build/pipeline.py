@@ -38,6 +38,7 @@ from npuops.rewrite.analyse import PRECISION, analyse
 from npuops.targets.protocol import CompileOptions, Precision, Target
 from npuops.targets.registry import open_target
 from npuops.targets.report import SupportReport
+from npuops.targets.vendor_options import checked_options
 
 QUANTIZED_NAME = "quantized.onnx"
 RANDOM_SAMPLES = 16
@@ -122,6 +123,8 @@ def build(
     if request.policy.signature.required:
         words = "the policy demands a signature, which comes after the build"
         observe(Warned(step="gate", message=words, advice="npuops sign, then npuops gate with the same policy"))
+    traits = target.traits
+    checked_options(target.name, request.options.vendor, traits.vendor_options, reserved=traits.reserved_options)
     job = _Job(
         request=request,
         target=target,

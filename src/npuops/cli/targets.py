@@ -48,6 +48,7 @@ def _plain(family: Family, probe: Probe, traits: Traits) -> dict[str, object]:
         "can_run": probe.can_run,
         "run_basis": traits.run_basis,
         "precisions": traits.precisions,
+        "vendor_options": traits.vendor_options,
         "licence_note": traits.licence_note,
     }
 

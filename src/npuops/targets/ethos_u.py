@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -59,7 +59,7 @@ class EthosUTarget:
     @property
     def traits(self) -> Traits:
         """8-bit integers, static shapes; no clock here means anything."""
-        return TRAITS
+        return replace(TRAITS, vendor_options=vendor_options(self.configuration), reserved_options=RESERVED)
 
     @property
     def runner(self) -> None:

@@ -90,7 +90,13 @@ class OpenvinoTarget:
     @property
     def traits(self) -> Traits:
         """A clock around it measures the device that the name says."""
-        return Traits(precisions=PRECISIONS[self.device], default_precision=Precision.A8W8, run_basis=Basis.MEASURED)
+        return Traits(
+            precisions=PRECISIONS[self.device],
+            default_precision=Precision.A8W8,
+            run_basis=Basis.MEASURED,
+            vendor_options=OPTIONS[self.device],
+            reserved_options=RESERVED,
+        )
 
     @property
     def runner(self) -> Runner:

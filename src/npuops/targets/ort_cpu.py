@@ -66,6 +66,7 @@ class OrtCpuTarget:
     def traits(self) -> Traits:
         """A clock around it measures this processor."""
         return Traits(
+            vendor_options=OPTIONS,
             precisions=(Precision.FP32, Precision.A8W8, Precision.A16W8, Precision.MIXED),
             default_precision=Precision.A8W8,
             run_basis=Basis.MEASURED,

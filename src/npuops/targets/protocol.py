@@ -14,6 +14,7 @@ from npuops.artifacts.manifest import Artifact
 from npuops.models.model import Model, TensorInfo
 from npuops.models.placement import Placement, RunsOn
 from npuops.targets.report import SupportReport
+from npuops.targets.vendor_options import VendorOption
 from npuops.units import Basis
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -56,6 +57,10 @@ class Traits:
     """Softmax outputs must have scale 1/256 (TFLite's kernels demand it)."""
     slow_run: bool = False
     """Emulated: evaluate on few samples by default."""
+    vendor_options: tuple[VendorOption, ...] = ()
+    """What `--set` takes; a build refuses anything else before it begins."""
+    reserved_options: Mapping[str, str] = field(default_factory=dict)
+    """Options of the vendor that npuops sets itself → what to use instead."""
     licence_note: str = ""
     """Printed once, where a vendor's licence limits use."""
 

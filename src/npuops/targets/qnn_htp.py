@@ -104,6 +104,8 @@ class QnnHtpTarget:
             run_basis=Basis.EMULATED,
             layernorm_gamma_uint8=True,
             slow_run=True,
+            vendor_options=OPTIONS,
+            reserved_options=RESERVED,
             licence_note=LICENCE_NOTE,
         )
 

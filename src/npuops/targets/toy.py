@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from npuops import __version__
 from npuops.artifacts.manifest import Artifact
-from npuops.errors import CompileError, IncompatibleArtifactError, OptionError, RunError
+from npuops.errors import CompileError, IncompatibleArtifactError, RunError
 from npuops.models.model import Model
 from npuops.models.placement import RunsOn, placement_report
 from npuops.targets.inputs import check_inputs
@@ -38,6 +38,7 @@ from npuops.targets.protocol import (
 from npuops.targets.registry import unknown_variant
 from npuops.targets.report import Fit, SupportReport
 from npuops.targets.rules import OpRules, batch_one, constant_weights, dtypes_in, place, rank_at_most, static_shapes
+from npuops.targets.vendor_options import checked_options
 from npuops.units import Basis
 
 MEMORY_BYTES = 64 * 1024 * 1024
@@ -127,8 +128,7 @@ class ToyTarget:
             CompileError: a node is not supported; there is no partial placement on this chip.
             OptionError: the toy compiler has no options.
         """
-        if options.vendor:
-            raise OptionError(f"toy has no option {next(iter(options.vendor))!r}", advice="leave --set away")
+        checked_options(self.name, options.vendor, (), reserved={})
         placement = place(model, RULES, everywhere=EVERYWHERE)
         refused = [node for node in placement if node.runs_on is RunsOn.CPU]
         if refused:

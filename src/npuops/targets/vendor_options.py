@@ -45,7 +45,8 @@ def checked_options(
         if name in reserved:
             raise OptionError(f"{target}: option {name!r} is not yours to set", advice=reserved[name])
         if name not in table:
-            raise OptionError(f"{target} has no option {name!r}", advice=nearest(name, table))
+            advice = nearest(name, table) if table else "its compiler has none: leave --set away"
+            raise OptionError(f"{target} has no option {name!r}", advice=advice)
         fault = table[name].fault(value)
         if fault:
             raise OptionError(f"{target}: {name}={value} is impossible ({table[name].meaning})", advice=fault)
