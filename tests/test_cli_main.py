@@ -60,3 +60,22 @@ def test_completion_completes_verbs() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert "profile" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"), [("build m.onnx --target qnn-htp:sm86", "qnn-htp:sm8650"), ("check m.onnx -t ort", "ort-cpu")]
+)
+def test_completion_completes_targets(words: str, wanted: str) -> None:
+    count = str(len(words.split()))
+    environment = {
+        **os.environ,
+        "_NPUOPS_COMPLETE": "complete_zsh",
+        "_TYPER_COMPLETE_ARGS": f"npuops {words}",
+        "COMP_WORDS": f"npuops {words}",
+        "COMP_CWORD": count,
+    }
+    code = "from npuops.cli.main import app; app(prog_name='npuops')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert wanted in done.stdout.replace("\\", ""), done.stderr  # zsh wants the colon escaped

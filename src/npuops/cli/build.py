@@ -15,6 +15,7 @@ from npuops.build.pipeline import BuildResult
 from npuops.cli.image_flag import ImageFlag, parse_image_options
 from npuops.cli.shape_flag import ShapeFlag, parse_shapes
 from npuops.cli.show import EXIT_NO, JsonFlag, console, print_json, progress
+from npuops.cli.target_words import complete_target
 from npuops.errors import UsageError
 from npuops.report.report import write_report
 from npuops.targets.protocol import Precision
@@ -25,7 +26,9 @@ SCHEMA = "npuops.build/1"
 
 def command(
     model: Annotated[str, typer.Argument(help="ONNX or TFLite file, or zoo:NAME.")],
-    target: Annotated[str, typer.Option("--target", "-t", help="See `npuops targets`.")],
+    target: Annotated[
+        str, typer.Option("--target", "-t", autocompletion=complete_target, help="See `npuops targets`.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the artifact, or a file X.npuart.")],
     calibration: Annotated[
         str | None, typer.Option("--calibration", "-c", help=".npz, folder of images or .npy, or module:function.")

@@ -13,6 +13,7 @@ import typer
 from npuops.cli.model_argument import ModelArgument
 from npuops.cli.shape_flag import ShapeFlag, parse_shapes
 from npuops.cli.show import EXIT_NO, JsonFlag, print_json, progress
+from npuops.cli.target_words import complete_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,12 @@ MATRIX_SCHEMA = "npuops.check-matrix/1"
 
 def command(
     model: ModelArgument,
-    target: Annotated[list[str], typer.Option("--target", "-t", help="Where it should run; repeat it for a matrix.")],
+    target: Annotated[
+        list[str],
+        typer.Option(
+            "--target", "-t", autocompletion=complete_target, help="Where it should run; repeat it for a matrix."
+        ),
+    ],
     shape: ShapeFlag = None,
     fix: Annotated[
         Path | None, typer.Option("--fix", help="Write the model with every safe rewrite that is proved equal.")
