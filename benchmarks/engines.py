@@ -120,9 +120,10 @@ def row(request: BuildRequest, target: str, precision: Precision, folder: Path) 
 
 
 def metric(manifest: Manifest) -> str:
+    """The task metric where one was measured; classes only where the model has some."""
     if manifest.accuracy is not None:
         return f"{manifest.accuracy.metric} {manifest.accuracy.artifact:.4f}"
-    outputs = manifest.parity.comparisons[-1].outputs if manifest.parity else ()
+    outputs = manifest.parity.comparisons[-1].outputs if manifest.parity and manifest.labels else ()
     agreement = outputs[0].top1_agreement if outputs else None
     return "–" if agreement is None else f"top-1 {agreement:.1%}"
 

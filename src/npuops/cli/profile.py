@@ -13,6 +13,7 @@ from npuops.artifacts.folder import opened
 from npuops.cli.image_flag import ImageFlag
 from npuops.cli.input_file import artifact_input
 from npuops.cli.show import JsonFlag, console, print_json, progress
+from npuops.cli.trust_flag import TrustFlag, trust_policy
 from npuops.evaluate.sample_sources import random_samples
 from npuops.models.placement import RunsOn
 from npuops.report.output_file import refuse_output
@@ -33,12 +34,13 @@ def command(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the HTML report to this file.")] = None,
     image: ImageFlag = None,
     time_limit: Annotated[float, typer.Option("--time-limit", min=1, help="Seconds for the vendor's code.")] = 600,
+    key: TrustFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Verify, profile one inference in a child process, and show what costs most."""
     if output is not None:
         refuse_output(output, artifact)
-    with opened(artifact) as found, progress(quiet=as_json) as observe:
+    with opened(artifact, require=trust_policy(key)) as found, progress(quiet=as_json) as observe:
         inputs: Tensors
         if source == RANDOM:
             inputs = random_samples(found.manifest.inputs, 1, 0).inputs[0]

@@ -17,6 +17,7 @@ from npuops.build.run import RunAnswer, run_answer, run_artifact
 from npuops.cli.image_flag import ImageFlag
 from npuops.cli.input_file import artifact_input
 from npuops.cli.show import JsonFlag, console, print_json, progress
+from npuops.cli.trust_flag import TrustFlag, trust_policy
 from npuops.report.output_file import refuse_output, write_output
 from npuops.units import format_us
 
@@ -32,12 +33,13 @@ def command(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs to this .npz file.")] = None,
     image: ImageFlag = None,
     time_limit: Annotated[float, typer.Option("--time-limit", min=1, help="Seconds for the vendor's code.")] = 600,
+    key: TrustFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Verify, check the input, run in a child process, and show the outputs."""
     if output is not None:
         refuse_output(output, artifact)
-    with opened(artifact) as found, progress(quiet=as_json) as observe:
+    with opened(artifact, require=trust_policy(key)) as found, progress(quiet=as_json) as observe:
         inputs = artifact_input(source, found.manifest, image, observe=observe)
         done = run_artifact(found, inputs, engine=engine, repeat=repeat, timeout_s=time_limit, observe=observe)
         answer = run_answer(found.manifest, done, top_k=top_k, file=str(output) if output else None)

@@ -24,7 +24,7 @@ from npuops.units import format_bytes
 
 HUGE_TABLE_BYTES = 16 * 2**20
 
-HOST_ENGINES = frozenset({"ort-cpu", "ort-cuda"})
+HOST_ENGINES = frozenset({"ort-cpu"})
 """Targets that take every operator: only advice about other NPUs would be left to give."""
 
 
