@@ -1,8 +1,8 @@
 """The docs are run: every block tagged `run` works, and every command line that is shown exists.
 
 In a page, blocks that begin with ```` ```sh run ```` are executed line by line, in order, in one scratch folder for
-the page; a line that ends with `# exits 1` must end so, all others with 0. Other blocks are checked for verbs and
-options that exist.
+the page; a line that ends with `# exits 1` must end so, all others with 0. Blocks that begin with
+```` ```python run ```` are executed too. Other blocks are checked for verbs and options that exist.
 """
 
 from __future__ import annotations
@@ -42,6 +42,22 @@ def needs(line: str) -> str:
         if not probe.available:
             return f"{target}: {probe.why_not}"
     return ""
+
+
+def test_every_page_about_a_verb_or_a_target_has_commands_that_run() -> None:
+    about_no_command = {"README", "design", "layout", "measured", "qat"}
+    assert [page.stem for page in PAGES if not run_lines(page) and page.stem not in about_no_command] == []
+
+
+PYTHON = [(page, body) for page in PAGES for info, body in blocks(page) if info == "python run"]
+
+
+@pytest.mark.parametrize(("page", "body"), PYTHON, ids=[page.stem for page, _ in PYTHON])
+def test_the_python_of_a_page_runs(page: Path, body: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", body], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, f"{page.name}: {done.stderr}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if run_lines(page)], ids=lambda page: page.stem)
