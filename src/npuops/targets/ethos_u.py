@@ -11,7 +11,6 @@ from typing import Final
 from npuops.artifacts.manifest import Artifact
 from npuops.errors import CompileError, OptionError, StorageError, ToolchainError, UnknownTargetError
 from npuops.models.model import Model, ModelFormat
-from npuops.models.placement import placement_report
 from npuops.models.tflite_file import read_tflite
 from npuops.targets.ethos_u_configs import CONFIGURATIONS, RESERVED, Configuration, vendor_options
 from npuops.targets.ethos_u_reference import REFERENCES, io_of, io_of_model
@@ -30,7 +29,7 @@ from npuops.targets.protocol import (
     Traits,
 )
 from npuops.targets.registry import unknown_variant
-from npuops.targets.report import Fit, SupportReport
+from npuops.targets.report import SupportReport, support_report
 from npuops.targets.tflite_ops import convert
 from npuops.targets.tflite_writer import INSTALL
 from npuops.targets.vendor_options import checked_options
@@ -87,20 +86,8 @@ class EthosUTarget:
         Fit has no limit: every memory mode of vela.ini leaves the arena unbounded (a dedicated SRAM is a cache before
         DRAM), so that the bytes which Vela allocated, in the artifact's notes, decide on a given board.
         """
-        return SupportReport(
-            model=model.path.name,
-            target=self.name,
-            placement=placement_report(model, place_on(model, self.configuration.generation)),
-            fits=Fit(
-                ok=True,
-                weights_bytes=model.weight_bytes,
-                peak_activation_bytes=model.peak_activation_bytes,
-                limit_bytes=None,
-            ),
-            latency=None,
-            energy=None,
-            advice=advice_for(model),
-        )
+        nodes = place_on(model, self.configuration.generation)
+        return support_report(self.name, model, nodes, advice=advice_for(model))
 
     def compile(self, model: Model, options: CompileOptions, folder: Path) -> Compilation:
         """Write TFLite (or take the TFLite source as it is), then run Vela.

@@ -11,7 +11,6 @@ from typing import Final
 
 from npuops.artifacts.manifest import Artifact
 from npuops.models.model import Model
-from npuops.models.placement import placement_report
 from npuops.targets.child import call
 from npuops.targets.openvino_engine import (
     INSTALL,
@@ -40,7 +39,7 @@ from npuops.targets.protocol import (
     Traits,
 )
 from npuops.targets.registry import unknown_variant
-from npuops.targets.report import Fit, SupportReport
+from npuops.targets.report import SupportReport, support_report
 from npuops.targets.vendor_options import VendorOption, checked_options
 from npuops.units import Basis
 
@@ -129,19 +128,7 @@ class OpenvinoTarget:
             UnsupportedModelError: not ONNX.
         """
         check_format(self.name, model)
-        return SupportReport(
-            model=model.path.name,
-            target=self.name,
-            placement=placement_report(model, place_on_openvino(model)),
-            fits=Fit(
-                ok=True,
-                weights_bytes=model.weight_bytes,
-                peak_activation_bytes=model.peak_activation_bytes,
-                limit_bytes=None,
-            ),
-            latency=None,
-            energy=None,
-        )
+        return support_report(self.name, model, place_on_openvino(model))
 
     def compile(self, model: Model, options: CompileOptions, folder: Path) -> Compilation:
         """Compile the whole graph into one blob.

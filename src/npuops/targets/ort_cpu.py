@@ -16,7 +16,7 @@ import onnx
 from npuops.artifacts.manifest import Artifact
 from npuops.errors import CompileError, IncompatibleArtifactError, ToolchainError
 from npuops.models.model import Model
-from npuops.models.placement import Placement, RunsOn, placement_report
+from npuops.models.placement import Placement, RunsOn
 from npuops.targets.ort_context import ENTRY, check_compile_call, check_format
 from npuops.targets.ort_engine import CPU_PROVIDER, Engine, installed_version, open_session
 from npuops.targets.ort_profile import node_costs
@@ -35,7 +35,7 @@ from npuops.targets.protocol import (
     Traits,
 )
 from npuops.targets.registry import unknown_variant
-from npuops.targets.report import Fit, SupportReport
+from npuops.targets.report import SupportReport, support_report
 from npuops.targets.vendor_options import VendorOption, checked_options
 from npuops.units import Basis
 
@@ -101,19 +101,7 @@ class OrtCpuTarget:
             UnsupportedModelError: not ONNX.
         """
         check_format(NAME, model)
-        return SupportReport(
-            model=model.path.name,
-            target=NAME,
-            placement=placement_report(model, place_on_ort(model)),
-            fits=Fit(
-                ok=True,
-                weights_bytes=model.weight_bytes,
-                peak_activation_bytes=model.peak_activation_bytes,
-                limit_bytes=None,
-            ),
-            latency=None,
-            energy=None,
-        )
+        return support_report(NAME, model, place_on_ort(model))
 
     def compile(self, model: Model, options: CompileOptions, folder: Path) -> Compilation:
         """Let ORT optimize the graph, and keep what came out.

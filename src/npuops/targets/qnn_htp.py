@@ -14,7 +14,6 @@ from npuops.artifacts.evidence import Verdict
 from npuops.artifacts.manifest import Artifact
 from npuops.errors import IncompatibleArtifactError, MissingToolchainError, OptionError, UnknownTargetError
 from npuops.models.model import Model
-from npuops.models.placement import placement_report
 from npuops.targets.ort_context import check_compile_call, check_format, compile_context, in_fresh_process
 from npuops.targets.ort_engine import Engine, Plugin, installed_version, open_session, package_folder
 from npuops.targets.ort_session import OrtSession, check_artifact_target
@@ -34,7 +33,7 @@ from npuops.targets.qnn_profile import UNIT, read_profile
 from npuops.targets.qnn_rules import advice_for, place_on_htp
 from npuops.targets.qnn_socs import SOCS, Soc, chips_with
 from npuops.targets.registry import unknown_variant
-from npuops.targets.report import Fit, SupportReport
+from npuops.targets.report import SupportReport, support_report
 from npuops.targets.vendor_options import VendorOption, checked_options
 from npuops.units import Basis
 
@@ -136,20 +135,7 @@ class QnnHtpTarget:
         """
         check_format(self.name, model)
         placement = place_on_htp(model)
-        return SupportReport(
-            model=model.path.name,
-            target=self.name,
-            placement=placement_report(model, placement),
-            fits=Fit(
-                ok=True,
-                weights_bytes=model.weight_bytes,
-                peak_activation_bytes=model.peak_activation_bytes,
-                limit_bytes=None,
-            ),
-            latency=None,
-            energy=None,
-            advice=advice_for(model, placement),
-        )
+        return support_report(self.name, model, placement, advice=advice_for(model, placement))
 
     def compile(self, model: Model, options: CompileOptions, folder: Path) -> Compilation:
         """Compile into one EPContext file, as a whole if possible.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from npuops.models.placement import PlacementReport
+from npuops.models.model import Model
+from npuops.models.placement import Placement, PlacementReport, placement_report
 from npuops.units import Energy, Latency
 
 SCHEMA = "npuops.check/1"
@@ -45,3 +47,37 @@ class SupportReport:
     latency: Latency | None
     energy: Energy | None
     advice: tuple[Advice, ...] = ()
+
+
+def support_report(
+    target: str,
+    model: Model,
+    nodes: Iterable[Placement],
+    *,
+    limit_bytes: int | None = None,
+    advice: tuple[Advice, ...] = (),
+) -> SupportReport:
+    """The report of a target that has no figure for latency and energy.
+
+    Args:
+        target: its full name.
+        model: what was judged.
+        nodes: where each layer runs, in the order of `model.layers`.
+        limit_bytes: of the memory that weights and activations share; None where there is no fixed limit.
+        advice: what the target itself found.
+    """
+    need = model.weight_bytes + (model.peak_activation_bytes or 0)
+    return SupportReport(
+        model=model.path.name,
+        target=target,
+        placement=placement_report(model, nodes),
+        fits=Fit(
+            ok=limit_bytes is None or need <= limit_bytes,
+            weights_bytes=model.weight_bytes,
+            peak_activation_bytes=model.peak_activation_bytes,
+            limit_bytes=limit_bytes,
+        ),
+        latency=None,
+        energy=None,
+        advice=advice,
+    )

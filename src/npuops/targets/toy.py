@@ -21,7 +21,7 @@ from npuops import __version__
 from npuops.artifacts.manifest import Artifact
 from npuops.errors import CompileError, IncompatibleArtifactError, RunError
 from npuops.models.model import Model
-from npuops.models.placement import RunsOn, placement_report
+from npuops.models.placement import RunsOn
 from npuops.targets.inputs import check_inputs
 from npuops.targets.protocol import (
     Compilation,
@@ -36,7 +36,7 @@ from npuops.targets.protocol import (
     Traits,
 )
 from npuops.targets.registry import unknown_variant
-from npuops.targets.report import Fit, SupportReport
+from npuops.targets.report import SupportReport, support_report
 from npuops.targets.rules import OpRules, batch_one, constant_weights, dtypes_in, place, rank_at_most, static_shapes
 from npuops.targets.vendor_options import checked_options
 from npuops.units import Basis
@@ -106,20 +106,7 @@ class ToyTarget:
 
     def check(self, model: Model) -> SupportReport:
         """Place by `RULES`; the chip has 64 MiB."""
-        need = model.weight_bytes + (model.peak_activation_bytes or 0)
-        return SupportReport(
-            model=model.path.name,
-            target=self.name,
-            placement=placement_report(model, place(model, RULES, everywhere=EVERYWHERE)),
-            fits=Fit(
-                ok=need <= MEMORY_BYTES,
-                weights_bytes=model.weight_bytes,
-                peak_activation_bytes=model.peak_activation_bytes,
-                limit_bytes=MEMORY_BYTES,
-            ),
-            latency=None,
-            energy=None,
-        )
+        return support_report(self.name, model, place(model, RULES, everywhere=EVERYWHERE), limit_bytes=MEMORY_BYTES)
 
     def compile(self, model: Model, options: CompileOptions, folder: Path) -> Compilation:
         """Write the graph behind a header, if every node is supported.
