@@ -65,7 +65,7 @@ def mobilenet() -> DemoModel:
     Raises:
         UsageError: those files are not there; they are no part of npuops.
     """
-    folder = Path(os.environ.get("NPUOPS_SHARED", "../shared")) / "models"
+    folder = shared_models()
     path = folder / "vision" / "mobilenet_v2_1.0_224_fp32.onnx"
     if not path.is_file():
         raise UsageError(
@@ -73,7 +73,7 @@ def mobilenet() -> DemoModel:
             advice="set NPUOPS_SHARED to the folder that holds models/, or run the demo without a name",
         )
     name = open_model(path).inputs[0].name
-    photos = sorted((folder / "inputs" / "photos").iterdir())
+    photos = photo_files()
     return DemoModel(
         name="mobilenet",
         title="MobileNetV2 1.0/224 (ImageNet) on random crops of real photos",
@@ -84,7 +84,19 @@ def mobilenet() -> DemoModel:
     )
 
 
-def crops(photos: list[Path], name: str, *, seed: int) -> list[dict[str, NDArray[Any]]]:
+def shared_models() -> Path:
+    """Where the real models lie beside the checkout."""
+    return Path(os.environ.get("NPUOPS_SHARED", "../shared")) / "models"
+
+
+def photo_files() -> list[Path]:
+    """The photos beside those models."""
+    return sorted((shared_models() / "inputs" / "photos").iterdir())
+
+
+def crops(
+    photos: list[Path], name: str, *, seed: int, per_photo: int = CROPS_PER_PHOTO
+) -> list[dict[str, NDArray[Any]]]:
     """Random square crops, in turn from each photo, as f32[1,3,224,224] in -1..1.
 
     Raises:
@@ -98,7 +110,7 @@ def crops(photos: list[Path], name: str, *, seed: int) -> list[dict[str, NDArray
     rng = np.random.default_rng(seed)
     opened = [Image.open(photo).convert("RGB") for photo in photos]
     found: list[dict[str, NDArray[Any]]] = []
-    for _ in range(CROPS_PER_PHOTO):
+    for _ in range(per_photo):
         for photo in opened:
             side = int(min(photo.size) * rng.uniform(0.5, 1.0))
             left, top = (int(rng.integers(0, size - side + 1)) for size in photo.size)
