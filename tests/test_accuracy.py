@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from npuops.errors import DataError, OptionError
-from npuops.evaluate.accuracy import find_metric, measure_accuracy
+from npuops.evaluate.accuracy import find_metric, measure_accuracy, metric_identity
 
 FP32 = {"y": np.array([[0.1, 0.9], [0.8, 0.2], [0.4, 0.6]], np.float32)}
 GOT = {"y": np.array([[0.2, 0.8], [0.3, 0.7], [0.4, 0.6]], np.float32)}
@@ -58,3 +58,15 @@ def test_unknown_metrics_and_outputs_without_classes_are_refused() -> None:
     picture = {"y": np.zeros((2, 3, 4), np.float32)}
     with pytest.raises(DataError, match="classes"):
         measure_accuracy(find_metric("top1"), artifact=picture, fp32=picture, labels=None)
+
+
+def test_a_metric_of_the_users_is_another_one_when_its_code_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "their_metric.py"
+    module.write_text("def score(outputs, labels): return 1.0\n")
+    before = metric_identity("their_metric:score")
+    module.write_text("def score(outputs, labels): return 0.5\n")
+    assert metric_identity("their_metric:score") != before
+    assert metric_identity("top1") == "top1"

@@ -26,7 +26,7 @@ from npuops.build.quantize_step import Prepared, prepare_graphs
 from npuops.build.verdict import build_gate
 from npuops.clock import Clock, SystemClock
 from npuops.errors import DataError, MissingToolchainError, OptionError, UsageError
-from npuops.evaluate.accuracy import find_metric, measure_accuracy
+from npuops.evaluate.accuracy import find_metric, measure_accuracy, metric_identity
 from npuops.evaluate.sample_sources import random_samples
 from npuops.evaluate.samples import Samples
 from npuops.events import Observer, StepFinished, StepStarted, Warned, ignore
@@ -323,6 +323,7 @@ def _build_key(job: _Job) -> str:
             "calibration": request.calibration.digest if request.calibration else None,
             "evaluation": request.evaluation.digest if request.evaluation else None,
             "engine_samples": request.engine_samples,
+            "metric": metric_identity(request.options.metric),
             "options": asdict(request.options),
             "policy": asdict(request.policy),
             "labels": request.labels,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +52,20 @@ def find_metric(name: str) -> Metric:
         )
     function = load_function(name)
     return Metric(name, lambda outputs, _, labels: _custom(name, function, outputs, labels))
+
+
+def metric_identity(name: str) -> str:
+    """What decides a metric's value besides the outputs: its name, and for a user's one the code of its module.
+
+    Raises:
+        OptionError: as `find_metric`.
+    """
+    if not is_entry_point(name):
+        return name
+    module = inspect.getmodule(load_function(name))
+    file = getattr(module, "__file__", None)
+    code = Path(file).read_bytes() if file else b""
+    return f"{name} sha256:{hashlib.sha256(code).hexdigest()}"
 
 
 def measure_accuracy(metric: Metric, *, artifact: Outputs, fp32: Outputs, labels: NDArray[np.int64] | None) -> Accuracy:
