@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import msgspec
 
-from npuops import __version__
+import npuops
 from npuops.artifacts.folder import write_artifact
 from npuops.artifacts.manifest import (
     Artifact,
@@ -111,7 +112,7 @@ def keep(store: Store, key: str, folder: Path, observe: Observer) -> None:
 def compile_key(model: Model, target: Target, options: CompileOptions) -> str:
     """Everything that decides what the compiler writes: model, target, options, toolchain and driver versions."""
     parts = {
-        "npuops": __version__,
+        "npuops": code_identity(),
         "model": model.digest,
         "target": target.name,
         "precision": str(options.precision),
@@ -119,6 +120,16 @@ def compile_key(model: Model, target: Target, options: CompileOptions) -> str:
         "toolchain": target.probe().toolchain,
     }
     return digest_key("compile", parts)
+
+
+@cache
+def code_identity() -> str:
+    """The version of npuops and a digest of its source: a change of our own code must not find old builds (10 ms)."""
+    root = Path(npuops.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return f"{npuops.__version__} sha256:{digest.hexdigest()}"
 
 
 def digest_key(kind: str, parts: Mapping[str, object]) -> str:
@@ -175,7 +186,7 @@ def _compile(
     seconds = (clock.now_us() - started) / 1e6
     manifest = Manifest(
         created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        npuops=__version__,
+        npuops=npuops.__version__,
         model=work.source,
         target=target.name,
         precision=str(options.precision),

@@ -11,13 +11,12 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from npuops import __version__
 from npuops.artifacts.disk import storage_errors
 from npuops.artifacts.evidence import Accuracy, Parity
 from npuops.artifacts.folder import write_artifact
 from npuops.artifacts.manifest import MANIFEST_NAME, Artifact, FileRecord, ModelIdentity, Role
 from npuops.artifacts.store import Store
-from npuops.build.compile import Draft, Work, compile_model, compile_probe, digest_key, keep
+from npuops.build.compile import Draft, Work, code_identity, compile_model, compile_probe, digest_key, keep
 from npuops.build.options import BuildOptions
 from npuops.build.policy import GatePolicy
 from npuops.build.prove import Graphs, Proof, prove, summary
@@ -314,7 +313,7 @@ def _build_key(job: _Job) -> str:
     return digest_key(
         "build",
         {
-            "npuops": __version__,
+            "npuops": code_identity(),
             "model": digest_of(request.model),
             "name": request.model.name,
             "target": job.target.name,
