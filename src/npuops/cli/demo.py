@@ -139,7 +139,8 @@ def _show(screen: Any, rows: list[Row], failure: Row) -> None:
             screen.print(f"[yellow]skipped[/yellow] {row.target} {row.precision}: {row.why_not}")
     screen.print(
         "\n[dim]Only `measured` is a clock on the device that is named. `emulated` is a clock around a"
-        "\nvendor's emulator, `vendor-estimate` the vendor's own model: do not compare them.[/dim]"
+        "\nvendor's emulator, `vendor-estimate` the vendor's own model: do not compare them."
+        "\n`top-1` is accuracy where the samples have labels, else agreement with fp32.[/dim]"
     )
     _show_failure(screen, failure)
     reports = [row.report for row in (*rows, failure) if row.report]
@@ -175,12 +176,26 @@ def _cells(row: Row) -> tuple[str, ...]:
     colour = "green" if verdict is Verdict.PASS else "red"
     return (
         f"{1 - manifest.placement.fallback_ratio.ops:.0%}",
-        f"{manifest.accuracy.artifact:.4f}" if manifest.accuracy else "–",
+        _top1(manifest),
         _cosine(manifest),
         f"{format_us(figures[0].us)} {figures[0].basis}" if figures else "no device here",
         format_bytes(compiled_bytes(manifest)),
         f"[{colour}]{verdict}[/{colour}]",
     )
+
+
+def _top1(manifest: Manifest) -> str:
+    """Accuracy where the samples have labels, else agreement with fp32."""
+    if manifest.accuracy is not None:
+        return f"{manifest.accuracy.artifact:.4f}"
+    comparisons = manifest.parity.comparisons if manifest.parity else ()
+    found = [
+        output.top1_agreement
+        for comparison in comparisons
+        for output in comparison.outputs
+        if comparison.reference == "fp32" and output.top1_agreement is not None
+    ]
+    return f"{min(found):.4f}" if found else "–"
 
 
 def _cosine(manifest: Manifest) -> str:
