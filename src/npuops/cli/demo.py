@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from npuops import app
-from npuops.artifacts.evidence import Verdict
+from npuops.artifacts.evidence import OutputParity, Verdict
 from npuops.artifacts.latency_figures import latency_figures
 from npuops.artifacts.manifest import Manifest
 from npuops.build.fallback import ALLOW
 from npuops.build.gate import compiled_bytes
 from npuops.build.options import BuildOptions
+from npuops.build.parity import FP32
 from npuops.build.pipeline import BuildResult
 from npuops.cli.demo_models import DemoModel, blank_calibration, digits, mobilenet
 from npuops.cli.show import EXIT_NO, JsonFlag, console, print_hanging, print_json, progress
@@ -188,22 +189,19 @@ def _top1(manifest: Manifest) -> str:
     """Accuracy where the samples have labels, else agreement with fp32."""
     if manifest.accuracy is not None:
         return f"{manifest.accuracy.artifact:.4f}"
-    comparisons = manifest.parity.comparisons if manifest.parity else ()
-    found = [
-        output.top1_agreement
-        for comparison in comparisons
-        for output in comparison.outputs
-        if comparison.reference == "fp32" and output.top1_agreement is not None
-    ]
-    return f"{min(found):.4f}" if found else "–"
+    return _lowest(output.top1_agreement for output in _against_fp32(manifest))
 
 
 def _cosine(manifest: Manifest) -> str:
-    parity = manifest.parity
-    found = [
-        output.cosine
-        for comparison in (parity.comparisons if parity else ())
-        for output in comparison.outputs
-        if comparison.reference == "fp32" and output.cosine is not None
-    ]
+    return _lowest(output.cosine for output in _against_fp32(manifest))
+
+
+def _against_fp32(manifest: Manifest) -> Iterator[OutputParity]:
+    for comparison in manifest.parity.comparisons if manifest.parity else ():
+        if comparison.reference == FP32:
+            yield from comparison.outputs
+
+
+def _lowest(figures: Iterable[float | None]) -> str:
+    found = [figure for figure in figures if figure is not None]
     return f"{min(found):.4f}" if found else "–"

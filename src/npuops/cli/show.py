@@ -17,7 +17,6 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON (its schema i
 
 _ENDLESS: Final = 10_000
 
-EXIT_OK = 0
 EXIT_NO = 1
 """The gate or the check said no."""
 
