@@ -18,11 +18,13 @@ from pathlib import Path
 from npuops import app
 from npuops.artifacts.latency_figures import latency_figures
 from npuops.artifacts.manifest import Manifest
+from npuops.build.gate import compiled_bytes
 from npuops.build.options import BuildOptions
 from npuops.build.pipeline import BuildRequest
 from npuops.cli.demo_models import crops, mobilenet, photo_files
 from npuops.errors import NpuopsError
 from npuops.evaluate.samples import make_samples
+from npuops.report.against_fp32 import worst_agreement, worst_cosine
 from npuops.targets.protocol import Precision
 from npuops.targets.registry import open_target
 
@@ -112,16 +114,17 @@ def row(request: BuildRequest, target: str, precision: Precision, folder: Path) 
     hit = time.perf_counter() - started
     manifest = result.artifact.manifest
     figures = latency_figures(manifest)
+    cosine = worst_cosine(manifest)
     return (
         target,
         precision,
         f"{1 - manifest.placement.fallback_ratio.ops:.0%}",
         metric(manifest),
-        cosine(manifest),
+        "–" if cosine is None else f"{cosine:.5f}",
         f"{built:.1f}{' (cached)' if result.cached else ''}",
         f"{manifest.compile.seconds:.2f}",
         f"{hit:.2f}{'' if again.cached else ' (missed)'}",
-        f"{sum(file.bytes for file in manifest.files if file.role == 'compiled') / 1e6:.2f}",
+        f"{compiled_bytes(manifest) / 1e6:.2f}",
         str(figures[0]) if figures else "–",
     )
 
@@ -130,19 +133,8 @@ def metric(manifest: Manifest) -> str:
     """The task metric where one was measured; classes only where the model has some."""
     if manifest.accuracy is not None:
         return f"{manifest.accuracy.metric} {manifest.accuracy.artifact:.4f}"
-    outputs = manifest.parity.comparisons[-1].outputs if manifest.parity and manifest.labels else ()
-    agreement = outputs[0].top1_agreement if outputs else None
+    agreement = worst_agreement(manifest) if manifest.labels else None
     return "–" if agreement is None else f"top-1 {agreement:.1%}"
-
-
-def cosine(manifest: Manifest) -> str:
-    found = [
-        output.cosine
-        for comparison in (manifest.parity.comparisons if manifest.parity else ())
-        for output in comparison.outputs
-        if comparison.reference == "fp32" and output.cosine is not None
-    ]
-    return f"{min(found):.5f}" if found else "–"
 
 
 if __name__ == "__main__":

@@ -197,9 +197,18 @@ def _unknown_dtype() -> onnx.ModelProto:
     return net(helper.make_node("Add", ["x", "w"], ["y"]), weights=(weight,))
 
 
+def _operand_left_out() -> onnx.ModelProto:
+    return net(helper.make_node("Einsum", ["x", ""], ["y"], equation="ij,jk->ik"))
+
+
 def _symlink(path: Path) -> None:
     (path.parent / "inner.data").symlink_to("/etc/passwd")
     _proto(lambda: external("inner.data"))(path)
+
+
+def _links_in_a_circle(path: Path) -> None:
+    (path.parent / "weights.data").symlink_to("weights.data")
+    _proto(lambda: external("weights.data"))(path)
 
 
 def _short_data(path: Path) -> None:
@@ -267,6 +276,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], type[NpuopsError]]] = {
     "a second definition": (_proto(_second_definition), MalformedModelError),
     "an input defined again": (_proto(_input_defined_again), MalformedModelError),
     "an undefined input": (_proto(_undefined_input), MalformedModelError),
+    "a required operand left out, which kills ONNX Runtime": (_proto(_operand_left_out), MalformedModelError),
     "an undefined output": (_proto(_undefined_output), MalformedModelError),
     "a negative size": (_proto(_negative_dims), MalformedModelError),
     "more claimed than there": (_proto(_more_claimed_than_there), MalformedModelError),
@@ -294,6 +304,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], type[NpuopsError]]] = {
     "data of another length": (_wrong_length, MalformedModelError),
     "data at a negative offset": (_no_number, MalformedModelError),
     "data claimed over and over": (_same_bytes_over_and_over, UnsafeModelError),
+    "data behind links in a circle": (_links_in_a_circle, MalformedModelError),
+    "data at a name that is too long": (_proto(lambda: external("a" * 5000)), MalformedModelError),
     "data at a name with NUL": (_proto(lambda: external("a\0b")), MalformedModelError),
 }
 """What it is → how to write it, and the error that it must give."""

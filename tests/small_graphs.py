@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 from onnx import TensorProto, helper, numpy_helper
 
 from npuops.evaluate.sample_sources import fitted_samples
@@ -29,6 +30,23 @@ def save(path: Path, nodes: list[onnx.NodeProto], shapes: tuple[list[int], list[
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
+
+
+def written(path: Path, text: str, *, opset: int = 21, **constants: np.ndarray) -> Path:
+    """A graph in ONNX's text form, with those of the constants that it reads."""
+    model = onnx.parser.parse_model(f'<ir_version: {10 if opset > 20 else 8}, opset_import: ["" : {opset}]> g {text}')
+    read = {name for node in model.graph.node for name in node.input}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(constants[name], name) for name in sorted(read & {*constants})
+    )
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+def weight(*shape: int, seed: int = 0) -> np.ndarray:
+    """Float32 noise."""
+    return (np.random.default_rng(seed).standard_normal(shape) * 0.4).astype(np.float32)
 
 
 def outlier_block(path: Path) -> Path:

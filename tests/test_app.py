@@ -35,7 +35,13 @@ def test_an_unknown_zoo_model_is_answered_with_the_nearest() -> None:
     assert caught.value.advice == "did you mean 'digits-cnn'?"
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\xff"])
+def test_labels_are_the_lines_without_what_editors_add(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_bytes("\ufeffcat\r\n\r\nblack dog \r\n\r\n".encode())
+    assert app.read_labels(path) == ("cat", "", "black dog")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n \n", b"\xff\xfe\xff"])
 def test_labels_that_cannot_be_read_are_a_clear_error(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     if content is not None:

@@ -219,6 +219,7 @@ def test_weights_that_an_old_file_lists_as_inputs_are_cut_too() -> None:
         ("c = ReduceMax<axes=[1], keepdims=1>(a) b = Add(a, c)", "over the channels"),
         ("b = Conv<group=2>(a, wg)", "groups"),
         ("b = InstanceNormalization(a, x0, x0)", "computed"),
+        ("b = ConvTranspose(a, w0)", "shape"),
     ],
 )
 def test_what_cannot_be_followed_keeps_its_channels_and_says_so(between: str, reason: str) -> None:
@@ -226,7 +227,7 @@ def test_what_cannot_be_followed_keeps_its_channels_and_says_so(between: str, re
         f"""<ir_version: 8, opset_import: ["" : 13, "com.acme" : 1]>
         g (float[1,8,4,4] x, float[8] x0) => (float[1,2,4,4] y) {{ a = Conv(x, w1) {between} y = Conv(b, w2) }}"""
     )
-    for name, shape in {"w1": (8, 8, 1, 1), "wg": (8, 4, 1, 1), "w2": (2, 8, 1, 1)}.items():
+    for name, shape in {"w1": (8, 8, 1, 1), "wg": (8, 4, 1, 1), "w2": (2, 8, 1, 1), "w0": (8, 0, 1, 1)}.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(RNG.standard_normal(shape).astype("f4"), name))
     if "acme" in between:
         model.graph.value_info.append(onnx.helper.make_tensor_value_info("b", 1, [1, 8, 4, 4]))

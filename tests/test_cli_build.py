@@ -157,6 +157,9 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(
         (("-o", "empty"), "exists and is no artifact"),
         (("-o", "mine.npuart"), "exists and is no artifact"),
         (("--labels", "nowhere"), "cannot read the labels"),
+        (("--time-limit", "nan"), "--time-limit"),
+        (("--time-limit", "inf"), "--time-limit"),
+        (("-o", "seen"), "seen.report.html is no regular file"),
     ],
 )
 def test_a_slip_is_named_and_nothing_is_written(
@@ -169,7 +172,7 @@ def test_a_slip_is_named_and_nothing_is_written(
     said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for folder in ("empty", "torn"):
+    for folder in ("empty", "torn", "seen.report.html"):
         (tmp_path / folder).mkdir()
     (tmp_path / "torn" / "a.png").write_bytes(b"no picture")
     (tmp_path / "torn" / "readme.txt").write_text("not looked at")
@@ -184,28 +187,32 @@ def test_a_slip_is_named_and_nothing_is_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_interrupt_ends_with_130_and_leaves_nothing(model: Path, pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "code", "said"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "")])
+def test_a_signal_ends_the_build_and_leaves_nothing(
+    model: Path, pictures: Path, tmp_path: Path, name: str, code: int, said: str
+) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     # The interrupt comes from inside, at a step of the build, so that no clock decides what is tested.
-    code = (
+    script = (
         "import os, signal, sys\nfrom npuops import events\nfrom npuops.build import pipeline\n"
         "real = pipeline.compile_model\n"
-        "def interrupted(*a, **k):\n    os.kill(os.getpid(), signal.SIGINT)\n    return real(*a, **k)\n"
+        f"def interrupted(*a, **k):\n    os.kill(os.getpid(), signal.{name})\n    return real(*a, **k)\n"
         "pipeline.compile_model = interrupted\n"
         f"sys.argv = ['npuops', 'build', {str(model)!r}, '-t', 'ort-cpu', '-c', {str(pictures)!r},"
         f" '-o', {str(tmp_path / 'art')!r}]\nfrom npuops.cli.main import main\nmain()\n"
     )
     environment = {**os.environ, "TMPDIR": str(scratch)}
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", script],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    assert done.returncode == 130, done.stderr
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
     assert not (tmp_path / "art").exists()
     assert [path for path in scratch.iterdir() if path.name.startswith("npuops-")] == []
 
@@ -231,3 +238,13 @@ def test_an_integer_tflite_model_builds_and_keeps_its_answers(shared_models: Pat
     manifest = open_artifact(tmp_path / "art").manifest
     assert manifest.model.format == "tflite"
     assert manifest.quantization is None
+
+
+def test_an_accuracy_that_no_mix_keeps_is_a_no_that_names_the_worst_layers(tmp_path: Path) -> None:
+    out = tmp_path / "x.npuops"
+    wish = ("--metric", "cosine", "--max-drop", "0")
+    plan = ("zoo:digits-transformer", "--target", "ort-cpu", "--precision", "mixed")
+    words = npuops("build", *plan, *wish, "-o", out, code=1)
+    assert "no mix of 8 and 16 bits keeps cosine within 0" in words
+    assert "the layers that suffer most at 8 bits: /" in words
+    assert not out.exists()

@@ -56,6 +56,18 @@ def test_a_limit_that_cannot_be_met_ends_with_1_and_writes_nothing(tmp_path: Pat
     assert not out.exists()
 
 
+def test_a_dynamic_batch_is_fixed_by_shape(tmp_path: Path) -> None:
+    model = onnx.load(CNN.model)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    del model.graph.value_info[:]
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.save(model, tmp_path / "dynamic.onnx")
+    plan = (tmp_path / "dynamic.onnx", "--sparsity", "0.1", "--eval", CNN.evaluation, "-o", tmp_path / "small.onnx")
+    assert "--shape" in prune(*plan).stderr
+    done = prune(*plan, "--shape", "image=1x1x8x8")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -42,6 +42,7 @@ def test_the_same_toolchain_can_run_it_and_there_is_nothing_to_say():
         ("some-driver", "1.2-rc1", "1.2-rc1", Verdict.PASS),
         ("some-driver", "1.2-rc1", "1.2", Verdict.INCONCLUSIVE),
         ("some-driver", "1.2", "", Verdict.INCONCLUSIVE),
+        ("some-driver", "1" * 5000, "1.2", Verdict.INCONCLUSIVE),
     ],
 )
 def test_how_far_a_package_may_be_ahead(package: str, built: str, here: str, verdict: Verdict):
@@ -95,6 +96,7 @@ def test_another_target_is_refused_with_the_command_that_builds_for_it():
         ("v2:6:2.51.0:5.51.0:75:0:0:0", Chip(soc=60, arch=73), Verdict.FAIL),
         ("v2:3:2.51.0:5.51.0:0:57:0:0", Chip(soc=57), Verdict.FAIL),
         ("v3:6:2.51.0", Chip(soc=57), Verdict.INCONCLUSIVE),
+        (f"v2:6:2.51.0:5.51.0:{'1' * 5000}:57:0:0", Chip(soc=57), Verdict.INCONCLUSIVE),
         ("", Chip(soc=57), Verdict.PASS),
     ],
 )

@@ -40,7 +40,7 @@ def test_a_missing_key_and_a_wrong_type_are_errors(values: dict[str, object]) ->
         read_options(Outer, values, where="gate.toml")
 
 
-@pytest.mark.parametrize("text", ["name = ", b"\xff\xfe\x00", None])
+@pytest.mark.parametrize("text", ["name = ", "name = " + "[" * 5000, b"\xff\xfe\x00", None], ids=range(4))
 def test_a_file_that_is_absent_or_no_toml_is_a_clear_error(tmp_path: Path, text: str | bytes | None) -> None:
     path = tmp_path / "o.toml"
     if text is not None:

@@ -66,7 +66,6 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "NPUOPS_CACHE": str(tmp_path / "cache"),
-        "NPUOPS": str(ROOT),
     }
     scratch = tmp_path / "scratch"
     scratch.mkdir()

@@ -144,6 +144,8 @@ BAD_NAMES = [
     "a\nb",
     "e\u0301",
     "x" * 256,
+    "0" + "/abc" * 20_000,
+    "0" + "/0" * 100_000,
     "manifest.json",
     "Signature.dsse.json",
 ]

@@ -232,6 +232,13 @@ def test_unknown_variants_options_and_precisions_are_refused_with_the_nearest(tm
         target.compile(model, CompileOptions(precision=Precision.FP32), tmp_path)
 
 
+def test_operator_that_vela_cuts_into_commands_is_placed_once(tmp_path: Path) -> None:
+    qdq, _ = small_net(tmp_path)
+    made = open_target("ethos-u:ethos-u55-128").compile(open_model(qdq), OPTIONS, tmp_path)
+    ops = [place.op for place in made.placement]
+    assert (ops.count("Softmax"), ops.count("Mean")) == (1, 1)
+
+
 def test_options_reach_vela(tmp_path: Path) -> None:
     qdq, _ = small_net(tmp_path)
     vendor = {"system-config": "Ethos_U55_Deep_Embedded", "memory-mode": "Sram_Only", "optimise": "Size"}

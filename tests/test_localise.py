@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from onnx import numpy_helper
 
 from npuops.artifacts.evidence import Divergence
 from npuops.artifacts.manifest import Artifact
-from npuops.build.localise import around_first, engine_divergence, expose_tensors
+from npuops.build.localise import _divergence, around_first, engine_divergence, expose_tensors
 from npuops.evaluate.reference import run_reference
 from npuops.evaluate.samples import Samples, make_samples
 from onnx_models import mlp
@@ -31,6 +32,15 @@ def test_every_float_tensor_inside_becomes_an_output_and_answers_stay(tmp_path: 
     wanted, got = run_reference(model, samples()), run_reference(tmp_path / "probe.onnx", samples())
     assert np.array_equal(wanted["y"], got["y"])
     assert {"h", "r", "z"} <= set(got)
+
+
+def test_a_node_without_a_name_goes_by_its_tensor(tmp_path: Path) -> None:
+    model = mlp(tmp_path / "m.onnx")
+    proto = onnx.load(model)
+    for node in proto.graph.node:
+        node.name = ""
+    onnx.save(proto, model)
+    assert expose_tensors(model, tmp_path / "probe.onnx") == [(name, name) for name in ("h", "r", "z", "y")]
 
 
 @pytest.mark.parametrize(
@@ -63,9 +73,40 @@ def test_a_toolchain_that_breaks_one_node_is_found_at_that_node(tmp_path: Path) 
     def run_probe(artifact: Artifact, few: Samples) -> dict[str, np.ndarray]:
         return run_reference(artifact.root / "broken.onnx", few)
 
-    window = engine_divergence(mlp(tmp_path / "m.onnx"), samples(), build_probe, run_probe)
+    model = mlp(tmp_path / "m.onnx")
+    window = engine_divergence(model, samples(), build_probe, run_probe)
+    assert list(tmp_path.iterdir()) == [model], "the workspace of a build, where a killed one is swept"
     levels = {tensor.node: tensor.sqnr_db for tensor in window}
     assert levels["gemm_1"] is None, "equal so far"
     assert levels["relu"] is None
     assert levels["gemm_2"] is not None
     assert levels["gemm_2"] < 12
+
+
+def answers(spoil: dict[str, np.ndarray], tmp_path: Path) -> dict[str, float | None]:
+    """Node → level, of an engine that answers as the reference, but for the tensors in `spoil`."""
+
+    def run_probe(artifact: Artifact, few: Samples) -> dict[str, np.ndarray]:
+        return {**run_reference(artifact.root / "copy.onnx", few), **spoil}
+
+    def build_probe(path: Path, folder: Path) -> Artifact:
+        shutil.copyfile(path, folder / "copy.onnx")
+        return Artifact(root=folder, manifest=None)  # type: ignore[arg-type]
+
+    window = engine_divergence(mlp(tmp_path / "m.onnx"), samples(), build_probe, run_probe)
+    return {tensor.node: tensor.sqnr_db for tensor in window}
+
+
+def test_a_tensor_of_nan_diverges_and_is_not_taken_for_equal(tmp_path: Path) -> None:
+    levels = answers({"r": np.full((2, 1, 32), np.nan, np.float32)}, tmp_path)
+    assert levels == {"gemm_1": None, "relu": -200.0, "gemm_2": None, "softmax": None}
+
+
+def test_a_tensor_that_the_engine_gives_in_another_shape_is_left_out(tmp_path: Path) -> None:
+    assert "relu" not in answers({"r": np.zeros((2, 32, 1), np.float32)}, tmp_path)
+
+
+def test_infinity_in_the_reference_itself_is_no_divergence() -> None:
+    mask = np.array([[0.0, -np.inf]])
+    assert _divergence("mask", "m", mask, mask).sqnr_db is None
+    assert _divergence("mask", "m", np.array([[0.0, -1e4]]), mask).sqnr_db is None

@@ -10,6 +10,7 @@ from npuops.artifacts.locks import alone_in, held, release, try_lock
 from npuops.clock import SystemClock
 from npuops.errors import StorageError
 from npuops.events import Event, StepStarted, ignore
+from npuops.testing import EventLog, ManualClock
 
 HOLD = """
 import pathlib, sys
@@ -18,21 +19,6 @@ assert try_lock(pathlib.Path(sys.argv[1])) is not None
 print("held", flush=True)
 sys.stdin.read()
 """
-
-
-class JumpingClock:
-    """Sleeps by moving its own time."""
-
-    def __init__(self) -> None:
-        self.us = 0
-        self.sleeps = 0
-
-    def now_us(self) -> int:
-        return self.us
-
-    def sleep_until(self, moment_us: int) -> None:
-        self.sleeps += 1
-        self.us = max(self.us, moment_us)
 
 
 def holder(path: Path) -> subprocess.Popen[str]:
@@ -45,23 +31,23 @@ def holder(path: Path) -> subprocess.Popen[str]:
 
 def test_a_lock_is_held_once_and_its_file_vanishes_when_it_is_free(tmp_path: Path):
     path = tmp_path / "k.lock"
-    with held(path, timeout_s=0, clock=JumpingClock(), observe=ignore):
+    with held(path, timeout_s=0, clock=ManualClock(), observe=ignore):
         assert try_lock(path) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_who_waits_says_so_once_and_for_whom_and_gives_up_in_time(tmp_path: Path):
-    path, clock, events = tmp_path / "k.lock", JumpingClock(), list[Event]()
+    path, clock, events = tmp_path / "k.lock", ManualClock(), EventLog()
     with holder(path) as process:
         with (
             pytest.raises(StorageError, match=f"process {process.pid} has held .* longer than 5 s") as caught,
-            held(path, timeout_s=5, clock=clock, observe=events.append),
+            held(path, timeout_s=5, clock=clock, observe=events),
         ):
             pass
         assert "end it if it hangs" in caught.value.advice
         process.kill()
-    assert clock.us == 5_000_000
-    assert events == [
+    assert clock.now_us() == 5_000_000
+    assert events.events == [
         StepStarted(step="cache", detail=f"waiting for process {process.pid}, which works on the same thing")
     ]
 
@@ -71,7 +57,7 @@ def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path: Path):
     with holder(path) as process:
         process.kill()
     assert path.exists()
-    with held(path, timeout_s=0, clock=JumpingClock(), observe=ignore):
+    with held(path, timeout_s=0, clock=ManualClock(), observe=ignore):
         pass
 
 
@@ -102,7 +88,7 @@ def test_a_lock_on_a_file_that_its_holder_removed_does_not_count(tmp_path: Path)
 
 def test_the_lock_is_free_again_after_an_error_inside(tmp_path: Path):
     path = tmp_path / "k.lock"
-    with pytest.raises(ZeroDivisionError), held(path, timeout_s=0, clock=JumpingClock(), observe=ignore):
+    with pytest.raises(ZeroDivisionError), held(path, timeout_s=0, clock=ManualClock(), observe=ignore):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
@@ -110,6 +96,14 @@ def test_the_lock_is_free_again_after_an_error_inside(tmp_path: Path):
 def test_a_folder_that_is_not_there_is_a_storage_error(tmp_path: Path):
     with pytest.raises(StorageError, match="cannot lock"):
         try_lock(tmp_path / "absent" / "k.lock")
+
+
+def test_a_link_is_not_followed(tmp_path: Path):
+    (tmp_path / "precious").write_text("years of work")
+    (tmp_path / "k.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(StorageError, match="cannot lock"):
+        try_lock(tmp_path / "k.lock")
+    assert (tmp_path / "precious").read_text() == "years of work"
 
 
 def test_two_are_never_inside_at_once_although_the_file_comes_and_goes(tmp_path: Path):

@@ -23,10 +23,19 @@ def tensor(*shape: int | str, name: str = "t") -> TensorInfo:
         ("Gemm", [(2, 7), (7, 5)], (2, 5), {}, 70),
         ("Gemm", [(7, 2), (5, 7)], (2, 5), {"transA": 1, "transB": 1}, 70),
         ("MatMul", [(3, 2, 7), (7, 5)], (3, 2, 5), {}, 210),
+        ("FusedMatMul", [(7, 3), (7, 5)], (3, 5), {"transA": 1}, 105),
+        ("MatMulIntegerToFloat", [(3, 7), (7, 5)], (3, 5), {}, 105),
         ("QLinearMatMul", [(2, 7), (), (), (7, 5)], (2, 5), {}, 70),
         ("LSTM", [(10, 2, 8), (1, 64, 8), (1, 64, 16)], (10, 1, 2, 16), {}, 20 * (512 + 1024)),
         ("GRU", [(10, 1, 8), (2, 48, 8), (2, 48, 16)], (10, 2, 1, 16), {}, 10 * 96 * 24),
         ("Attention", [(1, 4, 6, 8), (1, 4, 9, 8), (1, 4, 9, 8)], (1, 4, 6, 8), {}, 4 * 6 * 9 * 16),
+        (
+            "Attention",
+            [(1, 4, 6, 8), (1, 4, 9, 8), (1, 4, 9, 8), (6, 20), (1, 4, 11, 8), (1, 4, 11, 8)],
+            (1, 4, 6, 8),
+            {},
+            4 * 6 * 20 * 16,
+        ),
         (
             "Attention",
             [(1, 6, 32), (1, 9, 32), (1, 9, 32)],
@@ -46,7 +55,7 @@ def test_a_count_follows_the_textbook(op, inputs, output, attributes, macs) -> N
     assert count_macs(op, operands) == macs
 
 
-@pytest.mark.parametrize("op", ["Conv", "MatMul", "LSTM", "Einsum", "If", "Loop"])
+@pytest.mark.parametrize("op", ["Conv", "MatMul", "LSTM", "Einsum", "If", "Loop", "SequenceMap"])
 def test_what_is_not_known_is_none_and_never_zero(op: str) -> None:
     operands = Operands(inputs=(tensor("n", 3), None), outputs=(tensor("n", 3),), attributes={"equation": "ab,b->a"})
     assert count_macs(op, operands) is None

@@ -7,9 +7,9 @@ from npuops.evaluate.metrics import cosine, max_abs, output_parity, sqnr_db, top
 
 
 def test_equal_outputs_have_cosine_one_no_noise_and_no_difference() -> None:
-    x = np.random.default_rng(0).normal(size=(5, 10)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(50, 1000)).astype(np.float32)
     parity = output_parity("y", x, x)
-    assert parity.cosine == pytest.approx(1.0)
+    assert parity.cosine == 1.0, "exactly: a policy may demand it"
     assert (parity.sqnr_db, parity.max_abs, parity.top1_agreement, parity.finite) == (None, 0.0, 1.0, True)
 
 

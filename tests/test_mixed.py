@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from npuops.errors import DataError, OptionError
+from npuops.errors import DataError, MalformedModelError, OptionError
 from npuops.evaluate.accuracy import find_metric, measure_accuracy
 from npuops.evaluate.reference import run_reference
+from npuops.evaluate.samples import make_samples
 from npuops.events import Event, StepProgressed, Warned
+from npuops.quantize.bit_units import BitPlan, Unit
+from npuops.quantize.mix_search import Search, between
 from npuops.quantize.mixed import Mix, find_mix
 from npuops.quantize.quantize import QuantizeOptions
 from npuops.targets.protocol import Precision
@@ -133,6 +138,24 @@ def test_an_impossible_limit_is_answered_with_the_worst_layers_and_no_file(tmp_p
     assert not (tmp_path / "q.onnx").exists()
 
 
+def test_what_holds_on_one_half_of_the_samples_only_is_not_a_mix(tmp_path: Path) -> None:
+    """Every second sample, those that are searched, lies far outside the calibrated range."""
+    rows = noise(BLOCK_INPUT, 32, 1).inputs
+    evaluation = make_samples([{"x": row["x"] * (1, 8)[not at % 2]} for at, row in enumerate(rows)], source="uneven")
+    mix = find_mix(
+        outlier_block(tmp_path / "f.onnx"),
+        noise(BLOCK_INPUT, 16, 0),
+        evaluation,
+        max_drop=0.05,
+        metric="cosine",
+        options=QuantizeOptions(),
+        out=tmp_path / "q.onnx",
+    )
+    assert mix.drop > 0.05
+    assert not mix.met
+    assert not (tmp_path / "q.onnx").exists()
+
+
 def test_a_mix_lands_whole_on_htp(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime_qnn")
     mix = _mix(tmp_path, 0.004)
@@ -148,5 +171,40 @@ def test_wrong_calls_are_refused(tmp_path: Path) -> None:
     wide = QuantizeOptions(precision=Precision.A16W8)
     with pytest.raises(OptionError, match="a8w8"):
         find_mix(model, data, data, max_drop=0.1, metric="cosine", options=wide, out=tmp_path / "q.onnx")
+    with pytest.raises(MalformedModelError, match="absent"):
+        find_mix(
+            tmp_path / "absent.onnx",
+            data,
+            data,
+            max_drop=0.1,
+            metric="cosine",
+            options=QuantizeOptions(),
+            out=tmp_path / "q.onnx",
+        )
     with pytest.raises(DataError, match="classes"):
         find_mix(model, data, data, max_drop=0.1, metric="top1", options=QuantizeOptions(), out=tmp_path / "q.onnx")
+
+
+@dataclass
+class _Judge:
+    """Confirms every mix that holds the unit `needed`."""
+
+    plan: BitPlan
+    needed: str
+    asked: list[frozenset[str]] = field(default_factory=list)
+
+    def holds(self, wide: frozenset[str]) -> bool:
+        self.asked.append(wide)
+        return self.needed in wide
+
+
+def test_between_a_failed_and_a_passed_mix_that_are_strangers_cheaper_ones_are_still_tried() -> None:
+    costs = {"a": 10, "b": 1, "c": 1, "d": 8, "e": 3}
+    units = tuple(
+        Unit(name=name, op="Add", nodes=(name,), tensors=(name,), elements=cost, can_widen=True)
+        for name, cost in costs.items()
+    )
+    judge = _Judge(BitPlan(units=units, makers={}, readers={}, constants={}), needed="b")
+    found = between(cast("Search", judge), frozenset("a"), frozenset("bcde"), ["b", "d", "c", "e"])
+    assert found == {"a", "b"}
+    assert judge.asked == [found]

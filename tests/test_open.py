@@ -185,3 +185,21 @@ def test_a_quantized_weight_belongs_to_the_layer_that_multiplies_with_it(tmp_pat
     assert model.weight_bytes == 216 + 4 + 1
     assert model.is_quantized
     assert model.peak_activation_bytes == 3 * 64 * 4 + 3 * 64
+
+
+@pytest.mark.parametrize(
+    ("op", "macs"), [("NhwcConv", None), ("MoE", None), ("BiasGelu", 0), ("FusedMatMul", 2 * 4 * 3)]
+)
+def test_a_foreign_operator_that_multiplies_in_a_way_of_its_own_is_not_called_free(
+    op: str, macs: int | None, tmp_path: Path
+) -> None:
+    graph = helper.make_graph(
+        [helper.make_node(op, ["x", "w"], ["y"], domain="com.microsoft")],
+        "foreign",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3])],
+        [numpy_helper.from_array(np.zeros((4, 3), np.float32), "w")],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "m.onnx")
+    assert open_model(tmp_path / "m.onnx").macs == macs

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 from npuops.artifacts.manifest import Artifact
 from npuops.errors import (
     CompileError,
+    DataError,
     IncompatibleArtifactError,
     MissingToolchainError,
     OptionError,
@@ -201,6 +202,18 @@ def test_a_blob_of_another_model_is_refused(tmp_path: Path) -> None:
     other = replace(artifact.manifest, outputs=(replace(tensor, name="elsewhere"),))
     with pytest.raises(IncompatibleArtifactError, match="disagree on outputs: elsewhere"):
         OpenvinoRunner(CPU).open(Artifact(artifact.root, other))
+
+
+@pytest.mark.usefixtures("_installed")
+def test_an_input_that_nothing_reads_stays_one_of_the_models(tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", "unread", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", values[:2], values[2:])
+    model = save(graph, tmp_path / "m.onnx")
+    feeds = random_feeds(model, 1)
+    _, rows = built(model, Precision.FP32, tmp_path / "o", feeds)
+    np.testing.assert_array_equal(rows[0]["y"], np.maximum(feeds[0]["x"], 0))
+    with pytest.raises(DataError, match="'unread' is missing"):
+        built(model, Precision.FP32, tmp_path / "p", [{"x": feeds[0]["x"]}])
 
 
 @pytest.mark.usefixtures("_installed")

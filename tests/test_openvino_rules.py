@@ -2,16 +2,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
+from npuops.errors import UnsupportedModelError
 from npuops.models.model import Model
 from npuops.models.open import open_model
 from npuops.models.placement import RunsOn
 from npuops.targets.openvino_engine import runtime
 from npuops.targets.openvino_rules import place_as_answered, place_on_openvino
 from npuops.targets.ort_engine import installed_version
+from npuops.targets.protocol import CompileOptions, Precision
+from npuops.targets.registry import open_target
 
 
 def one_node(path: Path, op: str, domain: str = "", *, dtype: int = TensorProto.FLOAT) -> Model:
@@ -38,6 +42,60 @@ def one_node(path: Path, op: str, domain: str = "", *, dtype: int = TensorProto.
 def test_what_the_reader_lacks_is_named(op: str, domain: str, found: str, tmp_path: Path) -> None:
     (place,) = place_on_openvino(one_node(tmp_path / "m.onnx", op, domain))
     assert (place.found, place.runs_on) == (found, RunsOn.CPU if found else RunsOn.NPU)
+
+
+def graph(path: Path, node: onnx.NodeProto, shapes: dict[str, list[int | str]], opset: int = 17) -> Model:
+    """`y` is the output of the one node, all others are inputs; `scales` is a constant."""
+    infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()}
+    inputs = [info for name, info in infos.items() if name != "y"]
+    scales = [numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")]
+    made = helper.make_graph([node], "g", inputs, [infos["y"]], scales)
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), path)
+    return open_model(path)
+
+
+def test_dynamic_inputs_are_named_because_the_build_would_refuse_them(tmp_path: Path) -> None:
+    model = graph(tmp_path / "m.onnx", helper.make_node("Relu", ["x"], ["y"]), {"x": ["n", 4], "y": ["n", 4]})
+    (place,) = place_on_openvino(model)
+    assert (place.runs_on, place.found) == (RunsOn.CPU, "dynamic: x")
+    with pytest.raises(UnsupportedModelError, match="dynamic: x"):
+        open_target("openvino").compile(model, CompileOptions(precision=Precision.FP32), tmp_path)
+
+
+PLANE: dict[str, list[int | str]] = {"x": [1, 2, 4, 4], "y": [1, 2, 8, 8]}
+
+
+@pytest.mark.parametrize("mode", ["half_pixel", "tf_crop_and_resize", "half_pixel_symmetric"])
+def test_the_modes_of_resize_that_the_reader_lacks_are_named(mode: str, tmp_path: Path) -> None:
+    operands = ["x", "roi" if mode == "tf_crop_and_resize" else "", "scales"]
+    node = helper.make_node("Resize", operands, ["y"], mode="linear", coordinate_transformation_mode=mode)
+    shapes = {**PLANE, **({"roi": [8]} if "roi" in operands else {})}
+    model = graph(tmp_path / "m.onnx", node, shapes, opset=19)
+    (place,) = place_on_openvino(model)
+    assert place.found == ("" if mode == "half_pixel" else f"coordinate_transformation_mode {mode}")
+    assert reads(model) is not bool(place.found)
+
+
+def test_a_grid_in_space_is_named(tmp_path: Path) -> None:
+    for shapes, found in (
+        ({"x": [1, 2, 4, 4], "grid": [1, 3, 3, 2], "y": [1, 2, 3, 3]}, ""),
+        ({"x": [1, 2, 4, 4, 4], "grid": [1, 3, 3, 3, 3], "y": [1, 2, 3, 3, 3]}, "rank 5"),
+    ):
+        model = graph(tmp_path / "m.onnx", helper.make_node("GridSample", ["x", "grid"], ["y"]), shapes, opset=20)
+        (place,) = place_on_openvino(model)
+        assert place.found == found
+        assert reads(model) is not bool(found)
+
+
+def reads(model: Model) -> bool:
+    """Whether OpenVINO itself translates the graph."""
+    if installed_version("openvino") is None:
+        pytest.skip("openvino is not installed")
+    try:
+        runtime().Core().read_model(str(model.path))
+    except RuntimeError:
+        return False
+    return True
 
 
 def test_strings_have_no_place(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from npuops.artifacts.manifest import Artifact
 from npuops.errors import (
@@ -29,8 +29,10 @@ from npuops.targets.ort_cpu import OrtCpuRunner, OrtCpuTarget, processor
 from npuops.targets.protocol import CompileOptions, Precision
 from npuops.targets.registry import open_target
 from npuops.units import Basis
-from onnx_models import mlp
+from onnx_models import mlp, save
 from ort_targets import Feeds, build, embedding, photo_feeds, promises_kept, quantized, random_feeds, run_all
+
+F32 = TensorProto.FLOAT
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +219,31 @@ def test_external_data_is_found_beside_the_model(tmp_path: Path) -> None:
         for name in ("plain.onnx", "ext.onnx")
     )
     np.testing.assert_array_equal(plain, external)
+
+
+def test_a_loop_is_one_operator_with_the_time_of_all_its_rounds_and_nodes_without_names_get_the_same_everywhere(
+    tmp_path: Path,
+) -> None:
+    body_inputs = [
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, kind, shape in (("i", TensorProto.INT64, []), ("on", TensorProto.BOOL, []), ("s", F32, [32, 32]))
+    ]
+    body_outputs = [
+        helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("more", F32, [32, 32]),
+    ]
+    inner = [helper.make_node("Identity", ["on"], ["still"]), helper.make_node("MatMul", ["s", "w"], ["more"])]
+    body = helper.make_graph(inner, "body", body_inputs, body_outputs)
+    nodes = [
+        helper.make_node("Loop", ["count", "always", "x"], ["looped"], name="loop", body=body),
+        helper.make_node("Relu", ["looped"], ["y"]),
+    ]
+    tensors = [helper.make_tensor_value_info(name, F32, [32, 32]) for name in "xy"]
+    constants = {"count": np.int64(50), "always": np.bool_(True), "w": np.eye(32, dtype=np.float32)}
+    held = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    model = save(helper.make_graph(nodes, "g", tensors[:1], tensors[1:], held), tmp_path / "m.onnx")
+    artifact = build("ort-cpu", model, Precision.FP32, tmp_path / "o")
+    costs = OrtCpuTarget().profile(artifact, random_feeds(model, 1)[0]).ops
+    assert [(cost.name, cost.op) for cost in costs] == [("loop", "Loop"), ("Relu_1", "Relu")]
+    assert [node.name for node in artifact.manifest.placement.nodes] == ["loop", "Relu_1"]
+    assert [node.name for node in OrtCpuTarget().check(open_model(model)).placement.nodes] == ["loop", "Relu_1"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,34 @@ def test_registering_twice_in_one_process_is_once(tmp_path: Path) -> None:
         pytest.skip("onnxruntime-qnn is not installed")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+SPEAKERS = "npuops.quantize.quantize", "npuops.evaluate.reference", "npuops.targets.ort_engine"
+
+
+@pytest.mark.parametrize("module", SPEAKERS)
+def test_onnx_runtime_is_used_without_telling_anybody(module: str, tmp_path: Path) -> None:
+    # An official build writes a device id and a queue of events into the home as soon as it is loaded, and sends them.
+    model = mlp(tmp_path / "m.onnx")
+    home, code = (
+        tmp_path / "home",
+        (
+            f"import {module}; from pathlib import Path\n"
+            "from npuops.targets.ort_engine import Engine, open_session\n"
+            f"open_session(Engine(target='ort', plugin=None), Path({str(model)!r}), whole=True)"
+        ),
+    )
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name not in {"ORT_DISABLE_TELEMETRY", "CI"}}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "HOME": str(home), "TMPDIR": str(home), "XDG_CACHE_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(home.iterdir()) == []
 
 
 def test_a_graph_with_external_data_becomes_one_message(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from npuops.errors import StorageError, UsageError
-from npuops.report.output_file import refuse_output, write_output
+from npuops.report.output_file import refuse_output, refuse_place, write_output
 
 
 def test_the_old_file_is_replaced_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -58,3 +58,14 @@ def test_the_bundle_itself_and_folders_are_refused(tmp_path: Path) -> None:
 def test_a_place_that_does_not_exist_is_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no folder"):
         refuse_output(tmp_path / "no" / "out.npz", tmp_path / "art")
+
+
+def test_a_rename_never_meets_a_device_or_a_folder(tmp_path: Path) -> None:
+    for path in (Path("/dev/null"), tmp_path):
+        with pytest.raises(UsageError, match="no regular file"):
+            refuse_place(path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="no folder"):
+        refuse_place(tmp_path / "file" / "out.onnx")
+    refuse_place(tmp_path / "to" / "be" / "made.onnx")
+    refuse_place(tmp_path / "file")

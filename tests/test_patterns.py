@@ -9,10 +9,13 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from npuops.evaluate.equality import IDENTICAL, all_equal, compare
+from npuops.evaluate.reference import run_reference
 from npuops.models.onnx_file import write_onnx
 from npuops.models.open import open_model
 from npuops.models.placement import Placement, RunsOn
 from npuops.rewrite.patterns import PATTERNS, Pattern
+from npuops.rewrite.proof_samples import proof_samples
 from npuops.rewrite.rewrite_graph import Graph
 from npuops.rewrite.rewrite_table import REWRITES, rewrite_model
 from npuops.targets.registry import open_target
@@ -150,6 +153,89 @@ def test_variance_around_another_mean_is_not_a_layernorm():
     variance = b.add("ReduceMean", b.add("Pow", centred, b.constant(2.0)), axes=[-1])
     b.add("Div", centred, b.add("Sqrt", b.add("Add", variance, b.constant(1e-5))), out="y")
     assert "decomposed-layernorm" not in found(b.model({"x": [2, 8], "z": [2, 8]}, {"y": [2, 8]}))
+
+
+@pytest.mark.parametrize(("shape", "op"), [((4, 8), "Mul"), ((1, 4, 8), "Add"), ((2, 4, 8), "Mul")])
+def test_a_constant_that_is_larger_than_a_gamma_stays_behind_the_layernorm(shape: tuple[int, ...], op: str):
+    """Positions are added right behind a LayerNormalization."""
+    b = Builder()
+    centred = b.add("Sub", "x", b.add("ReduceMean", "x", axes=[-1]))
+    variance = b.add("ReduceMean", b.add("Pow", centred, b.constant(2.0)), axes=[-1])
+    normal = b.add("Div", centred, b.add("Sqrt", b.add("Add", variance, b.constant(1e-5))))
+    b.add(op, b.add("Mul", normal, b.weights(8)) if op == "Add" else normal, b.weights(*shape), out="y")
+    after, sites = rewrite_model(b.model({"x": [2, 4, 8]}, {"y": [2, 4, 8]}), REWRITES["fuse-layernorm"])
+    assert len(sites) == 1
+    assert [node.op_type for node in after.graph.node] == ["LayerNormalization", op]
+
+
+@pytest.mark.parametrize(("clamp", "bound"), [("Min", 10.0), ("Min", 200.0), ("Max", -0.1)])
+def test_a_clamp_behind_an_activation_is_not_melted_into_it(clamp: str, bound: float):
+    b = Builder()
+    swish = b.add("Mul", "x", b.add("HardSigmoid", "x", alpha=1 / 6, beta=0.5))
+    b.add(clamp, swish, b.constant(bound), out="y")
+    after, _ = rewrite_model(b.model({"x": [2, 8]}, {"y": [2, 8]}), REWRITES["fuse-hardswish"])
+    assert [node.op_type for node in after.graph.node] == ["HardSwish", clamp]
+
+
+@pytest.mark.parametrize("op", ["Min", "Max"])
+def test_operators_of_any_number_of_inputs_may_have_one(op: str):
+    b = Builder()
+    one = b.add(op, b.add("Clip", b.add("Add", "x", b.constant(3.0)), b.constant(0.0), b.constant(6.0)))
+    b.add("Mul", "x", one, out="y")
+    assert "decomposed-hardswish" not in found(b.model({"x": [2, 8]}, {"y": [2, 8]}))
+
+
+def test_an_attribute_that_is_no_text_is_no_pattern():
+    b = Builder()
+    b.add("Einsum", "x", equation=b"\xff,ij->j", out="y")
+    assert "einsum" not in found(b.model({"x": [2, 8]}, {"y": [8]}))
+
+
+def test_an_axis_beyond_the_rank_is_no_pattern():
+    b = Builder()
+    b.add("Softmax", "x", axis=7, out="y")
+    assert "softmax-inner-axis" not in found(b.model({"x": [2, 8]}, {"y": [2, 8]}))
+
+
+def test_a_mask_of_no_values_is_no_mask():
+    b = Builder()
+    empty = onnx.helper.make_tensor("v", TensorProto.FLOAT, [0], [])
+    filled = b.add("ConstantOfShape", b.constant(np.array([2, 8])), value=empty)
+    b.add("Softmax", b.add("Where", b.add("Less", "x", b.constant(0.0)), filled, "x"), out="y")
+    assert "float-where-mask" not in found(b.model({"x": [2, 8]}, {"y": [2, 8]}))
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "rounding", "factor", "same"),
+    [
+        ("half_pixel", "round_prefer_floor", 3, True),
+        ("half_pixel", "ceil", 2, False),
+        ("asymmetric", "round_prefer_floor", 2, True),
+        ("asymmetric", "round_prefer_floor", 3, False),
+        ("align_corners", "round_prefer_ceil", 2, True),
+        ("align_corners", "floor", 2, False),
+    ],
+)
+def test_a_nearest_resize_is_promised_a_cure_only_where_it_picks_the_same_pixels(
+    coordinates: str, rounding: str, factor: int, same: bool
+):
+    b = Builder()
+    scales = b.constant(np.array([1, 1, factor, factor], dtype=np.float32))
+    b.add("Resize", "x", "", scales, coordinate_transformation_mode=coordinates, nearest_mode=rounding, out="y")
+    proto = b.model({"x": [1, 2, 4, 4]}, {"y": [1, 2, 4 * factor, 4 * factor]})
+    assert ("nearest-resize-mode" in found(proto)) is same
+    if same:
+        samples = proof_samples(proto)
+        after, _ = rewrite_model(proto, REWRITES["nearest-resize"])
+        assert all_equal(compare(run_reference(after, samples), run_reference(proto, samples), IDENTICAL))
+
+
+def test_a_table_is_measured_in_its_own_dtype():
+    b = Builder()
+    table = b.constant(np.zeros((50_000, 96), dtype=np.int8))
+    b.add("Gather", table, "ids", out="y")
+    kinds = {"ids": TensorProto.INT64, "y": TensorProto.INT8}
+    assert "huge-embedding" not in found(b.model({"ids": [1, 4]}, {"y": [1, 4, 96]}, dtypes=kinds))
 
 
 def test_a_tanh_that_is_no_gelu_is_left_alone():

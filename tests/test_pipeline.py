@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -15,13 +16,15 @@ import pytest
 
 from npuops.artifacts.evidence import Verdict
 from npuops.artifacts.folder import open_artifact
-from npuops.artifacts.store import DirectoryStore, MemoryStore
+from npuops.artifacts.store import DirectoryStore
+from npuops.build.compile import toolchain_identity
 from npuops.build.fallback import ALLOW
+from npuops.build.localise import DIVERGED_DB
 from npuops.build.options import BuildOptions
 from npuops.build.pipeline import BuildRequest, build
 from npuops.errors import CompileError, DataError, OptionError, ToolchainTimeoutError, UsageError
 from npuops.evaluate.samples import Samples, make_samples
-from npuops.events import StepFinished, Warned
+from npuops.events import Event, StepFinished, StepStarted, Warned
 from npuops.models.preprocessing import ImagePreprocessing
 from npuops.targets.protocol import Precision
 from npuops.testing import EventLog
@@ -87,7 +90,7 @@ def test_the_same_build_comes_from_the_cache_and_says_so(request_a8w8: BuildRequ
 
 @pytest.mark.parametrize("change", ["calibration", "options", "model", "evaluation"])
 def test_whatever_changes_the_result_misses_the_cache(request_a8w8: BuildRequest, tmp_path: Path, change: str) -> None:
-    store = MemoryStore()
+    store = DirectoryStore(tmp_path / "cache")
     build(request_a8w8, tmp_path / "one", store=store)
     changed = {
         "calibration": {"calibration": normal(64, seed=3)},
@@ -98,6 +101,36 @@ def test_whatever_changes_the_result_misses_the_cache(request_a8w8: BuildRequest
     assert not build(replace(request_a8w8, **changed), tmp_path / "two", store=store).cached
 
 
+def test_the_libraries_and_the_file_of_the_target_are_in_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "their_npu.py"
+    theirs.write_text("from npuops.targets.toy import ToyTarget\nclass TheirTarget(ToyTarget):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    target = importlib.import_module("their_npu").TheirTarget()
+    before = toolchain_identity(target)
+    assert before.keys() >= {"numpy", "onnx", "onnxruntime"}
+    theirs.write_text(theirs.read_text() + "# another compiler\n")
+    assert toolchain_identity(target) != before
+
+
+def test_a_compilation_from_the_cache_may_be_pruned_while_the_build_goes_on(
+    request_a8w8: BuildRequest, tmp_path: Path
+) -> None:
+    store = DirectoryStore(tmp_path / "cache")
+    build(request_a8w8, tmp_path / "one", store=store)
+
+    def prune(event: Event) -> None:
+        if isinstance(event, StepStarted) and event.step == "parity":
+            store.prune(0)
+
+    log = EventLog()
+    other = replace(request_a8w8, evaluation=normal(64, seed=4))
+    build(other, tmp_path / "two", store=store, observe=lambda event: (log(event), prune(event))[0])
+    assert any(event.step == "compile" and "cache" in event.detail for event in log.of(StepFinished))
+    open_artifact(tmp_path / "two")
+
+
 def test_calibration_on_blank_inputs_is_caught_and_located(request_a8w8: BuildRequest, tmp_path: Path) -> None:
     blank = make_samples([{"x": np.zeros((1, 16), np.float32)}] * 16, source="blank")
     manifest = build(replace(request_a8w8, calibration=blank), tmp_path / "art").artifact.manifest
@@ -106,6 +139,19 @@ def test_calibration_on_blank_inputs_is_caught_and_located(request_a8w8: BuildRe
     assert manifest.parity is not None
     assert any("quantization is to blame" in reason for reason in manifest.parity.reasons)
     assert manifest.parity.first_divergence
+
+
+def test_the_first_node_that_diverges_is_looked_for_on_the_samples_that_came_out_worst(
+    request_a8w8: BuildRequest, tmp_path: Path
+) -> None:
+    small = [{"x": row["x"] * np.float32(0.01)} for row in normal(64, seed=2).inputs]
+    evaluation = make_samples([*small[:4], *normal(28, seed=1).inputs], source="mostly larger than in calibration")
+    calibration = make_samples(small, source="small")
+    changed = replace(request_a8w8, calibration=calibration, evaluation=evaluation)
+    parity = build(changed, tmp_path / "art").artifact.manifest.parity
+    assert parity is not None
+    levels = [tensor.sqnr_db for tensor in parity.first_divergence if tensor.sqnr_db is not None]
+    assert min(levels) < DIVERGED_DB, parity
 
 
 def test_a_model_that_gives_nan_never_passes(tmp_path: Path) -> None:
@@ -120,6 +166,25 @@ def test_a_model_that_gives_nan_never_passes(tmp_path: Path) -> None:
     manifest = build(request, tmp_path / "art").artifact.manifest
     assert manifest.gate is not None
     assert manifest.gate.verdict is Verdict.FAIL
+
+
+def test_labels_do_not_turn_the_evidence_of_nan_into_an_error(tmp_path: Path) -> None:
+    rows = [{"x": np.full((1, 16), value, np.float32)} for value in (1.0, np.nan)]
+    request = BuildRequest(
+        model=mlp(tmp_path / "m.onnx"),
+        target="ort-cpu",
+        evaluation=make_samples(rows, source="with NaN", labels=np.array([0, 1])),
+        options=BuildOptions(precision=Precision.FP32),
+    )
+    manifest = build(request, tmp_path / "art").artifact.manifest
+    assert manifest.gate is not None
+    assert (manifest.gate.verdict, manifest.accuracy) == (Verdict.FAIL, None)
+
+
+def test_a_metric_that_was_named_is_measured_without_labels_too(request_a8w8: BuildRequest, tmp_path: Path) -> None:
+    manifest = build(replace(request_a8w8, options=replace(request_a8w8.options, metric="cosine")), tmp_path / "art")
+    assert manifest.artifact.manifest.accuracy is not None
+    assert manifest.artifact.manifest.accuracy.metric == "cosine"
 
 
 def test_a_quantized_precision_without_data_is_an_error_with_advice(request_a8w8: BuildRequest, tmp_path: Path) -> None:

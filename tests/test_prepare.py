@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from npuops.errors import UnsupportedModelError
-from npuops.evaluate.metrics import top1_agreement
+from npuops.evaluate.metrics import cosine, top1_agreement
 from npuops.evaluate.reference import run_reference
 from npuops.evaluate.sample_sources import random_samples
 from npuops.events import Event, Warned
@@ -16,7 +16,7 @@ from npuops.models.model import TensorInfo
 from npuops.quantize import prepare as module
 from npuops.quantize.prepare import prepare
 from npuops.quantize.quantize import QuantizeOptions, quantize
-from small_graphs import BLOCK_INPUT, CNN_INPUT, noise, save, small_cnn
+from small_graphs import BLOCK_INPUT, CNN_INPUT, noise, save, small_cnn, weight, written
 
 
 def _ops(model: onnx.ModelProto) -> list[str]:
@@ -125,3 +125,31 @@ def test_a_gemm_bias_with_a_leading_one_is_quantized_per_channel(tmp_path: Path,
     done = quantize(model, samples, QuantizeOptions(), tmp_path / "q.onnx")
     wanted, got = (next(iter(run_reference(path, samples).values())) for path in (model, done.path))
     assert top1_agreement(got, wanted) == 1
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 32), (32,), (4, 32), (4, 1)])
+def test_any_gemm_bias_and_beta_survive_quantization(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    text = """(float[4,32] x) => (float[4,32] y) { a = Gemm <beta = 2.0> (x, w, b)  t = Tanh (a)
+        y = Gemm <beta = 3.0, transB = 1> (t, w, b) }"""
+    path = written(tmp_path / "f.onnx", text, w=weight(32, 32), b=weight(*shape, seed=1))
+    done = quantize(path, noise(BLOCK_INPUT, 8, 0), QuantizeOptions(), tmp_path / "q.onnx")
+    held_out = noise(BLOCK_INPUT, 8, 1)
+    assert cosine(run_reference(done.path, held_out)["y"], run_reference(path, held_out)["y"]) > 0.998  # type: ignore[operator]
+
+
+def test_a_matmul_and_an_add_of_positions_are_quantized_apart(tmp_path: Path) -> None:
+    text = "(float[4,32] x) => (float[4,32] y) { a = MatMul (x, w)  y = Add (a, positions) }"
+    path = written(tmp_path / "f.onnx", text, w=weight(32, 32), positions=weight(4, 32, seed=1))
+    prepared = prepare(path, noise(BLOCK_INPUT, 2, 0))
+    assert _ops(prepared.model) == ["Gemm", "Add"]
+
+
+def test_half_precision_is_refused_but_weights_stored_in_it_are_not(tmp_path: Path) -> None:
+    half = weight(32, 32).astype(np.float16)
+    computes = "(float[4,32] x) => (float[4,32] y) { h = Cast <to = 10> (x)  a = MatMul (h, w)  y = Cast <to = 1> (a) }"
+    with pytest.raises(UnsupportedModelError, match=r"MatMul 'a' in float16") as caught:
+        prepare(written(tmp_path / "h.onnx", computes, w=half), noise(BLOCK_INPUT, 2, 0))
+    assert "float32" in caught.value.advice
+    stores = "(float[4,32] x) => (float[4,32] y) { c = Cast <to = 1> (w)  y = MatMul (x, c) }"
+    prepared = prepare(written(tmp_path / "s.onnx", stores, w=half), noise(BLOCK_INPUT, 2, 0))
+    assert _ops(prepared.model) == ["MatMul"]

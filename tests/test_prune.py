@@ -297,3 +297,18 @@ def test_mobilenet_gets_exactly_the_zeros_asked_for(mobilenet: Path) -> None:
     for weights in find_weights(result.model):
         assert int(np.sum(weights.values == 0)) >= weights.values.size // 2
     assert result.report.after.weights == sum(layer.after for layer in result.report.layers)
+
+
+def test_a_search_that_can_remove_nothing_says_so_and_does_not_blame_the_accuracy() -> None:
+    rng = np.random.default_rng(5)
+    weights = [
+        onnx.numpy_helper.from_array(rng.standard_normal(shape).astype("f4"), name)
+        for name, shape in (("w", (1, 3, 1, 1)), ("v", (4, 1, 1, 1)))
+    ]
+    values = [onnx.helper.make_tensor_value_info(name, 1, [1, size, 4, 4]) for name, size in (("x", 3), ("y", 4))]
+    nodes = [onnx.helper.make_node("Conv", ["x", "w"], ["a"]), onnx.helper.make_node("Conv", ["a", "v"], ["y"])]
+    graph = onnx.helper.make_graph(nodes, "g", values[:1], values[1:], weights)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    samples = Samples(inputs=({"x": np.ones((1, 3, 4, 4), "f4")},), labels=None, source="ones", digest="sha256:0")
+    with pytest.raises(OptionError, match="removes anything"):
+        pruned(model, 0.95, method=PruneMethod.CHANNELS, max_drop=0.5, samples=samples)

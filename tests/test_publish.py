@@ -44,14 +44,16 @@ def test_what_is_no_artifact_is_never_replaced(tmp_path: Path, name: str) -> Non
         refuse_occupied(tmp_path / name)
 
 
-def test_a_link_to_an_artifact_stays_a_link(tmp_path: Path) -> None:
-    publish(artifact(tmp_path / "work1", 1), tmp_path / "art")
-    (tmp_path / "latest").symlink_to("art")
+@pytest.mark.parametrize("suffix", ["", ".npuart"])
+def test_a_link_to_an_artifact_stays_a_link(tmp_path: Path, suffix: str) -> None:
+    real, link = tmp_path / f"art{suffix}", tmp_path / f"latest{suffix}"
+    publish(artifact(tmp_path / "work1", 1), real)
+    link.symlink_to(real.name)
     fresh = artifact(tmp_path / "work2", 2)
-    refuse_occupied(tmp_path / "latest")
-    publish(fresh, tmp_path / "latest")
-    assert (tmp_path / "latest").is_symlink()
-    assert open_artifact(tmp_path / "art").manifest == fresh.manifest
+    refuse_occupied(link)
+    publish(fresh, link)
+    assert link.is_symlink()
+    assert open_artifact(real).manifest == fresh.manifest
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
@@ -84,6 +86,32 @@ def test_the_workspace_of_a_killed_build_is_swept_by_the_next_one(
         assert outer.is_dir()  # the lock of a build that lives keeps its folder
         assert inner != outer
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_workspace_of_another_user_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make another user's folder")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "npuops-build-theirs").mkdir()
+    os.chown(tmp_path / "npuops-build-theirs", 65534, 65534)
+    with workspace():
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["npuops-build-theirs"]
+
+
+def test_what_a_killed_build_left_beside_a_bundle_is_swept_by_the_next_one(tmp_path: Path) -> None:
+    fresh = artifact(tmp_path / "work")
+    code = (
+        "import os, pathlib, signal, sys\nfrom npuops.artifacts import bundle\n"
+        "def die(file, folder, names):\n    file.write(b'half')\n    file.flush()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "bundle._write = die\nbundle.pack(*map(pathlib.Path, sys.argv[1:]))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, fresh.root, tmp_path / "a.npuart"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "a.npuart").exists()
+    publish(fresh, tmp_path / "a.npuart")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npuart", "work"]
 
 
 def test_a_bundle_of_a_build_is_what_pack_writes(tmp_path: Path) -> None:

@@ -149,6 +149,20 @@ def test_scale_of_zero_is_refused(tmp_path: Path) -> None:
         read_qdq(write(tmp_path, nodes, {**SCALES, "s": np.float32(0)}))
 
 
+def test_scales_that_do_not_fit_their_tensor_are_refused(tmp_path: Path) -> None:
+    constants = {**SCALES, "w": np.ones(4, np.int8), "s3": np.ones(3, np.float32), "z3": np.zeros(3, np.int8)}
+    nodes = [
+        node("QuantizeLinear", "x s z", "xq"),
+        node("DequantizeLinear", "xq s z", "xf"),
+        node("DequantizeLinear", "w s3 z3", "wf", axis=0),
+        node("Mul", "xf wf", "product"),
+        node("QuantizeLinear", "product s z", "yq"),
+        node("DequantizeLinear", "yq s z", "y"),
+    ]
+    with pytest.raises(UnsupportedModelError, match="fit their tensor"):
+        read_qdq(write(tmp_path, nodes, constants))
+
+
 def test_truncated_and_absent_files_are_clear_errors(tmp_path: Path) -> None:
     net = Net(seed=1)
     y = net.add("Conv", net.input("x", 1, 3, 6, 6), net.weight(4, 3, 3, 3), net.weight(4))

@@ -25,14 +25,18 @@ F32 = TensorProto.FLOAT
 
 
 def graph_of(
-    path: Path, nodes: list[onnx.NodeProto], shapes: dict[str, list[int | str]], **constants: np.ndarray
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    shapes: dict[str, list[int | str]],
+    opset: int = 17,
+    **constants: np.ndarray,
 ) -> Path:
     """`x…` are inputs, `y` is the output; every other name is a constant."""
     values = {name: helper.make_tensor_value_info(name, F32, shape) for name, shape in shapes.items()}
     inputs = [value for name, value in values.items() if name != "y"]
     held = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "g", inputs, [values["y"]], held)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), path)
     return path
 
 
@@ -188,6 +192,117 @@ BINARY = ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "Mean", "Sum", "PRelu
 REDUCERS = ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
 
 
+HALF: list[int | str] = [1, 4, 6, 6]
+ROWS: list[int | str] = [1, 4, 8]
+F = np.ones
+POOL: dict[str, object] = {"kernel_shape": [2, 2], "dilations": [2, 2]}
+# Operator, what it is given beside x, the shapes of x and y, its constants: all of these the compiler leaves.
+LEFT: dict[str, tuple[str, dict[str, object], list[int | str], list[int | str], dict[str, np.ndarray]]] = {
+    "MaxPool-dilated": ("MaxPool", POOL, PLANE, HALF, {}),
+    "LpPool-dilated": ("LpPool", POOL, PLANE, HALF, {}),
+    "LpPool-3d": ("LpPool", {"kernel_shape": [3, 3, 3]}, [1, 4, 8, 8, 8], [1, 4, 6, 6, 6], {}),
+    "ConvTranspose-dilated": (
+        "ConvTranspose",
+        {"dilations": [2, 2]},
+        HALF,
+        [1, 4, 10, 10],
+        {"w": F((4, 4, 3, 3), "f")},
+    ),
+    "Gemm-alpha": ("Gemm", {"alpha": 0.5}, [1, 4], [1, 4], {"w": F((4, 4), "f"), "b": F(4, "f")}),
+    "Gemm-beta": ("Gemm", {"beta": 0.5}, [1, 4], [1, 4], {"w": F((4, 4), "f"), "b": F(4, "f")}),
+    "CumSum-exclusive": ("CumSum", {"exclusive": 1}, PLANE, PLANE, {"a": np.int64(1)}),
+    "CumSum-reverse": ("CumSum", {"reverse": 1}, PLANE, PLANE, {"a": np.int64(1)}),
+    "LpNormalization-1": ("LpNormalization", {"p": 1, "axis": 1}, PLANE, PLANE, {}),
+    "GatherND-batch": ("GatherND", {"batch_dims": 1}, [2, 2, 4], [2, 4], {"i": np.array([[0], [1]], np.int64)}),
+    "GridSample-cubic": ("GridSample", {"mode": "bicubic"}, PLANE, HALF, {"g": np.zeros((1, 6, 6, 2), "f")}),
+    "ScatterElements-add": (
+        *("ScatterElements", {"axis": 1, "reduction": "add"}, PLANE, PLANE),
+        {"i": np.zeros((1, 2, 8, 8), np.int64), "u": F((1, 2, 8, 8), "f")},
+    ),
+    "ScatterND-max": (
+        *("ScatterND", {"reduction": "max"}, [4, 4], [4, 4]),
+        {"i": np.array([[0]], np.int64), "u": F((1, 4), "f")},
+    ),
+    "LayerNormalization-axis": ("LayerNormalization", {"axis": 1}, ROWS, ROWS, {"w": F((4, 8), "f")}),
+    "InstanceNormalization-3d": (
+        *("InstanceNormalization", {}, [1, 4, 4, 4, 4], [1, 4, 4, 4, 4]),
+        {"w": F(4, "f"), "b": F(4, "f")},
+    ),
+    "Pow-integer": ("Pow", {}, PLANE, PLANE, {"e": np.int64(2)}),
+    "Pad-wrap": ("Pad", {"mode": "wrap"}, PLANE, [1, 4, 10, 10], {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)}),
+    "Einsum-broadcast": ("Einsum", {"equation": "bij,jk->bik"}, ROWS, ROWS, {"w": F((8, 8), "f")}),
+    "Einsum-sum": ("Einsum", {"equation": "bij->b"}, ROWS, [1], {}),
+    "Asin": ("Asin", {}, PLANE, PLANE, {}),
+}
+# The same operators in a form that it takes.
+TAKEN: dict[str, tuple[str, dict[str, object], list[int | str], list[int | str], dict[str, np.ndarray]]] = {
+    "MaxPool": ("MaxPool", {"kernel_shape": [3, 3], "dilations": [1, 1]}, PLANE, HALF, {}),
+    "LpPool": ("LpPool", {"kernel_shape": [3, 3]}, PLANE, HALF, {}),
+    "ConvTranspose": ("ConvTranspose", {}, HALF, PLANE, {"w": F((4, 4, 3, 3), "f")}),
+    "Gemm": ("Gemm", {"transB": 1}, [1, 4], [1, 4], {"w": F((4, 4), "f"), "b": F(4, "f")}),
+    "CumSum": ("CumSum", {}, PLANE, PLANE, {"a": np.int64(1)}),
+    "GatherND": ("GatherND", {}, [2, 2, 4], [2, 4], {"i": np.array([[0, 1], [1, 0]], np.int64)}),
+    "GridSample": ("GridSample", {"mode": "bilinear"}, PLANE, HALF, {"g": np.zeros((1, 6, 6, 2), "f")}),
+    "ScatterND-add": (
+        *("ScatterND", {"reduction": "add"}, [4, 4], [4, 4]),
+        {"i": np.array([[0]], np.int64), "u": F((1, 4), "f")},
+    ),
+    "LayerNormalization": ("LayerNormalization", {"axis": 2}, ROWS, ROWS, {"w": F(8, "f")}),
+    "Pow-real": ("Pow", {}, PLANE, PLANE, {"e": np.float32(2)}),
+    "Pad": ("Pad", {"mode": "edge"}, PLANE, [1, 4, 10, 10], {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)}),
+    "Einsum-heads": (
+        "Einsum",
+        {"equation": "bnth,bnsh->bnts"},
+        [1, 2, 4, 8],
+        [1, 2, 4, 4],
+        {"w": F((1, 2, 4, 8), "f")},
+    ),
+    "Einsum-batch": ("Einsum", {"equation": "b i j, b j k -> b i k"}, ROWS, ROWS, {"w": F((1, 8, 8), "f")}),
+    "Einsum-position": ("Einsum", {"equation": "bhwc,hkc->bhwk"}, PLANE, PLANE, {"w": F((4, 8, 8), "f")}),
+}
+
+
+def with_attributes(folder: Path) -> dict[str, Path]:
+    """A graph for each of `LEFT` and `TAKEN`, in opset 19: the first with `wrap` in Pad."""
+    made: dict[str, Path] = {}
+    for name, (op, attributes, of_x, of_y, constants) in {**LEFT, **TAKEN}.items():
+        node = helper.make_node(op, ["x", *constants], ["y"], name=op, **attributes)
+        made[name] = graph_of(folder / f"{name}.onnx", [node], {"x": of_x, "y": of_y}, opset=19, **constants)
+    return made
+
+
+def test_the_attributes_that_the_compiler_leaves_are_named(tmp_path: Path) -> None:
+    places = {name: only_place(path) for name, path in with_attributes(tmp_path).items()}
+    assert {name for name, place in places.items() if place.runs_on is RunsOn.CPU} == set(LEFT)
+    assert places["Einsum-broadcast"].found == "bij,jk->bik"
+    assert places["MaxPool-dilated"].rule == "dilations must be 1"
+    assert places["MaxPool-dilated"].found == "dilations [2, 2]"
+    assert places["ScatterND-max"].rule == "reduction must be none or add or mul"
+
+
+def test_outputs_beside_the_first_and_casts_to_int64_go_to_the_cpu(tmp_path: Path) -> None:
+    pool = helper.make_node("MaxPool", ["x"], ["y", "where"], name="pool", kernel_shape=[3, 3])
+    cast = helper.make_node("Cast", ["y"], ["z"], name="cast", to=TensorProto.INT64)
+    path = graph_of(tmp_path / "m.onnx", [pool, cast], {"x": PLANE, "y": HALF})
+    proto = onnx.load(path)
+    proto.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.INT64, HALF) for name in ("where", "z"))
+    onnx.save(proto, path)
+    found = {place.name: place.found for place in place_on_htp(open_model(path))}
+    assert found == {"pool": "2 outputs", "cast": "float32 to int64"}
+
+
+def test_quantizers_in_any_number_do_not_stop_the_search_for_a_gelu(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Erf", ["x"], ["v0"], name="erf")]
+    for at in range(1500):
+        nodes.append(helper.make_node("QuantizeLinear", [f"v{at}", "s", "z"], [f"q{at}"], name=f"q{at}"))
+        nodes.append(helper.make_node("DequantizeLinear", [f"q{at}", "s", "z"], [f"v{at + 1}"], name=f"d{at}"))
+    nodes.append(helper.make_node("Relu", ["v1500"], ["y"], name="relu"))
+    path = graph_of(tmp_path / "m.onnx", nodes, {"x": [1, 2], "y": [1, 2]}, s=np.float32(1), z=np.uint8(0))
+    assert {place.name: place.found for place in place_on_htp(open_model(path)) if place.found} == {
+        "erf": "Erf on its own"
+    }
+
+
 def single_operators(folder: Path) -> dict[str, Path]:
     """One graph per operator, in float32."""
     made: dict[str, Path] = {}
@@ -225,7 +340,7 @@ def single_operators(folder: Path) -> dict[str, Path]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_emulator")
 def test_rules_and_compiler_agree_on_every_operator_alone(tmp_path: Path) -> None:
-    models = single_operators(tmp_path)
+    models = {**single_operators(tmp_path), **with_attributes(tmp_path)}
     truth = call(taken_whole, {"models": models}, what="operators", timeout_s=240).value
     rules = {name: {place.runs_on for place in place_on_htp(open_model(path))} for name, path in models.items()}
     differ = {name for name in models if (rules[name] == {RunsOn.NPU}) is not truth[name]}

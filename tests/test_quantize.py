@@ -19,7 +19,7 @@ from npuops.models.model import TensorInfo
 from npuops.quantize.quantize import QuantizeOptions, quantize
 from npuops.quantize.ranges import Method
 from npuops.targets.protocol import Precision
-from small_graphs import BLOCK_INPUT, CNN_INPUT, noise, outlier_block, small_cnn
+from small_graphs import BLOCK_INPUT, CNN_INPUT, noise, outlier_block, small_cnn, weight, written
 
 A16 = Precision.A16W8
 
@@ -67,6 +67,18 @@ def test_layernorm_gamma_is_per_tensor_uint8_when_the_target_wants_it(tmp_path: 
     kinds = {t.name: t for t in onnx.load(done.path).graph.initializer}
     assert kinds["gamma_quantized"].data_type == onnx.TensorProto.UINT8
     assert list(kinds["gamma_scale"].dims) == []
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_a_layernorm_over_several_axes_has_one_scale_for_its_gamma(tmp_path: Path, unsigned: bool) -> None:
+    text = "(float[4,32] x) => (float[4,32] y) { y = LayerNormalization <axis = 0> (x, gamma, beta) }"
+    model = written(tmp_path / "f.onnx", text, gamma=weight(4, 32), beta=weight(4, 32, seed=1))
+    options = QuantizeOptions(layernorm_gamma_uint8=unsigned)
+    done = quantize(model, noise(BLOCK_INPUT, 8, 0), options, tmp_path / "q.onnx")
+    kinds = {tensor.name: tensor for tensor in onnx.load(done.path).graph.initializer}
+    assert list(kinds["gamma_scale"].dims) == []
+    held_out = noise(BLOCK_INPUT, 8, 1)
+    assert cosine(run_reference(done.path, held_out)["y"], run_reference(model, held_out)["y"]) > 0.99  # type: ignore[operator]
 
 
 def test_softmax_output_is_1_256_when_the_target_wants_it(tmp_path: Path) -> None:
@@ -130,9 +142,26 @@ def test_bad_input_is_a_clear_error_and_leaves_no_file(tmp_path: Path) -> None:
         quantize(model, good, QuantizeOptions(tensors_16bit=("r2",)), out)
     with pytest.raises(StorageError):
         quantize(model, good, QuantizeOptions(), tmp_path / "no" / "such" / "folder.onnx")
+    with pytest.raises(StorageError):
+        quantize(model, good, QuantizeOptions(), model / "in_a_file.onnx")
     with pytest.raises(OptionError):
         QuantizeOptions(precision=Precision.FP16)
     assert not out.exists()
+
+
+def test_a_branch_reads_what_came_out_of_a_relu_not_what_went_in(tmp_path: Path) -> None:
+    text = """(float[4,32] x, bool choose) => (float[4,32] y) {
+        a = MatMul (x, w)  r = Relu (a)
+        y = If (choose) <then_branch = t () => (float[4,32] p) { p = Add (r, x) },
+                         else_branch = e () => (float[4,32] q) { q = Neg (r) }> }"""
+    model, samples = written(tmp_path / "f.onnx", text, w=weight(32, 32)), noise(BLOCK_INPUT, 8, 0)
+    for row in samples.inputs:
+        row["choose"] = np.array(True)
+    done = quantize(model, samples, QuantizeOptions(), tmp_path / "q.onnx")
+    onnx.checker.check_model(done.path)  # the nodes are in order for the branches too
+    near = cosine(run_reference(done.path, samples)["y"], run_reference(model, samples)["y"])
+    assert near is not None
+    assert near > 0.99
 
 
 def _crops(shared: Path, count: int, seed: int) -> Samples:

@@ -65,10 +65,31 @@ def test_a_target_of_another_package_is_listed_and_kept_to_its_promises(
     assert "sessions_obey" in done.stdout
 
 
-def test_a_package_that_does_not_import_is_named(third_party: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "site" / "acme_npu.py").write_text("import no_such_module_anywhere\n")
+@pytest.mark.parametrize(
+    "broken", ["import no_such_module_anywhere\n", "FAMILY = 1 / 0\n", "FAMILY =\n", "FAMIIY = 1\n"]
+)
+def test_a_package_that_does_not_import_is_named(third_party: dict[str, str], tmp_path: Path, broken: str) -> None:
+    (tmp_path / "site" / "acme_npu.py").write_text(broken)
     done = python("from npuops.targets.registry import open_target; open_target('acme')", third_party)
-    assert "ToolchainError" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("npuops.errors.ToolchainError: target 'acme' (acme_npu:FAMILY)")
+
+
+def test_a_broken_package_hides_no_other_target(third_party: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "site" / "acme_npu.py").write_text("FAMILY = 1 / 0\n")
+    done = python(
+        "import sys; sys.argv = ['npuops', 'targets', '--json']; from npuops.cli.main import main; main()", third_party
+    )
+    answer = json.loads(done.stdout)
+    assert "toy" in {row["family"] for row in answer["targets"]}
+    assert "ZeroDivisionError" in answer["broken"]["acme"]["message"]
+
+
+def test_a_name_that_two_packages_claim_is_nobodys(third_party: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "site" / "acme_npu-1.0.dist-info" / "entry_points.txt").write_text(
+        "[npuops.targets]\nort-cpu = acme_npu:FAMILY\n"
+    )
+    done = python("from npuops.targets.registry import open_target; open_target('ort-cpu')", third_party)
+    assert "ToolchainError: two packages provide the target 'ort-cpu'" in done.stderr
     assert "acme_npu:FAMILY" in done.stderr
 
 
@@ -76,5 +97,6 @@ def test_no_target_is_chosen_silently() -> None:
     with pytest.raises(UnknownTargetError) as caught:
         open_target("qnn-http:sm8650")
     assert caught.value.advice == "did you mean 'qnn-htp'?"
-    with pytest.raises(UnknownTargetError, match="no variant 'x'"):
+    with pytest.raises(UnknownTargetError, match="no variant 'x'") as caught:
         open_target("toy:x")
+    assert caught.value.advice == "it has none: the name is 'toy'"

@@ -124,6 +124,15 @@ def test_an_artifact_that_nobody_judged_is_not_shown_as_a_pass() -> None:
     assert "No parity was measured." in found
 
 
+def test_an_output_that_is_nan_is_reported_and_not_hidden_behind_the_others() -> None:
+    nan = output(output="boxes", cosine=None, sqnr_db=None, max_abs=None, top1_agreement=None, finite=False)
+    proof = parity(comparison(outputs=(output(), nan)), verdict=Verdict.FAIL, skipped=("tosa: cannot open it",))
+    found = Page(render_report(artifact(parity=proof))).text
+    assert found.count("not finite") == 3  # cosine, SQNR, max abs
+    assert "Cosine to fp32" not in found
+    assert "tosa: cannot open it" in found
+
+
 def test_absent_figures_are_said_to_be_absent_and_never_zero() -> None:
     ratio = replace(manifest().placement.fallback_ratio, macs=None)
     unknown = replace(manifest().placement, fallback_ratio=ratio)

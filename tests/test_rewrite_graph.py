@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper
 
+from hostile_models import external
 from npuops.rewrite.rewrite_graph import MAX_ROUNDS, Graph, apply_sites, replacing
 from npuops.rewrite.rewrite_table import REWRITES, rewrite_model
-from rewrite_cases import Builder, attention
+from rewrite_cases import CASES, Builder, attention
 
 
 def ops(proto: onnx.ModelProto) -> list[str]:
@@ -106,3 +110,34 @@ def test_many_large_constants_together_stop_at_the_models_limit():
     outputs = {f"y{index}": [1, side - index] for index in range(12)}
     sites = list(REWRITES["fold-constants"].find(Graph(b.model({"x": [1, side]}, outputs))))
     assert 0 < len(sites) < 12
+
+
+def test_a_scalar_stays_a_scalar():
+    b = Builder()
+    size = b.add("Gather", b.add("Shape", "x"), b.constant(np.array(0)))
+    target = b.add("Concat", b.add("Unsqueeze", size, b.constant(np.array([0]))), b.constant(np.array([-1])), axis=0)
+    b.add("Reshape", "x", target, out="y")
+    after, _ = rewrite_model(b.model({"x": [2, 3, 4]}, {"y": [2, 12]}), REWRITES["fold-constants"])
+    assert ops(after) == ["Reshape"]
+    assert [list(tensor.dims) for tensor in after.graph.initializer] == [[2]]
+    clip, _ = rewrite_model(CASES["fuse-clip"][0], REWRITES["fuse-clip"])
+    bounds = [tensor for tensor in clip.graph.initializer if tensor.name in clip.graph.node[-1].input]
+    assert [list(tensor.dims) for tensor in bounds] == [[], []]
+
+
+def test_a_size_of_minus_one_is_an_unknown_size():
+    b = Builder()
+    b.add("Shape", "x", out="y")
+    graph = Graph(b.model({"x": [-1, 3]}, {"y": [2]}, dtypes={"y": TensorProto.INT64}))
+    assert graph.shape("x") == (None, 3)
+    assert list(REWRITES["fold-constants"].find(graph)) == []
+
+
+def test_external_data_that_was_not_loaded_is_never_looked_for_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    graph = Graph(external("weights.data"))
+    assert graph.constant("w") is None
+    (tmp_path / "weights.data").write_bytes(bytes(16))
+    assert graph.constant("w") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import zipfile
 from pathlib import Path
 
@@ -90,3 +91,26 @@ def test_one_array_cannot_feed_two_inputs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="2 inputs: ids, mask"):
         read_npy(tmp_path / "x.npy", WANTED)
     assert np.array_equal(read_npy(tmp_path / "x.npy", WANTED[:1])["ids"], IDS)
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_whatever_is_damaged_is_a_data_error(packing: int, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", packing) as file:
+        file.writestr("mask.npy", npy(MASK))
+    refused = 0
+    for kind, content in (("npz", buffer.getvalue()), ("npy", npy(MASK))):
+        for seed in range(300):
+            chance = random.Random(seed)  # noqa: S311 - reproducible damage, no secret
+            damaged = bytearray(content)
+            for _ in range(chance.choice((1, 2, 8))):
+                damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+            (tmp_path / "x.npy").write_bytes(damaged)
+            try:
+                if kind == "npz":
+                    read_npz(io.BytesIO(damaged), WANTED[1:], where="x")
+                else:
+                    read_npy(tmp_path / "x.npy", WANTED[1:])
+            except DataError:
+                refused += 1
+    assert refused > 200

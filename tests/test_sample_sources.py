@@ -209,3 +209,24 @@ def test_random_samples_say_that_they_are_random() -> None:
     assert len(samples) == 3
     assert "random" in samples.source
     assert samples.digest == random_samples(TWO, 3, 0).digest != random_samples(TWO, 3, 1).digest
+
+
+def test_an_input_of_no_numbers_is_a_clear_error(tmp_path: Path) -> None:
+    words = (TensorInfo(name="x", dtype="string", shape=(1, 3)),)
+    np.savez(tmp_path / "d.npz", x=np.zeros((2, 3)))
+    with pytest.raises(DataError, match="'x' is string"):
+        load_samples(str(tmp_path / "d.npz"), words)
+    _picture(tmp_path / "a.png", (0, 0, 0))
+    with pytest.raises(DataError, match="'image' is string"):
+        load_samples(str(tmp_path), (TensorInfo(name="image", dtype="string", shape=(1, 3, 8, 8)),))
+
+
+def test_an_empty_input_can_be_made_up() -> None:
+    (row,) = random_samples((TensorInfo(name="ids", dtype="int64", shape=(1, 0)),), 1, 0).inputs
+    assert row["ids"].shape == (1, 0)
+
+
+def test_a_picture_that_would_grow_beyond_reason_is_refused_before_it_does(tmp_path: Path) -> None:
+    _picture(tmp_path / "thread.png", (0, 0, 0), size=(1, 60_000))
+    with pytest.raises(DataError, match=r"thread\.png.*1x60000"):
+        load_samples(str(tmp_path), (TensorInfo(name="image", dtype="float32", shape=(1, 3, 224, 224)),))

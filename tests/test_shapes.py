@@ -58,6 +58,13 @@ def test_shapes_that_do_not_fit_are_refused_in_words(shapes: dict[str, tuple[int
         fix_shapes(two_inputs(), shapes)
 
 
+def test_a_sequence_has_no_shape_to_fix() -> None:
+    model = two_inputs()
+    model.graph.input[0].CopyFrom(helper.make_tensor_sequence_value_info("a", F, [1, 2]))
+    with pytest.raises(OptionError, match="no tensor"):
+        fix_shapes(model, {"a": (1, 2)})
+
+
 def test_the_nearest_input_is_proposed() -> None:
     graph = two_inputs()
     graph.graph.input[0].name = graph.graph.node[0].input[0] = "image_input"

@@ -210,6 +210,20 @@ def test_a_statement_of_another_kind_is_refused_even_with_a_good_signature(artif
             open_artifact(artifact.root)
 
 
+def test_nobody_vouches_for_the_statement_that_someone_else_wrote(artifact: Artifact):
+    stranger = new_key(Algorithm.ED25519)
+    sign(artifact, stranger)
+    content = envelope(artifact)
+    forge_payload(content)
+    signed = pre_authentication(base64.standard_b64decode(content["payload"]))
+    content["signatures"][0]["sig"] = base64.standard_b64encode(stranger.sign(signed)).decode()
+    rewrite(artifact, content)
+    assert signers(artifact) == (stranger.public.keyid,)
+    with pytest.raises(SignatureError, match="not made from this manifest"):
+        sign(artifact, new_key(Algorithm.ED25519))
+    assert envelope(artifact) == content
+
+
 def test_a_damaged_signature_is_not_signed_over_but_left_for_a_look(artifact: Artifact):
     path = artifact.root / "signature.dsse.json"
     path.write_bytes(b"damaged")

@@ -7,8 +7,8 @@ import onnx
 from onnx import helper
 
 from npuops.evaluate.sample_sources import fitted_samples
-from npuops.quantize.ranges import observe_activations
-from npuops.quantize.softmax_ranges import choose_softmax_ranges, fake_quantize, softmax
+from npuops.quantize.ranges import ActivationTap, observe_activations
+from npuops.quantize.softmax_ranges import choose_softmax_ranges, fake_quantize, softmax, softmax_inputs
 from small_graphs import BLOCK_INPUT, save
 
 
@@ -24,8 +24,9 @@ def test_a_mask_of_minus_100_does_not_stretch_the_scores(tmp_path: Path) -> None
     rows = np.random.default_rng(0).standard_normal((8, 4, 32)) * 2
     samples = fitted_samples([{"x": row} for row in rows], BLOCK_INPUT, source="noise")
     model = onnx.shape_inference.infer_shapes(onnx.load(path))
-    seen = observe_activations(model, samples, histograms=False)
-    low, high = choose_softmax_ranges(model, samples, seen, levels=256)["scores"]
+    tap = ActivationTap(model, ("x", "scores", "y"))
+    seen = observe_activations(tap, samples, histograms=False)
+    low, high = choose_softmax_ranges(tap, softmax_inputs(model), samples, seen, levels=256)["scores"]
     assert seen["scores"].low < -100 < -64 < low < -4
     scores = rows.astype(np.float32) + mask
 

@@ -5,16 +5,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from made_artifact import made, mounted, open_to_all
 from npuops.artifacts.folder import open_artifact
-from npuops.artifacts.store import DirectoryStore, MemoryStore, Store, default_root
+from npuops.artifacts.store import DirectoryStore, default_root
 from npuops.errors import IntegrityError, StorageError
-from npuops.events import Event, Warned
+from npuops.events import Warned
+from npuops.testing import EventLog
 
 PRELUDE = """
 import os, pathlib, signal, sys
@@ -37,23 +37,16 @@ def python(code: str, *arguments: object) -> str:
     return done.stdout
 
 
-@dataclass
-class EventLog:
-    events: list[Event] = field(default_factory=list)
-
-    def __call__(self, event: Event) -> None:
-        self.events.append(event)
-
-    def warnings(self) -> list[str]:
-        return [event.message for event in self.events if isinstance(event, Warned)]
+def warnings(log: EventLog) -> list[str]:
+    return [event.message for event in log.of(Warned)]
 
 
-@pytest.fixture(params=["directory", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return DirectoryStore(tmp_path / "store") if request.param == "directory" else MemoryStore()
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    return DirectoryStore(tmp_path / "store")
 
 
-def test_what_was_put_is_got_and_nothing_else(tmp_path: Path, store: Store):
+def test_what_was_put_is_got_and_nothing_else(tmp_path: Path, store: DirectoryStore):
     artifact = made(tmp_path / "a")
     assert store.get("k1") is None
     put = store.put("k1", artifact.root)
@@ -64,7 +57,7 @@ def test_what_was_put_is_got_and_nothing_else(tmp_path: Path, store: Store):
     assert store.get("k2") is None
 
 
-def test_the_store_keeps_a_copy_of_its_own(tmp_path: Path, store: Store):
+def test_the_store_keeps_a_copy_of_its_own(tmp_path: Path, store: DirectoryStore):
     store.put("k1", made(tmp_path / "a").root)
     shutil.rmtree(tmp_path / "a")
     got = store.get("k1")
@@ -72,14 +65,14 @@ def test_the_store_keeps_a_copy_of_its_own(tmp_path: Path, store: Store):
     open_artifact(got.root)
 
 
-def test_the_first_one_wins(tmp_path: Path, store: Store):
+def test_the_first_one_wins(tmp_path: Path, store: DirectoryStore):
     first = store.put("k1", made(tmp_path / "a", seed=1).root)
     second = store.put("k1", made(tmp_path / "b", seed=2).root)
     assert second.manifest.digest == first.manifest.digest
     assert [entry.digest for entry in store.list()] == [first.manifest.digest]
 
 
-def test_any_text_is_a_key(tmp_path: Path, store: Store):
+def test_any_text_is_a_key(tmp_path: Path, store: DirectoryStore):
     made(tmp_path / "a")
     for key in ("../../etc", "", "x" * 5000, "ü/\0\n"):
         store.put(key, tmp_path / "a")
@@ -87,7 +80,7 @@ def test_any_text_is_a_key(tmp_path: Path, store: Store):
     assert {entry.key for entry in store.list()} == {"../../etc", "", "x" * 5000, "ü/\0\n"}
 
 
-def test_a_damaged_folder_is_not_stored(tmp_path: Path, store: Store):
+def test_a_damaged_folder_is_not_stored(tmp_path: Path, store: DirectoryStore):
     artifact = made(tmp_path / "a")
     artifact.entry.write_bytes(b"?" * 300)
     with pytest.raises(IntegrityError):
@@ -95,7 +88,7 @@ def test_a_damaged_folder_is_not_stored(tmp_path: Path, store: Store):
     assert store.list() == ()
 
 
-def test_the_list_has_the_last_used_first(tmp_path: Path, store: Store):
+def test_the_list_has_the_last_used_first(tmp_path: Path, store: DirectoryStore):
     made(tmp_path / "a")
     for key in ("k1", "k2", "k3"):
         store.put(key, tmp_path / "a")
@@ -104,7 +97,7 @@ def test_the_list_has_the_last_used_first(tmp_path: Path, store: Store):
     assert all(entry.bytes > 900 for entry in store.list())
 
 
-def test_a_lock_that_is_held_is_waited_for_and_then_given_up(store: Store):
+def test_a_lock_that_is_held_is_waited_for_and_then_given_up(store: DirectoryStore):
     with store.lock("k1"):
         with store.lock("k2"):
             pass
@@ -132,7 +125,7 @@ def test_a_damaged_entry_is_a_miss_with_a_warning_and_is_kept_for_a_look(tmp_pat
     if damage != "missing":
         path.write_bytes(bytes([data[0] ^ 1]) + data[1:] if damage == "flip" else b"")
     assert store.get("k1") is None
-    assert ["damaged" in message for message in log.warnings()] == [True]
+    assert ["damaged" in message for message in warnings(log)] == [True]
     assert len(list((store.root / "quarantine").iterdir())) == 1
     store.put("k1", artifact.root)
     assert store.get("k1") is not None
@@ -146,7 +139,7 @@ def test_put_takes_the_place_of_a_damaged_entry(tmp_path: Path):
     (place(store.root) / "artifact" / "quantized.onnx").write_bytes(b"!" * 300)
     store.put("k1", artifact.root)
     assert store.get("k1") is not None
-    assert len(log.warnings()) == 1
+    assert len(warnings(log)) == 1
 
 
 def test_the_entry_of_another_key_is_not_taken(tmp_path: Path):
@@ -194,7 +187,7 @@ for step in range(1, 400):
         assert (found is not None) == (store.list() != ())
         store.put("k2", tmp_path / "a")
         assert list((store.root / "incoming").iterdir()) == []
-        assert log.warnings() == []
+        assert warnings(log) == []
         store.put("k1", tmp_path / "a")
         assert store.get("k1") is not None
     assert found is not None
@@ -351,22 +344,3 @@ def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, environment: dict
         monkeypatch.setenv(name, value)
     assert default_root() == Path(root)
     assert DirectoryStore().root == Path(root)
-
-
-def test_in_memory_damage_to_one_copy_does_not_reach_the_next(tmp_path: Path):
-    store = MemoryStore()
-    store.put("k1", made(tmp_path / "a").root)
-    first = store.get("k1")
-    assert first is not None
-    first.entry.write_bytes(b"")
-    second = store.get("k1")
-    assert second is not None
-    open_artifact(second.root)
-
-
-def test_in_memory_nothing_is_left_on_the_disk_when_it_is_gone(tmp_path: Path):
-    store = MemoryStore()
-    root = store.put("k1", made(tmp_path / "a").root).root
-    assert root.exists()
-    store.close()
-    assert not root.exists()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from npuops.errors import MalformedModelError, NpuopsError, UnsafeModelError, UnsupportedModelError
+from npuops.models.open import as_onnx
 from npuops.models.tflite_file import read_tflite
 from tflite_maker import T, constant, schema, write_tflite
 
@@ -146,3 +147,33 @@ def test_counts_beyond_reason_are_refused_before_they_are_walked(tmp_path: Path)
     (tmp_path / "m.tflite").write_bytes(content)
     with pytest.raises(UnsafeModelError, match="2000000"):
         read_tflite(tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize(("dtype", "zero"), [("uint8", 256), ("uint8", -1), ("int8", 128)])
+def test_a_zero_point_beyond_its_dtype_is_refused(dtype: str, zero: int, tmp_path: Path) -> None:
+    """Cast to the dtype, it would be another number."""
+    path = write_tflite(tmp_path / "m.tflite", "RELU", [T((1, 4), dtype, scale=0.1, zero=zero)], [T((1, 4))])
+    with pytest.raises(MalformedModelError, match="zero point"):
+        read_tflite(path)
+
+
+def test_an_output_of_another_rank_than_its_operator_makes_is_refused(tmp_path: Path) -> None:
+    window = {"padding": 0, "strideH": 1, "strideW": 1, "filterHeight": 1, "filterWidth": 1}
+    path = write_tflite(
+        tmp_path / "m.tflite", "MAX_POOL_2D", [T((1, 4, 4, 2))], [T((1, 4, 4))], window, "Pool2DOptions"
+    )
+    with pytest.raises(MalformedModelError, match="contradict"):
+        as_onnx(path, tmp_path / "out.onnx")
+
+
+def test_an_integer_bias_that_is_computed_is_refused_and_never_left_out(tmp_path: Path) -> None:
+    path = write_tflite(
+        tmp_path / "m.tflite",
+        "FULLY_CONNECTED",
+        [T((1, 4), "int8", scale=0.1), constant(np.ones((5, 4)), "int8", scale=0.1), T((5,), "int32")],
+        [T((1, 5), "int8", scale=0.1)],
+        {},
+        "FullyConnectedOptions",
+    )
+    with pytest.raises(UnsupportedModelError, match="bias"):
+        as_onnx(path, tmp_path / "out.onnx")

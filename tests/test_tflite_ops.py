@@ -6,9 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto
 
-from qdq_nets import Net, quantize, reference_artifact, run_qdq, run_reference
+from npuops.errors import UnsupportedModelError
+from npuops.targets.tflite_ops import convert
+from qdq_nets import Array, Net, quantize, reference_artifact, run_qdq, run_reference
 
 pytest.importorskip("ai_edge_litert", reason="extra ethos-u is not installed")
 
@@ -145,6 +149,10 @@ CASES: Mapping[str, Build] = {
     "grouped": one("Conv", IMAGE, (6, 2, 3, 3), (6,), group=2, pads=[1, 1, 1, 1]),
     "transposed": one("ConvTranspose", IMAGE, (4, 3, 2, 2), (3,), strides=[2, 2]),
     "transposed same": one("ConvTranspose", IMAGE, (4, 3, 4, 4), (3,), strides=[2, 2], pads=[1, 1, 1, 1]),
+    "transposed longer stride": one("ConvTranspose", (1, 4, 5, 5), (4, 3, 1, 1), (3,), strides=[2, 2]),
+    "transposed output padding": one(
+        "ConvTranspose", IMAGE, (4, 3, 3, 3), (3,), strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1]
+    ),
     "transposed cropped": one("ConvTranspose", IMAGE, (4, 3, 3, 3), (3,), strides=[2, 2], pads=[1, 1, 1, 1]),
     "gemm": one("Gemm", (1, 12), (12, 7), (7,)),
     "gemm transposed": one("Gemm", (3, 12), (7, 12), (7,), transB=1),
@@ -156,6 +164,7 @@ CASES: Mapping[str, Build] = {
     "relu": relu_alone,
     "hard swish": hard_swish,
     "hard sigmoid": one("HardSigmoid", IMAGE, alpha=0.2, beta=0.4),
+    "hard sigmoid through zero": one("HardSigmoid", IMAGE, alpha=0.25, beta=0.0),
     "sigmoid": one("Sigmoid", IMAGE),
     "tanh": one("Tanh", IMAGE),
     "softmax": one("Softmax", (1, 10)),
@@ -164,14 +173,19 @@ CASES: Mapping[str, Build] = {
     "max pool": one("MaxPool", IMAGE, kernel_shape=[2, 2], strides=[2, 2]),
     "max pool padded": one("MaxPool", (1, 4, 8, 8), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
     "max pool ceil": one("MaxPool", IMAGE, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
+    "max pool long stride": one("MaxPool", (1, 4, 14, 14), kernel_shape=[6, 6], strides=[4, 4], pads=[2, 2, 2, 2]),
     "max pool sequence": one("MaxPool", (1, 4, 12), kernel_shape=[3], strides=[3]),
     "average pool": one("AveragePool", IMAGE, kernel_shape=[3, 3], strides=[2, 2]),
     "average pool same": one("AveragePool", IMAGE, kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1]),
     "average pool counted": one(
         "AveragePool", IMAGE, kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1], count_include_pad=1
     ),
+    "average pool ceil": one("AveragePool", IMAGE, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1),
     "global average": one("GlobalAveragePool", IMAGE),
     "mean over height and width": one("ReduceMean", IMAGE, axes=[2, 3], keepdims=0),
+    "mean over channels": one("ReduceMean", IMAGE, axes=[1], keepdims=1),
+    "mean over height and width of many channels": one("ReduceMean", (1, 5000, 2, 2), axes=[2, 3], keepdims=0),
+    "mean of five dimensions": one("ReduceMean", (1, 2, 3, 4, 5), axes=[2, 3]),
     "mean of a sequence": one("ReduceMean", (1, 6, 10), axes=[2], keepdims=1),
     "depth to space": one("DepthToSpace", (1, 12, 3, 5), blocksize=2),
     "pixel shuffle": one("DepthToSpace", (1, 12, 3, 5), blocksize=2, mode="CRD"),
@@ -187,6 +201,9 @@ CASES: Mapping[str, Build] = {
         10, 10, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
     ),
     "resize nearest torch": resized(15, 15, mode="nearest", coordinate_transformation_mode="half_pixel"),
+    "resize unequal": resized(
+        10, 20, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+    ),
     "resize linear": resized(10, 10, mode="linear", coordinate_transformation_mode="half_pixel"),
     "resize linear corners": resized(9, 9, mode="linear", coordinate_transformation_mode="align_corners"),
     "add": pair("Add", IMAGE, IMAGE),
@@ -235,3 +252,131 @@ def test_operator_is_within_a_level_of_onnx_runtime_and_tosa_equals_litert(case:
         assert np.ptp(raw[port.name].astype(int)) > 20, "an output that hardly varies proves nothing"
         apart = np.abs(raw[port.name].astype(int) - tosa_raw[port.name].astype(int)).max()
         assert apart <= (1 if case in ROUNDED_BY_TOSA else 0)
+
+
+def pair_at(net: Net, tensor: str, scale: float, zero: int) -> str:
+    """The tensor behind a QuantizeLinear and a DequantizeLinear."""
+    params = net.constant(np.asarray(np.float32(scale))), net.constant(np.asarray(np.uint8(zero)))
+    return str(net.add("DequantizeLinear", net.add("QuantizeLinear", tensor, *params), *params))
+
+
+def compared(net: Net, outputs: tuple[str, ...], folder: Path) -> list[float]:
+    """Levels between LiteRT and ONNX Runtime on a graph that is quantized by hand; the file stays there."""
+    proto = net.model(*outputs)
+    onnx.save(proto, folder / "hand.onnx")
+    feeds = net.samples(1, seed=99)[0]
+    artifact, converted = reference_artifact(folder / "hand.onnx", feeds, folder)
+    got, _ = run_reference("litert", artifact, feeds)
+    wanted = run_qdq(folder / "hand.onnx", feeds)
+    return [float(np.abs(got[port.name] - wanted[port.name]).max() / port.scale) for port in converted.outputs]
+
+
+def test_relu_behind_a_flattened_image_keeps_onnx_order(tmp_path: Path) -> None:
+    net = Net(seed=1)
+    x = pair_at(net, net.input("x", 1, 3, 4, 5), 0.016, 128)
+    y = pair_at(net, net.add("Relu", net.add("Flatten", x)), 0.016, 128)
+    assert max(compared(net, (y,), tmp_path)) <= 1.01
+
+
+def test_fill_beyond_the_range_of_the_data_takes_the_scale_of_the_output(tmp_path: Path) -> None:
+    net = Net(seed=1)
+    x = pair_at(net, net.input("x", 1, 3, 4, 5), 0.016, 128)
+    pads, fill = net.constant(np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)), net.constant(np.asarray(np.float32(-6)))
+    y = pair_at(net, net.add("Pad", x, pads, fill), 0.04, 170)
+    assert max(compared(net, (y,), tmp_path)) <= 1.01
+
+
+def test_tensor_with_two_quantizers_has_both_scales(tmp_path: Path) -> None:
+    net = Net(seed=1)
+    x = net.input("x", 1, 3, 4, 5)
+    wide, narrow = pair_at(net, x, 0.016, 128), pair_at(net, x, 0.008, 100)
+    total = net.add("Add", wide, narrow)
+    y, z = pair_at(net, total, 0.04, 128), pair_at(net, total, 0.02, 128)
+    assert max(compared(net, (y, z), tmp_path)) <= 2.01
+
+
+def test_float_output_that_is_also_quantized_further_on(tmp_path: Path) -> None:
+    net = Net(seed=1)
+    y = net.add("Sigmoid", pair_at(net, net.input("x", 1, 3, 4, 5), 0.016, 128))
+    z = pair_at(net, net.add("Tanh", pair_at(net, y, 1 / 256, 0)), 1 / 256, 0)
+    assert max(compared(net, (y, z), tmp_path)) <= 1.01
+
+
+def test_nearest_resizing_by_a_factor_that_leaves_a_rest_picks_its_pixels(tmp_path: Path) -> None:
+    net = Net(seed=1)
+    x = pair_at(net, net.input("x", 1, 3, 5, 5), 0.016, 128)
+    y = net.add("Resize", x, "", net.constant(np.array([1, 1, 2.5, 2.5], np.float32)), mode="nearest")
+    assert max(compared(net, (pair_at(net, y, 0.016, 128),), tmp_path)) == 0
+
+
+def refused(op: str, shape: tuple[int, ...], *operands: Array, opset: int = 17, **attributes: object) -> Build:
+    """The node by itself, between pairs; opset by keyword."""
+
+    def build(net: Net) -> tuple[str, ...]:
+        net.opset = opset
+        x = pair_at(net, net.input("x", *shape), 0.016, 128)
+        y = net.add(op, x, *(net.constant(operand) if operand.size else "" for operand in operands), **attributes)
+        return (pair_at(net, y, 0.016, 128),)
+
+    return build
+
+
+def gemm_with_bias_of_rows(net: Net) -> tuple[str, ...]:
+    weights = pair_at(net, net.weight(12, 3), 0.01, 128)
+    x = pair_at(net, net.input("x", 3, 12), 0.016, 128)
+    return (pair_at(net, net.add("Gemm", x, weights, net.weight(3, 1)), 0.05, 128),)
+
+
+def transposed_to_a_size(net: Net) -> tuple[str, ...]:
+    weights = pair_at(net, net.weight(4, 3, 3, 3), 0.01, 128)
+    x = pair_at(net, net.input("x", 1, 4, 5, 5), 0.016, 128)
+    return (pair_at(net, net.add("ConvTranspose", x, weights, strides=[2, 2], output_shape=[10, 10]), 0.05, 128),)
+
+
+NOTHING = np.zeros(0, np.float32)
+FLOOR = {"nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+SQUARE = {"kernel_shape": [2, 2], "strides": [2, 2]}
+REFUSALS: Mapping[str, tuple[Build, str]] = {
+    "counted average that ceil_mode takes beyond its pads": (
+        refused("AveragePool", IMAGE, **SQUARE, ceil_mode=1, count_include_pad=1),
+        "end within its pads",
+    ),
+    "average with lopsided pads": (
+        refused("AveragePool", (1, 4, 8, 8), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+        "SAME, or counted",
+    ),
+    "transposed convolution to a size": (transposed_to_a_size, "output_shape"),
+    "linear resizing that leaves a rest": (
+        refused("Resize", (1, 3, 5, 5), NOTHING, np.array([1, 1, 1.5, 1.5], np.float32), mode="linear"),
+        "way of resizing",
+    ),
+    "nearest resizing that leaves a rest": (
+        refused("Resize", (1, 3, 10, 10), NOTHING, np.array([1, 1, 1.25, 1.25], np.float32), **FLOOR),
+        "way of resizing",
+    ),
+    "resizing with antialias": (
+        refused("Resize", (1, 3, 8, 8), NOTHING, np.array([1, 1, 0.5, 0.5], np.float32), opset=18, antialias=1),
+        "antialias",
+    ),
+    "mean over no axes": (refused("ReduceMean", IMAGE, opset=18, noop_with_empty_axes=1), "noop_with_empty_axes"),
+    "bias with a value for each row": (gemm_with_bias_of_rows, "one for each channel"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_tflite_would_compute_otherwise_is_refused(case: str, tmp_path: Path) -> None:
+    build, words = REFUSALS[case]
+    net = Net(seed=1)
+    outputs = build(net)
+    onnx.save(net.model(*outputs), tmp_path / "hand.onnx")
+    with pytest.raises(UnsupportedModelError, match=words):
+        convert(tmp_path / "hand.onnx")
+
+
+def test_signed_integers_without_a_zero_point_stay_signed(tmp_path: Path) -> None:
+    net = Net(seed=1, opset=21)
+    scale = net.constant(np.asarray(np.float32(0.016)))
+    x = net.add("QuantizeLinear", net.input("x", 1, 12), scale, output_dtype=TensorProto.INT8)
+    y = net.add("LeakyRelu", net.add("DequantizeLinear", x, scale), alpha=0.5)
+    y = net.add("QuantizeLinear", y, scale, output_dtype=TensorProto.INT8)
+    assert max(compared(net, (net.add("DequantizeLinear", y, scale),), tmp_path)) <= 1.01

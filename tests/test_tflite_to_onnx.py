@@ -15,6 +15,9 @@ import pytest
 from npuops.errors import UnsupportedModelError
 from npuops.models.open import as_onnx, open_model
 from npuops.models.tflite_file import read_tflite
+from npuops.models.tflite_graph import TfliteGraph, TfliteOp, TfliteTensor
+from npuops.models.tflite_shapes import with_shapes
+from npuops.models.tflite_to_onnx import import_tflite
 from tflite_cases import FLOAT_CASES, QUANTIZED_CASES
 from tflite_maker import schema, write_tflite
 
@@ -269,3 +272,43 @@ def test_the_import_costs_what_the_original_costs(shared_models: Path, tmp_path:
     assert imported.macs == original.macs
     assert imported.peak_activation_bytes == original.peak_activation_bytes
     assert [tensor.name for tensor in imported.outputs] == [tensor.name for tensor in original.outputs]
+
+
+def test_a_shape_that_is_computed_from_a_scalar_size_is_imported() -> None:
+    """As Keras flattens a batch of open size: Shape, its first number, packed with the rest."""
+
+    def made(dtype: str, *shape: int, data: Any = None) -> TfliteTensor:
+        stored = None if data is None else memoryview(np.asarray(data, dtype).tobytes())
+        return TfliteTensor(name="", dtype=dtype, shape=shape, data=stored)
+
+    def op(name: str, inputs: tuple[int, ...], output: int, **options: int) -> TfliteOp:
+        return TfliteOp(op=name, inputs=inputs, outputs=(output,), options=options)
+
+    number = made("int32", 1, data=[0]), made("int32", 1, data=[1]), made("int32", data=12)
+    graph = TfliteGraph(
+        tensors=(
+            made("float32", 2, 3, 4),
+            made("int32", 3),
+            *number,
+            made("int32"),
+            made("int32", 2),
+            made("float32", 2, 12),
+        ),
+        operators=(
+            op("SHAPE", (0,), 1),
+            op("STRIDED_SLICE", (1, 2, 3, 3), 5, shrink_axis_mask=1),
+            op("PACK", (5, 4), 6, axis=0),
+            op("RESHAPE", (0, 6), 7),
+        ),
+        inputs=(0,),
+        outputs=(7,),
+        description="",
+        version=3,
+        subgraph_count=1,
+    )
+    shaped = with_shapes(graph, {})
+    assert shaped.tensors[5].shape == ()
+    values = RNG.random((2, 3, 4), np.float32)
+    session = ort.InferenceSession(import_tflite(shaped).SerializeToString(), options())
+    (got,) = session.run(None, {session.get_inputs()[0].name: values})
+    np.testing.assert_array_equal(got, values.reshape(2, 12))

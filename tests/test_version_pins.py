@@ -27,6 +27,7 @@ from npuops.errors import OptionError
         ("2.7.0+cu12", "==2.7.0", False),
         ("2.7.0+cu12", "!=2.7.0", True),
         ("2.8rc1", ">=2.7", None),
+        ("1" * 5000, ">=2.7", None),
         ("2.8rc1", "==2.8.*", None),
         ("2.8rc1", ">=2.7,==2.8rc2", False),
     ],

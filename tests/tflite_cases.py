@@ -167,6 +167,13 @@ FLOAT_CASES: dict[str, tuple[Any, ...]] = {
         {},
         "FullyConnectedOptions",
     ),
+    "fully connected, the bias flows": (
+        "FULLY_CONNECTED",
+        [T((3, 4)), constant(RNG.normal(size=(5, 4)), "float32"), T((5,))],
+        [T((3, 5))],
+        {},
+        "FullyConnectedOptions",
+    ),
     "conv in two groups": (
         "CONV_2D",
         [T((1, 6, 5, 8)), constant(W, "float32"), constant(np.zeros(8), "float32")],

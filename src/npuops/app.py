@@ -179,13 +179,13 @@ def _warn_unlabelled(samples: Samples | None, observe: Observer) -> None:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """One class name a line.
+    """One class name a line; blank lines at the end do not count, nor does the mark that Windows puts at the beginning.
 
     Raises:
         DataError: the file cannot be read or is empty.
     """
     try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines())
     except OSError as error:
         raise DataError(f"cannot read the labels in {path}: {error.strerror}", advice="check the path") from error
     except UnicodeDecodeError as error:

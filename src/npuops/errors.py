@@ -17,6 +17,7 @@
     │   ├── ToolchainTimeoutError       did not end within the time limit
     │   ├── ToolchainCrashError         the vendor's code killed its process
     │   └── RunError                    a session failed on an input
+    ├── AccuracyError               1   no precision keeps the accuracy that was asked for
     ├── ArtifactError               1   an artifact that must not be used
     │   ├── IntegrityError              a file differs from its digest
     │   ├── SignatureError              no signature, or not one of a trusted key
@@ -86,6 +87,12 @@ class UnsupportedModelError(ModelError):
 
 class DataError(NpuopsError):
     """Calibration or evaluation data cannot be used."""
+
+
+class AccuracyError(NpuopsError):
+    """No precision keeps the accuracy that was asked for."""
+
+    exit_code: ClassVar[int] = 1
 
 
 class ToolchainError(NpuopsError):

@@ -20,11 +20,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from npuops.artifacts import locks
 from npuops.artifacts.disk import open_regular, replacing, storage_errors
 from npuops.artifacts.encoding import GET_AGAIN, MANIFEST_LIMIT_BYTES, decode_manifest
 from npuops.artifacts.manifest import MANIFEST_NAME, SIGNATURE_NAME, Artifact, Manifest
 from npuops.artifacts.verification import verify_folder
+from npuops.clock import SystemClock
 from npuops.errors import ArtifactError, IntegrityError, UsageError
+from npuops.events import ignore
 
 SUFFIX: Final = ".npuart"
 
@@ -38,6 +41,8 @@ _MODE: Final = 0o100644 << 16
 _IN_EXTRA: Final = 0xFFFFFFFF
 _CHUNK: Final = 1 << 20
 _SIGNATURE_LIMIT_BYTES: Final = 16 * 1024 * 1024
+_PACKING_S: Final = 600.0
+"""How long another process may take to write the same bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +88,14 @@ def pack(folder: Path, out: Path, *, overwrite: bool = False) -> Path:
     if out.resolve().is_relative_to(folder.resolve()):
         raise UsageError(f"{out} lies in the artifact itself", advice="choose a place outside of it")
     names = _names(artifact.manifest, signed=os.path.lexists(folder / SIGNATURE_NAME))
-    scratch = out.with_name(f".{out.name}.{os.getpid()}")
+    # One name for all, under a lock: what a killed process left by it is written over, not left for ever.
+    scratch, lock = (out.with_name(f".{out.name}.{word}") for word in ("part", "lock"))
     need = sum((folder / name).stat().st_size for name in names)
-    with storage_errors("write", out, need_bytes=need), replacing(out, scratch) as file:
+    with (
+        locks.held(lock, timeout_s=_PACKING_S, clock=SystemClock(), observe=ignore),
+        storage_errors("write", out, need_bytes=need),
+        replacing(out, scratch) as file,
+    ):
         _write(file, folder, names)
     return out
 

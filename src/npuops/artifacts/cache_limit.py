@@ -11,7 +11,7 @@ from npuops.errors import OptionError
 LIMIT_VARIABLE: Final = "NPUOPS_CACHE_LIMIT"
 DEFAULT_LIMIT_BYTES: Final = 20 << 30
 
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)?", re.ASCII)
+_SIZE: Final = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB)?", re.ASCII)
 _POWERS: Final = {"B": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4}
 
 

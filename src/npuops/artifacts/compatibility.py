@@ -48,9 +48,9 @@ DEFAULT_SPAN: Final = Span.MINOR
 QNN_HTP_BACKEND: Final = 6
 """QNN_BACKEND_ID_HTP in Qualcomm's QnnHtpCommon.h."""
 
-_PLAIN: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
+_PLAIN: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})*")
 _ORT: Final = re.compile(r"ort:([^:]*):(\w+):([^:]*)", re.ASCII)
-_QNN: Final = re.compile(r"v2:(\d+):([\d.]+):([\d.]+):(\d+):(\d+):(\d+):(\d+)", re.ASCII)
+_QNN: Final = re.compile(r"v2:(\d{1,9}):([\d.]+):([\d.]+):(\d{1,9}):(\d{1,9}):(\d{1,9}):(\d{1,9})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

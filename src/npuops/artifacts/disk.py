@@ -68,7 +68,8 @@ def write_durably(path: Path, data: bytes, *, scratch: Path) -> None:
 def replacing(path: Path, scratch: Path) -> Iterator[BinaryIO]:
     """A new file that takes the place of `path` when the block ends well, and vanishes when it does not."""
     try:
-        with scratch.open("wb") as file:
+        scratch.unlink(missing_ok=True)  # of a killed process, or a link that somebody put there
+        with scratch.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

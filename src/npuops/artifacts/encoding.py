@@ -27,6 +27,10 @@ MANIFEST_LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 GET_AGAIN: Final = "get the artifact again from where it was built, or build it again"
 
+_NAME_LIMIT: Final = 1024
+_DEPTH_LIMIT: Final = 32
+"""Real names are far below both; without them a hostile one costs minutes here, and does not fit in a ZIP header."""
+
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _FAMILY: Final = SCHEMA.rpartition("/")[0]
 
@@ -93,7 +97,7 @@ def check_names(manifest: Manifest, *, where: str) -> None:
     seen: set[str] = set()
     for record in manifest.files:
         if fault := _name_fault(record.name):
-            raise _damaged(where, f"the file name {record.name!r} {fault}")
+            raise _damaged(where, f"the file name {record.name[:200]!r} {fault}")
         folded = record.name.casefold()
         if folded in seen:
             raise _damaged(where, f"the file name {record.name!r} is given twice")
@@ -106,6 +110,8 @@ def check_names(manifest: Manifest, *, where: str) -> None:
 
 
 def _name_fault(name: str) -> str:
+    if len(name) > _NAME_LIMIT or name.count("/") >= _DEPTH_LIMIT:
+        return "is too long"
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         return "reaches outside of the artifact"

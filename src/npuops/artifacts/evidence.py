@@ -53,6 +53,7 @@ class Divergence:
     node: str
     tensor: str
     sqnr_db: float | None
+    """None where the two are equal; -200 where NaN or infinity came out instead of a number."""
     cosine: float | None
 
 

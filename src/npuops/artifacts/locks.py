@@ -74,7 +74,8 @@ def try_lock(path: Path) -> int | None:
         StorageError: the file cannot be made.
     """
     with storage_errors("lock", path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        # Never through a link: in a folder that is open to all it may be a trap, and we cut what is at its end.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_still(path, descriptor):

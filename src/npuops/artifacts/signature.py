@@ -90,13 +90,20 @@ def sign(artifact: Artifact, key: SigningKey) -> Verified:
         key: the signer's.
 
     Raises:
-        SignatureError: the signature file that is there already is damaged; it was left as it is.
+        SignatureError: the signature file that is there already is damaged, or its statement is another one than this
+            npuops makes; it was left as it is.
         StorageError: the signature cannot be written; the old one is still there.
     """
     root = artifact.root.resolve()
     with alone_in(root):  # of two that sign at the same time, neither may lose the other's signature
         old = _read(artifact)
-        payload = _unb64(old.payload, "the payload") if old else statement(artifact.manifest)
+        payload = statement(artifact.manifest)
+        if old and old.payload != b64(payload):
+            # One envelope has one payload: to add our name to what someone else wrote there would be to vouch for it.
+            raise SignatureError(
+                f"{root / SIGNATURE_NAME} holds a statement that is not made from this manifest by this npuops",
+                advice="take the file away, if you do not trust who signed it, or sign with the npuops that wrote it",
+            )
         mine = _Signature(
             keyid=key.public.keyid, publicKey=b64(key.public.spki), sig=b64(key.sign(pre_authentication(payload)))
         )

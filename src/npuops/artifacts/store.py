@@ -15,17 +15,11 @@ same time, and `prune` does not take the entry away while it is copied.
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import shutil
-import tempfile
-import threading
-import time
 import uuid
-import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -257,66 +251,3 @@ class DirectoryStore:
         with storage_errors("make", folder):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder
-
-
-class MemoryStore:
-    """Forgets everything with its process: bytes in memory; `get` writes them where a runner can open them."""
-
-    def __init__(self) -> None:
-        """Empty."""
-        self._shelf = Path(tempfile.mkdtemp(prefix="npuops-store-"))
-        self.close = weakref.finalize(self, shutil.rmtree, self._shelf)
-        """Remove what was handed out; happens by itself when the store is gone, at the latest when the process ends."""
-        self._copies = itertools.count()
-        self._entries: dict[str, tuple[Entry, dict[str, bytes]]] = {}
-        self._locks: dict[str, threading.Lock] = {}
-
-    def put(self, key: str, folder: Path) -> Artifact:
-        """As `Store.put`."""
-        whole = verify_folder(folder)
-        if key not in self._entries:
-            with storage_errors("read", folder):
-                paths = [path for path in folder.rglob("*") if path.is_file()]
-                files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-            size = sum(len(data) for data in files.values())
-            manifest = whole.manifest
-            entry = Entry(
-                key=key,
-                digest=manifest.digest,
-                bytes=size,
-                used_ns=0,
-                target=manifest.target,
-                model=manifest.model.name,
-            )
-            self._entries.setdefault(key, (entry, files))
-        return self._hand_out(key)
-
-    def get(self, key: str) -> Artifact | None:
-        """As `Store.get`; a fresh copy each time."""
-        return self._hand_out(key) if key in self._entries else None
-
-    def list(self) -> tuple[Entry, ...]:
-        """As `Store.list`."""
-        return tuple(sorted((entry for entry, _ in self._entries.values()), key=lambda one: one.used_ns, reverse=True))
-
-    @contextmanager
-    def lock(self, key: str, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
-        """As `Store.lock`, among threads."""
-        lock = self._locks.setdefault(key, threading.Lock())
-        if not lock.acquire(timeout=timeout_s):
-            raise StorageError(f"another thread has held {key!r} for longer than {timeout_s:g} s")
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _hand_out(self, key: str) -> Artifact:
-        entry, files = self._entries[key]
-        self._entries[key] = (replace(entry, used_ns=time.time_ns()), files)
-        folder = self._shelf / str(next(self._copies))
-        for name, data in files.items():
-            path = folder / name
-            with storage_errors("write", path, need_bytes=entry.bytes):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
-        return verify_folder(folder)

@@ -6,17 +6,20 @@ What comes out is a *draft*: a whole artifact whose manifest has no evidence yet
 from __future__ import annotations
 
 import hashlib
+import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 import msgspec
 
 import npuops
+from npuops.artifacts.disk import storage_errors
 from npuops.artifacts.folder import write_artifact
 from npuops.artifacts.manifest import (
     Artifact,
@@ -28,6 +31,7 @@ from npuops.artifacts.manifest import (
     Role,
 )
 from npuops.artifacts.store import Store
+from npuops.build.publish import copy_folder
 from npuops.clock import Clock
 from npuops.errors import StorageError
 from npuops.events import Observer, StepFinished, StepStarted, Warned, ignore
@@ -38,6 +42,8 @@ from npuops.targets.protocol import Compilation, CompileOptions, Precision, Targ
 from npuops.targets.registry import open_target
 
 STEP = "compile"
+LIBRARIES = ("numpy", "onnx", "onnxruntime")
+"""What quantizes, and computes the references, whatever the target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +56,6 @@ class Work:
     quantization: Quantization | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """A compiled artifact without evidence."""
-
-    artifact: Artifact
-    cached: bool
-
-
 def compile_model(
     work: Work,
     target: Target,
@@ -68,14 +66,14 @@ def compile_model(
     clock: Clock,
     timeout_s: float,
     observe: Observer = ignore,
-) -> Draft:
+) -> Artifact:
     """Compile, or take it from the store.
 
     Args:
         work: the model and its history.
         target: the chip.
         options: precision and vendor options.
-        folder: an empty folder, used when it is not in the store.
+        folder: where the draft is afterwards; must not exist.
         store: None to compile in any case.
         clock: measures the compiler.
         timeout_s: for the vendor's compiler.
@@ -91,14 +89,19 @@ def compile_model(
     with store.lock(key) if store is not None else nullcontext():
         found = store.get(key) if store is not None else None
         if found is not None:
+            # A copy: the store's own may be pruned as soon as the lock is free. Its source may have been another one.
+            with storage_errors("copy to", folder):
+                copy_folder(found.root, folder)
             observe(StepFinished(step=STEP, seconds=0.0, detail="from the cache"))
-            return Draft(artifact=found, cached=True)
+            return Artifact(folder, replace(found.manifest, model=work.source, quantization=work.quantization))
+        with storage_errors("make", folder):
+            folder.mkdir()
         artifact = _compile(work, target, options, folder, key, clock, timeout_s)
         if store is not None:
             keep(store, key, folder, observe)
     nodes = len(artifact.manifest.placement.nodes)
     observe(StepFinished(step=STEP, seconds=artifact.manifest.compile.seconds, detail=f"{nodes} nodes placed"))
-    return Draft(artifact=artifact, cached=False)
+    return artifact
 
 
 def keep(store: Store, key: str, folder: Path, observe: Observer) -> None:
@@ -117,7 +120,7 @@ def compile_key(model: Model, target: Target, options: CompileOptions) -> str:
         "target": target.name,
         "precision": str(options.precision),
         "vendor": options.vendor,
-        "toolchain": target.probe().toolchain,
+        "toolchain": toolchain_identity(target),
     }
     return digest_key("compile", parts)
 
@@ -130,6 +133,26 @@ def code_identity() -> str:
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return f"{npuops.__version__} sha256:{digest.hexdigest()}"
+
+
+def toolchain_identity(target: Target) -> Mapping[str, str]:
+    """Versions of the toolchain and of the libraries, and a digest of the target's own file, which may be another's."""
+    file = getattr(sys.modules[type(target).__module__], "__file__", None)
+    code = Path(file).read_bytes() if file else b""
+    libraries = {distribution: _version(distribution) for distribution in LIBRARIES}
+    return {**libraries, **target.probe().toolchain, "code": hashlib.sha256(code).hexdigest()}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""  # onnxruntime-gpu and its like go by other names
+
+
+def timestamp() -> str:
+    """Now, as the manifest writes it."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def digest_key(kind: str, parts: Mapping[str, object]) -> str:
@@ -185,7 +208,7 @@ def _compile(
     compilation = _call_compiler(target.name, work.model, options, folder, timeout_s)
     seconds = (clock.now_us() - started) / 1e6
     manifest = Manifest(
-        created=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        created=timestamp(),
         npuops=npuops.__version__,
         model=work.source,
         target=target.name,

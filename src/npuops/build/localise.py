@@ -30,6 +30,8 @@ WINDOW = 3
 """Tensors shown before and after the first that diverges."""
 SAMPLES = 2
 """Enough to see garbage; each costs a run of an emulator."""
+LOST_DB = -200.0
+"""Where the engine answers NaN or infinity and the reference a number."""
 DQ_SUFFIX = "_DequantizeLinear_Output"
 
 BuildProbe = Callable[[Path, Path], Artifact]
@@ -46,20 +48,21 @@ def engine_divergence(
         quantized: the graph that was compiled (QDQ, or float for float precisions).
         samples: evaluation inputs; the first few are used.
         build_probe: compiles the graph with more outputs.
-        run_probe: runs what it built.
+        run_probe: runs what it built; tensors that it does not give, or in another shape, are left out.
 
     Raises:
         NpuopsError: the toolchain does not take the graph with its inner tensors exposed.
     """
     few = _few(samples)
-    with tempfile.TemporaryDirectory(prefix="npuops-localise-") as name:
+    with tempfile.TemporaryDirectory(prefix="npuops-localise-", dir=quantized.parent) as name:
         probe_path = Path(name) / "probe.onnx"
         tensors = expose_tensors(quantized, probe_path)
         folder = Path(name) / "compiled"
         folder.mkdir()
         got = run_probe(build_probe(probe_path, folder), few)
         wanted = run_reference(probe_path, few)
-    return around_first([_divergence(node, tensor, got[tensor], wanted[tensor]) for node, tensor in tensors])
+    known = [pair for pair in tensors if pair[1] in got and got[pair[1]].shape == wanted[pair[1]].shape]
+    return around_first([_divergence(node, tensor, got[tensor], wanted[tensor]) for node, tensor in known])
 
 
 def quantization_divergence(float_model: Path, quantized: Path, samples: Samples) -> tuple[Divergence, ...]:
@@ -69,7 +72,7 @@ def quantization_divergence(float_model: Path, quantized: Path, samples: Samples
     Empty when the names do not match, as for a graph that came quantized.
     """
     few = _few(samples)
-    with tempfile.TemporaryDirectory(prefix="npuops-localise-") as name:
+    with tempfile.TemporaryDirectory(prefix="npuops-localise-", dir=quantized.parent) as name:
         float_probe, quantized_probe = Path(name) / "float.onnx", Path(name) / "quantized.onnx"
         in_float = {tensor: node for node, tensor in expose_tensors(float_model, float_probe)}
         in_quantized = [tensor for _, tensor in expose_tensors(quantized, quantized_probe)]
@@ -109,10 +112,10 @@ def _inner_tensors(graph: onnx.GraphProto) -> list[tuple[str, str]]:
     for node in graph.node:
         source = producers.get(node.input[0]) if node.input else None
         if not quantized:
-            found += [(node.name, output) for output in node.output if output]
+            found += [(node.name or output, output) for output in node.output if output]
         elif node.op_type == "DequantizeLinear" and source is not None and source.op_type == "QuantizeLinear":
             maker = producers.get(source.input[0])
-            found.append((maker.name if maker is not None else source.input[0], node.output[0]))
+            found.append(((maker.name if maker is not None else "") or source.input[0], node.output[0]))
     return found
 
 
@@ -126,6 +129,10 @@ def around_first(tensors: Sequence[Divergence]) -> tuple[Divergence, ...]:
 
 
 def _divergence(node: str, tensor: str, got: Array, wanted: Array) -> Divergence:
+    if (~np.isfinite(got) & np.isfinite(wanted)).any():
+        return Divergence(node=node, tensor=tensor, sqnr_db=LOST_DB, cosine=None)
+    known = np.isfinite(wanted)  # a mask holds infinity in the reference itself: there is nothing to compare with
+    got, wanted = np.where(known, got, 0), np.where(known, wanted, 0)
     return Divergence(node=node, tensor=tensor, sqnr_db=sqnr_db(got, wanted), cosine=cosine(got, wanted))
 
 

@@ -16,7 +16,16 @@ from npuops.artifacts.evidence import Accuracy, Parity
 from npuops.artifacts.folder import write_artifact
 from npuops.artifacts.manifest import MANIFEST_NAME, Artifact, FileRecord, ModelIdentity, Role
 from npuops.artifacts.store import Store
-from npuops.build.compile import Draft, Work, code_identity, compile_model, compile_probe, digest_key, keep
+from npuops.build.compile import (
+    Work,
+    code_identity,
+    compile_model,
+    compile_probe,
+    digest_key,
+    keep,
+    timestamp,
+    toolchain_identity,
+)
 from npuops.build.options import BuildOptions
 from npuops.build.policy import GatePolicy
 from npuops.build.prove import Graphs, Proof, prove, summary
@@ -209,9 +218,7 @@ def _engine_samples(job: _Job, samples: Samples) -> int:
     return EMULATOR_SAMPLES if job.target.traits.slow_run else len(samples)
 
 
-def _compile(job: _Job, source: Model, model: Model, prepared: Prepared, work: Path) -> Draft:
-    folder = work / "draft"
-    folder.mkdir()
+def _compile(job: _Job, source: Model, model: Model, prepared: Prepared, work: Path) -> Artifact:
     identity = ModelIdentity(
         name=job.request.model.name,
         digest=digest_of(job.request.model),
@@ -224,7 +231,7 @@ def _compile(job: _Job, source: Model, model: Model, prepared: Prepared, work: P
         Work(source=identity, model=model, quantization=prepared.quantization),
         job.target,
         CompileOptions(precision=job.precision, vendor=job.request.options.vendor),
-        folder,
+        work / "draft",
         store=job.store,
         clock=job.clock,
         timeout_s=job.request.options.time_limit_s,
@@ -232,16 +239,16 @@ def _compile(job: _Job, source: Model, model: Model, prepared: Prepared, work: P
     )
 
 
-def _prove(job: _Job, draft: Draft, prepared: Prepared, samples: Samples) -> Proof:
+def _prove(job: _Job, draft: Artifact, prepared: Prepared, samples: Samples) -> Proof:
     started = job.clock.now_us()
     job.observe(StepStarted(step="parity", detail=f"{len(samples)} samples"))
     limit_s = job.request.options.time_limit_s
 
     def build_probe(path: Path, folder: Path) -> Artifact:
-        return compile_probe(draft.artifact, open_model(path), folder, timeout_s=limit_s)
+        return compile_probe(draft, open_model(path), folder, timeout_s=limit_s)
 
     proof = prove(
-        draft.artifact,
+        draft,
         job.target,
         Graphs(compiled=prepared.compiled, float_model=prepared.float_model),
         samples,
@@ -255,17 +262,19 @@ def _prove(job: _Job, draft: Draft, prepared: Prepared, samples: Samples) -> Pro
 
 
 def _accuracy(job: _Job, proof: Proof, samples: Samples) -> Accuracy | None:
-    """The task metric, where there are labels or the user named a metric, and something ran."""
-    asked = job.request.options.max_drop is not None or samples.labels is not None
-    if not asked or not proof.engine_outputs or not proof.float_outputs:
+    """The task metric, where there are labels or the user asked for it, and something ran. NaN has no accuracy."""
+    options = job.request.options
+    asked = options.max_drop is not None or samples.labels is not None or options.metric != BuildOptions().metric
+    finite = all(output.finite for comparison in proof.parity.comparisons for output in comparison.outputs)
+    if not asked or not finite or not proof.engine_outputs or not proof.float_outputs:
         return None
-    metric = find_metric(job.request.options.metric)
+    metric = find_metric(options.metric)
     return measure_accuracy(metric, artifact=proof.engine_outputs, fp32=proof.float_outputs, labels=samples.labels)
 
 
 def _seal(
     job: _Job,
-    draft: Draft,
+    draft: Artifact,
     prepared: Prepared,
     report: SupportReport,
     parity: Parity,
@@ -275,19 +284,17 @@ def _seal(
     """The draft's files, the quantized graph, and all evidence under one manifest."""
     folder = work / "artifact"
     with storage_errors("write", folder):
-        copy_folder(draft.artifact.root, folder)
+        copy_folder(draft.root, folder)
         (folder / MANIFEST_NAME).unlink()
         if prepared.quantization is not None:
             shutil.copyfile(prepared.compiled, folder / QUANTIZED_NAME)
-    manifest = draft.artifact.manifest
-    files = manifest.files
+    files = draft.manifest.files
     if prepared.quantization is not None:
         files += (FileRecord(name=QUANTIZED_NAME, role=Role.QUANTIZED, sha256="", bytes=0),)
     manifest = replace(
-        manifest,
-        model=replace(manifest.model, name=job.request.model.name, digest=digest_of(job.request.model)),
+        draft.manifest,
+        created=timestamp(),
         files=files,
-        quantization=prepared.quantization,
         parity=parity,
         accuracy=accuracy,
         labels=job.request.labels,
@@ -318,7 +325,7 @@ def _build_key(job: _Job) -> str:
             "name": request.model.name,
             "target": job.target.name,
             "precision": job.precision,
-            "toolchain": job.target.probe().toolchain,
+            "toolchain": toolchain_identity(job.target),
             "calibration": request.calibration.digest if request.calibration else None,
             "evaluation": request.evaluation.digest if request.evaluation else None,
             "engine_samples": request.engine_samples,

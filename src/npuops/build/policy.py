@@ -104,6 +104,16 @@ class GatePolicy:
         for section in (self.parity, self.placement, self.size, self.latency):
             for part in fields(section):
                 _refuse_not_finite(part.name, getattr(section, part.name))
+        shares = {
+            "min_top1_agreement": self.parity.min_top1_agreement,
+            "max_fallback_ops": self.placement.max_fallback_ops,
+            "max_fallback_macs": self.placement.max_fallback_macs,
+        }
+        for field_name, share in shares.items():
+            if share is not None and not 0 <= share <= 1:
+                # 5 was meant as percent, and would let everything through.
+                words = f"{field_name} = {share:g} is not within 0 to 1"
+                raise OptionError(words, advice=f"5 % is {field_name} = 0.05")
 
 
 def _refuse_not_finite(name: str, value: object) -> None:

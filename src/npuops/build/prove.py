@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+from numpy.typing import NDArray
+
 from npuops.artifacts.evidence import Comparison, Divergence, Parity, Verdict
 from npuops.artifacts.manifest import Artifact
 from npuops.build.engine import REFERENCE_BASIS, RUNNER, EngineRun, engines, run_engine
@@ -77,10 +80,12 @@ def prove(
     comparisons = _comparisons(artifact.manifest.target, runs, wanted)
     verdict, reasons = judge(comparisons, limits)
     where: tuple[Divergence, ...] = ()
-    if verdict is Verdict.FAIL:
-        where, more = _localise(graphs, evaluation, comparisons, limits, build_probe, timeout_s)
-        reasons += more
     first = next(iter(runs.values()), None)
+    if verdict is Verdict.FAIL:
+        failed = {comparison.reference for comparison in comparisons if judge((comparison,), limits)[0] is Verdict.FAIL}
+        missed = next((outputs for reference, outputs in wanted.items() if reference in failed), {})
+        where, more = _localise(graphs, _worst_first(evaluation, first, missed), failed, build_probe, timeout_s)
+        reasons += more
     parity = Parity(
         verdict=verdict,
         comparisons=comparisons,
@@ -158,12 +163,10 @@ def _comparisons(
 def _localise(
     graphs: Graphs,
     evaluation: Samples,
-    comparisons: tuple[Comparison, ...],
-    limits: ParityLimits,
+    failed: set[str],
     build_probe: BuildProbe,
     timeout_s: float,
 ) -> tuple[tuple[Divergence, ...], tuple[str, ...]]:
-    failed = {c.reference for c in comparisons if judge((c,), limits)[0] is Verdict.FAIL}
     try:
         if (QUANTIZED if graphs.is_quantized else FP32) in failed:
             where = engine_divergence(
@@ -181,12 +184,34 @@ def _localise(
     return (), ()
 
 
+def _worst_first(evaluation: Samples, run: EngineRun | None, wanted: dict[str, Array]) -> Samples:
+    """Localisation looks at a few samples only: at those that came out worst."""
+    if run is None or not wanted:
+        return evaluation
+    noise = np.sum([_noise(run.outputs[name], array) for name, array in wanted.items()], axis=0)
+    order = np.argsort(-noise, kind="stable")
+    return replace(evaluation, inputs=tuple(evaluation.inputs[index] for index in order), labels=None)
+
+
+def _noise(got: Array, wanted: Array) -> NDArray[np.float64]:
+    """Σ difference² / Σ reference² of each sample; infinite where a value is not finite."""
+    a, b = (np.asarray(array, dtype=np.float64).reshape(len(array), -1) for array in (got, wanted))
+    with np.errstate(all="ignore"):
+        ratio = ((a - b) ** 2).sum(axis=1) / np.maximum((b**2).sum(axis=1), 1e-300)
+    return np.where(np.isnan(ratio), np.inf, ratio)
+
+
 def _blame(who: str, where: tuple[Divergence, ...]) -> str:
     levels = [(float("inf") if tensor.sqnr_db is None else tensor.sqnr_db, tensor) for tensor in where]
     if not levels:
         return f"{who} is to blame, but no inner tensor can be compared"
-    level, tensor = next(((db, t) for db, t in levels if db < DIVERGED_DB), min(levels, key=lambda pair: pair[0]))
-    return f"{who} is to blame: node {tensor.node!r} is the first that diverges (SQNR {level:.1f} dB)"
+    for level, tensor in levels:
+        if level < DIVERGED_DB:
+            return f"{who} is to blame: node {tensor.node!r} is the first that diverges (SQNR {level:.1f} dB)"
+    level, tensor = min(levels, key=lambda pair: pair[0])
+    if level == float("inf"):
+        return "no inner tensor that can be compared differs from the reference"
+    return f"{who} is to blame, but no single node: the worst is {tensor.node!r} (SQNR {level:.1f} dB)"
 
 
 def _typical_us(run: EngineRun | None) -> float | None:

@@ -58,10 +58,10 @@ def publish(artifact: Artifact, out: Path) -> Artifact:
     need = sum(record.bytes for record in artifact.manifest.files)
     with storage_errors("write", out, need_bytes=need):
         out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == SUFFIX:
-        pack(artifact.root, out, overwrite=True)
-        return open_artifact(out)
     place = out.resolve()  # of a link, what it leads to is replaced
+    if out.suffix == SUFFIX:
+        pack(artifact.root, place, overwrite=True)
+        return open_artifact(out)
     lock = place.with_name(f".{place.name}.lock")
     with (
         locks.held(lock, timeout_s=_PUBLISHING_S, clock=SystemClock(), observe=ignore),
@@ -103,12 +103,22 @@ def copy_folder(folder: Path, to: Path) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """A free lock tells that the owner is gone; unlike a process number it does so for other containers too."""
-    if os.access(folder, os.W_OK) and (descriptor := locks.try_lock(_lock_of(folder))) is not None:
+    """A free lock tells that the owner is gone; unlike a process number it does so for other containers too.
+
+    What is another user's stays, also for root: Linux does not let us open the lock (fs.protected_regular).
+    """
+    if _is_ours(folder) and (descriptor := locks.try_lock(_lock_of(folder))) is not None:
         try:
             shutil.rmtree(folder, ignore_errors=True)
         finally:
             locks.release(_lock_of(folder), descriptor)
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        return folder.lstat().st_uid == os.geteuid()
+    except FileNotFoundError:
+        return False  # its build ended meanwhile
 
 
 def _lock_of(folder: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from npuops.artifacts.manifest import Quantization
 from npuops.build.options import BuildOptions
 from npuops.clock import Clock
-from npuops.errors import DataError, OptionError, UnsupportedModelError, nearest
+from npuops.errors import AccuracyError, DataError, OptionError, nearest
 from npuops.evaluate.samples import Samples
 from npuops.events import Observer, StepFinished, StepStarted
 from npuops.models.model import Model
@@ -60,7 +60,7 @@ def prepare_graphs(  # noqa: PLR0913 - each is a different thing that the step n
 
     Raises:
         DataError: no calibration data.
-        UnsupportedModelError: no mix of 8 and 16 bits meets the accepted drop; the worst layers are named.
+        AccuracyError: no mix of 8 and 16 bits meets the accepted drop; the worst layers are named.
         OptionError: an unknown method.
     """
     ready = _as_it_is(source, precision)
@@ -123,9 +123,9 @@ def _options(options: BuildOptions, traits: Traits, precision: Precision) -> Qua
 def _found(mix: Mix) -> tuple[Quantization, str]:
     if mix.quantized is None:
         worst = ", ".join(f"{layer.unit} ({layer.sqnr_db:.0f} dB)" for layer in mix.worst[:WORST_SHOWN])
-        raise UnsupportedModelError(
-            f"no mix of 8 and 16 bits keeps {mix.metric} within {mix.max_drop:.2%}: all at 16 bits lose {mix.drop:.2%}"
-            f" of {mix.fp32:.4f}; the layers that suffer most at 8 bits: {worst}",
+        raise AccuracyError(
+            f"no mix of 8 and 16 bits keeps {mix.metric} within {mix.max_drop:.2g}, confirmed on held-back samples: all"
+            f" at 16 bits lose {mix.drop:.2g} of {mix.fp32:.4g}; the layers that suffer most at 8 bits: {worst}",
             advice="raise --max-drop, calibrate on more and better data, use a float precision, or train with QAT",
         )
     return (

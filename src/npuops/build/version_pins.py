@@ -25,7 +25,7 @@ _ORDER: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "!=": operator.ne,
 }
 _CLAUSE: Final = re.compile(r"(==|!=|>=|<=|>|<)\s*([^\s,=<>!*]+?)(\.\*)?")
-_PLAIN: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
+_PLAIN: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,9 @@ from npuops.cli.image_flag import ImageFlag, parse_image_options
 from npuops.cli.shape_flag import ShapeFlag, parse_shapes
 from npuops.cli.show import EXIT_NO, JsonFlag, console, print_json, progress
 from npuops.cli.target_words import complete_target
+from npuops.cli.time_limit_flag import TimeLimitFlag
 from npuops.errors import UsageError
+from npuops.report.output_file import refuse_place
 from npuops.report.report import write_report
 from npuops.targets.protocol import Precision
 from npuops.units import Basis, format_bytes, format_us
@@ -49,11 +51,12 @@ def command(
     shape: ShapeFlag = None,
     calibration_limit: Annotated[int, typer.Option(help="Most calibration samples.")] = app.CALIBRATION_LIMIT,
     eval_limit: Annotated[int | None, typer.Option(help="Most evaluation samples.")] = None,
-    time_limit: Annotated[float, typer.Option(help="Seconds for each call of vendor code.")] = 900.0,
+    time_limit: TimeLimitFlag = 900,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Do everything again.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Build, print the verdict, and write the report beside the artifact."""
+    refuse_place(_report_of(output))
     words = app.BuildWords(
         model=model,
         target=target,
@@ -82,8 +85,12 @@ def command(
     _answer(result, output, as_json=as_json)
 
 
+def _report_of(output: Path) -> Path:
+    return output.parent / f"{output.name}.report.html"
+
+
 def _answer(result: BuildResult, output: Path, *, as_json: bool) -> None:
-    report = write_report(result.artifact, output.with_name(f"{output.name}.report.html"), name=output.name)
+    report = write_report(result.artifact, _report_of(output), name=output.name)
     if as_json:
         print_json(_plain(result, output, report))
     else:
@@ -121,24 +128,26 @@ def _plain(result: BuildResult, output: Path, report: Path) -> dict[str, object]
 
 def _show(result: BuildResult, output: Path, report: Path) -> None:
     from rich.table import Table  # noqa: PLC0415 - help must not pay for it
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    from npuops.cli.screen import verdict_text  # noqa: PLC0415 - as above
 
     manifest = result.artifact.manifest
     screen = console()
     table = Table("", "rule", "wanted", "found", box=None, pad_edge=False, header_style="dim")
     for rule in manifest.gate.rules if manifest.gate else ():
-        colour = {"pass": "green", "fail": "red"}.get(rule.verdict, "yellow")
-        table.add_row(f"[{colour}]{rule.verdict}[/{colour}]", rule.name, f"[dim]{rule.wanted}[/dim]", rule.found)
+        table.add_row(verdict_text(rule.verdict), rule.name, Text(rule.wanted, style="dim"), rule.found)
     screen.print(table)
     for tensor in manifest.parity.first_divergence if manifest.parity else ():
         level = "equal" if tensor.sqnr_db is None else f"{tensor.sqnr_db:.1f} dB"
-        screen.print(f"  {level:>9}  {tensor.node}  [dim]{tensor.tensor}[/dim]")
+        screen.print(Text.assemble(f"  {level:>9}  {tensor.node}  ", (tensor.tensor, "dim")))
     parity = manifest.parity
     if parity is not None and parity.run_us is not None:
         note = " (an emulator's clock says nothing about silicon)" if parity.run_basis == Basis.EMULATED else ""
         screen.print(f"run        {format_us(parity.run_us)}, {parity.run_basis}{note}")
     size = sum(record.bytes for record in manifest.files)
     cached = ", from the cache" if result.cached else ""
-    verdict = manifest.gate.verdict if manifest.gate else "inconclusive"
-    screen.print(f"artifact   {output}  {format_bytes(size)}", markup=False, soft_wrap=True)
-    screen.print(f"report     {report}", markup=False, soft_wrap=True)
-    screen.print(f"[bold]{verdict}[/bold]       {result.seconds:.2f} s{cached}")
+    verdict = manifest.gate.verdict if manifest.gate else Verdict.INCONCLUSIVE
+    screen.print(f"artifact   {output}  {format_bytes(size)}", soft_wrap=True)
+    screen.print(f"report     {report}", soft_wrap=True)
+    screen.print(Text.assemble(verdict_text(verdict, bold=True), f"       {result.seconds:.2f} s{cached}"))

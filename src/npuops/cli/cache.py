@@ -50,7 +50,7 @@ def command(
     screen = console()
     total = format_bytes(sum(entry.bytes for entry in entries))
     words = f"{len(entries)} entries, {total} of {format_bytes(limit)}, in {store.root}"
-    screen.print(words, markup=False, soft_wrap=True)
+    screen.print(words, soft_wrap=True)
     if keep is not None:
         screen.print(f"removed {len(removed)} entries, {format_bytes(sum(entry.bytes for entry in removed))}")
 
@@ -73,7 +73,6 @@ def _used(entry: Entry) -> str:
 
 def _show(entries: tuple[Entry, ...]) -> None:
     from rich.table import Table  # noqa: PLC0415 - JSON must not pay for it
-    from rich.text import Text  # noqa: PLC0415 - as above
 
     if not entries:
         return
@@ -86,5 +85,5 @@ def _show(entries: tuple[Entry, ...]) -> None:
     for entry in entries:
         kind, _, digest = entry.key.partition("-")
         key = f"{kind} {digest[:8]}" if entry.key else "damaged"
-        table.add_row(key, Text(entry.target), Text(entry.model), format_bytes(entry.bytes), _used(entry))
+        table.add_row(key, entry.target, entry.model, format_bytes(entry.bytes), _used(entry))
     console().print(table)

@@ -113,7 +113,10 @@ def _refuse_mixed(
     model: Path, targets: list[str], fix: Path | None, only: list[str] | None, samples: str | None
 ) -> None:
     from npuops.errors import UsageError  # noqa: PLC0415 - help must not pay for it
+    from npuops.report.output_file import refuse_place  # noqa: PLC0415 - as above
 
+    if fix is not None:
+        refuse_place(fix)
     if fix is not None and fix.resolve() == model.resolve():
         raise UsageError(f"{fix} is the source model", advice="name another file: the source is never overwritten")
     if fix is None and (only or samples):

@@ -26,19 +26,20 @@ def print_check(report: SupportReport, *, show_all: bool) -> None:
     out = console()
     nodes = report.placement.nodes
     shown = nodes if show_all else tuple(node for node in nodes if node.runs_on is RunsOn.CPU)
-    out.print(f"[bold]{report.model}[/bold] on [bold]{report.target}[/bold]: {_summary(nodes)}", soft_wrap=True)
+    out.print(f"{report.model} on {report.target}: {_summary(nodes)}", style="bold", soft_wrap=True)
     if shown:
         _print_nodes(shown, grouped=not show_all)
     out.print(f"fallback  {_ratio_words(report.placement.fallback_ratio)}")
-    out.print(f"fit       {_fit_words(report)}", markup=False)
-    out.print(f"latency   {_latency_words(report.latency)}", markup=False)
-    out.print(f"energy    {_energy_words(report.energy)}", markup=False)
+    out.print(f"fit       {_fit_words(report)}")
+    out.print(f"latency   {_latency_words(report.latency)}")
+    out.print(f"energy    {_energy_words(report.energy)}")
     _print_advice(report.advice)
 
 
 def print_matrix(reports: Sequence[SupportReport]) -> None:
     """Several targets, one line each."""
     from rich.table import Table  # noqa: PLC0415 - help must not pay for it
+    from rich.text import Text  # noqa: PLC0415 - as above
 
     table = Table(box=None, pad_edge=False)
     for heading in ("target", "on the NPU", "fallback: ops", "MACs", "fits", "latency", "advice"):
@@ -51,11 +52,11 @@ def print_matrix(reports: Sequence[SupportReport]) -> None:
             f"{on_npu}/{len(report.placement.nodes)}",
             f"{ratio.ops:.1%}",
             "unknown" if ratio.macs is None else f"{ratio.macs:.1%}",
-            "yes" if report.fits.ok else "[red]no[/red]",
+            "yes" if report.fits.ok else Text("no", style="red"),
             _latency_words(report.latency),
             str(len(report.advice)),
         )
-    console().print(f"[bold]{reports[0].model}[/bold]")
+    console().print(reports[0].model, style="bold")
     console().print(table)
 
 
@@ -71,15 +72,13 @@ def print_fixes(report: FixReport) -> None:
         worst = f"{max(figures):.3g}" if figures else "–"
         table.add_row(fix.name, str(fix.verdict), str(fix.sites), worst, fix.why)
     out = console()
-    out.print(f"[bold]{report.out}[/bold] from {report.model}: {len(report.applied)} fixes", soft_wrap=True)
+    out.print(f"{report.out} from {report.model}: {len(report.applied)} fixes", style="bold", soft_wrap=True)
     if report.fixes:
         out.print(table)
     if report.applied:
-        out.print(f"each proved on {report.samples} samples ({report.samples_source})", markup=False)
+        out.print(f"each proved on {report.samples} samples ({report.samples_source})")
     for name in report.constant_outputs:
-        out.print(
-            f"weak proof: output {name} is the same for every sample; give --samples", style="yellow", markup=False
-        )
+        out.print(f"weak proof: output {name} is the same for every sample; give --samples", style="yellow")
 
 
 def _print_nodes(nodes: Iterable[Placement], *, grouped: bool) -> None:
@@ -94,10 +93,10 @@ def _print_nodes(nodes: Iterable[Placement], *, grouped: bool) -> None:
             groups.setdefault((node.op, str(node.runs_on), node.rule, node.found), []).append(node.name)
         for (op, where, rule, found), names in groups.items():
             label = names[0] if len(names) == 1 else f"{len(names)} × {names[0]} …"
-            table.add_row(*(_plain(part) for part in (label, op, where, rule, found)))
+            table.add_row(label, op, where, rule, found)
     else:
         for node in nodes:
-            table.add_row(*(_plain(part) for part in (node.name, node.op, str(node.runs_on), node.rule, node.found)))
+            table.add_row(node.name, node.op, str(node.runs_on), node.rule, node.found)
     console().print(table)
 
 
@@ -105,13 +104,13 @@ def _print_advice(advice: Sequence[Advice]) -> None:
     out = console()
     for entry in advice:
         count = f" ({len(entry.nodes)} nodes)" if len(entry.nodes) > 1 else ""
-        out.print(f"advice    {entry.pattern}{count}: {entry.message}", markup=False, soft_wrap=True)
+        out.print(f"advice    {entry.pattern}{count}: {entry.message}", soft_wrap=True)
         if entry.nodes:
             rest = f", and {len(entry.nodes) - NODES_NAMED} more" if len(entry.nodes) > NODES_NAMED else ""
             names = ", ".join(entry.nodes[:NODES_NAMED])
-            out.print(f"          at {names}{rest}", style="dim", markup=False, soft_wrap=True)
+            out.print(f"          at {names}{rest}", style="dim", soft_wrap=True)
         if entry.fix:
-            out.print(f"          cure: --fix OUT.onnx (rewrite {entry.fix})", style="green", markup=False)
+            out.print(f"          cure: --fix OUT.onnx (rewrite {entry.fix})", style="green")
 
 
 def _summary(nodes: Sequence[Placement]) -> str:
@@ -141,9 +140,3 @@ def _latency_words(latency: Latency | None) -> str:
 
 def _energy_words(energy: Energy | None) -> str:
     return NO_FIGURE if energy is None else f"{energy.mj:.3g} mJ ({energy.basis}, {energy.source})"
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape  # noqa: PLC0415 - names of nodes may hold brackets
-
-    return escape(text)

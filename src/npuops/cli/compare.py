@@ -40,19 +40,14 @@ def command(
 def _table(answer: SideBySide) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("", "", answer.a, answer.b, "B is"):
-        table.add_column(Text(heading), overflow="fold")
+        table.add_column(heading, overflow="fold")
     group = ""
     for row in answer.rows:
         sign, style = _MARKS[row.mark]
         left, right = _values(row)
         title = "" if row.group == group else row.group
-        table.add_row(
-            Text(title, style="bold"),
-            Text(row.name),
-            Text(left),
-            Text(right),
-            Text(f"{sign} {row.note}".rstrip(), style=style),
-        )
+        mark = Text(f"{sign} {row.note}".rstrip(), style=style)
+        table.add_row(Text(title, style="bold"), row.name, left, right, mark)
         group = row.group
     console().print(table)
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
 from npuops import app
-from npuops.artifacts.evidence import OutputParity, Verdict
+from npuops.artifacts.evidence import Verdict
 from npuops.artifacts.latency_figures import latency_figures
 from npuops.artifacts.manifest import Manifest
 from npuops.build.fallback import ALLOW
 from npuops.build.gate import compiled_bytes
 from npuops.build.options import BuildOptions
-from npuops.build.parity import FP32
 from npuops.build.pipeline import BuildResult
 from npuops.cli.demo_models import DemoModel, blank_calibration, digits, mobilenet
+from npuops.cli.screen import Screen, verdict_text
 from npuops.cli.show import EXIT_NO, JsonFlag, console, print_hanging, print_json, progress
 from npuops.errors import UsageError, nearest
 from npuops.events import Observer
+from npuops.report.against_fp32 import worst_agreement, worst_cosine
 from npuops.report.report import write_report
 from npuops.targets.protocol import Precision
 from npuops.targets.registry import open_target
@@ -65,15 +68,15 @@ def command(
     model = MODELS[name]()
     screen = console()
     if not as_json:
-        screen.print(f"[bold]{model.title}[/bold]\n")
+        screen.print(f"{model.title}\n", style="bold")
     rows = []
     for target, precision in PLAN:
         if not as_json:
-            screen.print(f"[bold]{target}[/bold] {precision}")
+            screen.print(f"{target} {precision}", style="bold")
         with progress(quiet=as_json) as observe:
             rows.append(_row(model, target, precision, output, no_cache, observe))
     if not as_json:
-        screen.print("[bold]a mistake[/bold]: ort-cpu a8w8, calibrated on blank inputs")
+        screen.print("a mistake: ort-cpu a8w8, calibrated on blank inputs", style="bold")
     with progress(quiet=as_json) as observe:
         failure = _failure(model, output, no_cache, observe)
     if as_json:
@@ -132,25 +135,24 @@ def _plain(row: Row) -> Mapping[str, object]:
     }
 
 
-def _show(screen: Any, rows: list[Row], failure: Row) -> None:
+def _show(screen: Screen, rows: list[Row], failure: Row) -> None:
     screen.print()
     screen.print(_table([row for row in rows if row.result is not None]))
     for row in rows:
         if row.result is None:
-            screen.print(f"[yellow]skipped[/yellow] {row.target} {row.precision}: {row.why_not}")
+            screen.print(f"skipped {row.target} {row.precision}: {row.why_not}", style="yellow")
     screen.print(
-        "\n[dim]Only `measured` is a clock on the device that is named. `emulated` is a clock around a"
+        "\nOnly `measured` is a clock on the device that is named. `emulated` is a clock around a"
         "\nvendor's emulator, `vendor-estimate` the vendor's own model: do not compare them."
-        "\n`top-1` is accuracy where the samples have labels, else agreement with fp32.[/dim]"
+        "\n`top-1` is accuracy where the samples have labels, else agreement with fp32.",
+        style="dim",
     )
     _show_failure(screen, failure)
     reports = [row.report for row in (*rows, failure) if row.report]
     screen.print(f"\n{len(reports)} reports with graphs, tables and evidence: {reports[0].parent}/*.report.html")
 
 
-def _table(rows: list[Row]) -> Any:
-    from rich.table import Table  # noqa: PLC0415 - help must not pay for it
-
+def _table(rows: list[Row]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("target", "", "NPU", "top-1", "cosine", "one inference", "size", "gate"):
         table.add_column(heading, no_wrap=heading != "one inference")
@@ -159,29 +161,28 @@ def _table(rows: list[Row]) -> Any:
     return table
 
 
-def _show_failure(screen: Any, failure: Row) -> None:
+def _show_failure(screen: Screen, failure: Row) -> None:
     gate = failure.result.artifact.manifest.gate if failure.result is not None else None
-    screen.print("\n[bold]And one mistake, caught:[/bold] the same model, calibrated on blank inputs.")
+    screen.print("\nAnd one mistake, caught: the same model, calibrated on blank inputs.", style="bold")
     screen.print("It compiles without a word from the toolchain. The gate says:")
     for rule in gate.rules if gate is not None else ():
         if rule.verdict is not Verdict.PASS:
             print_hanging(screen, f"  {rule.verdict}  ", f"{rule.name}: {rule.found}", "red")
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: Row) -> tuple[str | Text, ...]:
     manifest = row.result.artifact.manifest if row.result is not None else None
     if manifest is None:
         return ()
     verdict = _verdict(row.result)
     figures = latency_figures(manifest)
-    colour = "green" if verdict is Verdict.PASS else "red"
     return (
         f"{1 - manifest.placement.fallback_ratio.ops:.0%}",
         _top1(manifest),
-        _cosine(manifest),
+        _figure(worst_cosine(manifest)),
         f"{format_us(figures[0].us)} {figures[0].basis}" if figures else "no device here",
         format_bytes(compiled_bytes(manifest)),
-        f"[{colour}]{verdict}[/{colour}]",
+        verdict_text(verdict),
     )
 
 
@@ -189,19 +190,8 @@ def _top1(manifest: Manifest) -> str:
     """Accuracy where the samples have labels, else agreement with fp32."""
     if manifest.accuracy is not None:
         return f"{manifest.accuracy.artifact:.4f}"
-    return _lowest(output.top1_agreement for output in _against_fp32(manifest))
+    return _figure(worst_agreement(manifest))
 
 
-def _cosine(manifest: Manifest) -> str:
-    return _lowest(output.cosine for output in _against_fp32(manifest))
-
-
-def _against_fp32(manifest: Manifest) -> Iterator[OutputParity]:
-    for comparison in manifest.parity.comparisons if manifest.parity else ():
-        if comparison.reference == FP32:
-            yield from comparison.outputs
-
-
-def _lowest(figures: Iterable[float | None]) -> str:
-    found = [figure for figure in figures if figure is not None]
-    return f"{min(found):.4f}" if found else "–"
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from npuops import app
 from npuops.build.options import BuildOptions
 from npuops.build.pipeline import BuildRequest
-from npuops.errors import UsageError
+from npuops.errors import DataError, UsageError
+from npuops.evaluate.image_folder import SUFFIXES
 from npuops.evaluate.sample_sources import load_samples
 from npuops.evaluate.samples import Samples, make_samples
 from npuops.models.open import open_model
 
 CROPS_PER_PHOTO = 8
 CROP = 224
+_BESIDE = "set NPUOPS_SHARED to the folder that holds models/, or run the demo without a name"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +72,7 @@ def mobilenet() -> DemoModel:
     if not path.is_file():
         raise UsageError(
             f"{path} is not there: the real MobileNetV2 is test data beside npuops, not part of it",
-            advice="set NPUOPS_SHARED to the folder that holds models/, or run the demo without a name",
+            advice=_BESIDE,
         )
     name = open_model(path).inputs[0].name
     photos = photo_files()
@@ -90,8 +92,16 @@ def shared_models() -> Path:
 
 
 def photo_files() -> list[Path]:
-    """The photos beside those models."""
-    return sorted((shared_models() / "inputs" / "photos").iterdir())
+    """The photos beside those models.
+
+    Raises:
+        UsageError: there are none.
+    """
+    folder = shared_models() / "inputs" / "photos"
+    photos = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    if not photos:
+        raise UsageError(f"{folder} holds no photos", advice=_BESIDE)
+    return photos
 
 
 def crops(
@@ -101,6 +111,7 @@ def crops(
 
     Raises:
         UsageError: Pillow is not installed.
+        DataError: a photo cannot be read.
     """
     try:
         from PIL import Image  # noqa: PLC0415 - an extra, and only this demo reads photos itself
@@ -108,7 +119,10 @@ def crops(
         raise UsageError("photos need Pillow", advice="pip install 'npuops[images]'") from error
 
     rng = np.random.default_rng(seed)
-    opened = [Image.open(photo).convert("RGB") for photo in photos]
+    try:
+        opened = [Image.open(photo).convert("RGB") for photo in photos]
+    except OSError as error:
+        raise DataError(f"a photo cannot be read: {error}", advice="take it out of the folder") from error
     found: list[dict[str, NDArray[Any]]] = []
     for _ in range(per_photo):
         for photo in opened:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -15,17 +15,17 @@ from npuops.artifacts.manifest import Artifact
 from npuops.artifacts.signature import TrustPolicy, enforce
 from npuops.build.gate import GateAnswer, SignatureFinding, compiled_bytes, judge
 from npuops.build.policy import GatePolicy, SignaturePolicy
+from npuops.cli.artifact_argument import ArtifactArgument
+from npuops.cli.screen import verdict_text
 from npuops.cli.show import EXIT_NO, JsonFlag, console, print_json
 from npuops.config import load_options
 from npuops.errors import ArtifactError, SignatureError
 from npuops.report.junit import junit_xml
 from npuops.report.output_file import refuse_output, write_output
 
-_COLOUR: Final = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.ERROR: "red", Verdict.INCONCLUSIVE: "yellow"}
-
 
 def command(
-    artifact: Annotated[Path, typer.Argument(help="Artifact: a folder or a .npuart file.")],
+    artifact: ArtifactArgument,
     policy: Annotated[
         Path | None, typer.Option("--policy", "-p", help="TOML file; without one, only parity and finite outputs.")
     ] = None,
@@ -90,7 +90,6 @@ def _table(gate: Gate, title: str) -> None:
     for heading in ("rule", "verdict", "wanted", "found"):
         table.add_column(heading, overflow="fold")
     for rule in gate.rules:
-        verdict = Text(rule.verdict, style=_COLOUR[rule.verdict])
-        table.add_row(Text(rule.name), verdict, Text(rule.wanted), Text(rule.found))
+        table.add_row(rule.name, verdict_text(rule.verdict), rule.wanted, rule.found)
     console().print(table)
-    console().print(Text.assemble((f"{gate.verdict}", f"bold {_COLOUR[gate.verdict]}"), f": {title}"))
+    console().print(Text.assemble(verdict_text(gate.verdict, bold=True), f": {title}"))

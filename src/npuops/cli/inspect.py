@@ -83,7 +83,6 @@ def _show(model: Model, top: int) -> None:
     origin = f", by {_short(model.producer)}" if model.producer else ""
     screen.print(
         f"{model.path}: {model.format.upper()}{opset}{origin}, {format_bytes(model.file_bytes)}\n{model.digest}",
-        markup=False,
         soft_wrap=True,
     )
     screen.print(_io_table(model))
@@ -95,13 +94,13 @@ def _show(model: Model, top: int) -> None:
     )
     ops = list(model.op_histogram.items())
     rest = f", and {len(ops) - _MAX_ROWS} more kinds" if len(ops) > _MAX_ROWS else ""
-    screen.print("operators: " + ", ".join(f"{op[:60]} {count}" for op, count in ops[:_MAX_ROWS]) + rest, markup=False)
+    screen.print("operators: " + ", ".join(f"{op[:60]} {count}" for op, count in ops[:_MAX_ROWS]) + rest)
     if top:
         screen.print(_layer_table(model, top))
     for fact in model.facts:
-        screen.print(f"{fact.kind}: {fact.message}", style="yellow", markup=False)
+        screen.print(f"{fact.kind}: {fact.message}", style="yellow")
         if fact.advice:
-            screen.print(f"  {fact.advice}", style="dim", markup=False)
+            screen.print(f"  {fact.advice}", style="dim")
 
 
 def _io_table(model: Model) -> Any:
@@ -110,9 +109,9 @@ def _io_table(model: Model) -> Any:
     table = Table("", "name", "dtype", "shape", box=None, pad_edge=False)
     for role, tensors in (("input", model.inputs), ("output", model.outputs)):
         for tensor in tensors[:_MAX_ROWS]:
-            table.add_row(role, _plain(tensor.name), tensor.dtype, _plain(shape_words(tensor)))
+            table.add_row(role, _short(tensor.name), tensor.dtype, _short(shape_words(tensor)))
         if len(tensors) > _MAX_ROWS:
-            table.add_row(role, _plain(f"and {len(tensors) - _MAX_ROWS} more"), "", "")
+            table.add_row(role, _short(f"and {len(tensors) - _MAX_ROWS} more"), "", "")
     return table
 
 
@@ -128,9 +127,9 @@ def _layer_table(model: Model, top: int) -> Any:
     for layer in heaviest(model, top):
         share = f"{(layer.macs or 0) / total:.1%}" if total and layer.macs is not None else ""
         table.add_row(
-            _plain(layer.name),
-            _plain(layer.op),
-            _plain(shape_words(layer.outputs[0])) if layer.outputs else "",
+            _short(layer.name),
+            _short(layer.op),
+            _short(shape_words(layer.outputs[0])) if layer.outputs else "",
             format_count(layer.macs) if layer.macs is not None else "unknown",
             share,
             format_bytes(layer.weight_bytes),
@@ -143,13 +142,6 @@ def shape_words(tensor: TensorInfo) -> str:
     if tensor.shape is None:
         return "?"
     return "x".join("?" if dim is None else str(dim) for dim in tensor.shape) or "scalar"
-
-
-def _plain(text: str) -> Any:
-    """Text from a file, shown as it is: brackets in names are no markup."""
-    from rich.text import Text  # noqa: PLC0415 - JSON must not pay for it
-
-    return Text(_short(text))
 
 
 def _short(text: str, limit: int = 60) -> str:

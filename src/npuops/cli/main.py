@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from typing import Annotated, Any, Final
 
@@ -10,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from npuops import __version__
+from npuops.cli.ending import ending_errors
 
 VERBS: Final[dict[str, str]] = {
     "targets": "What is here, what it can do, and why not.",
@@ -39,6 +42,11 @@ class LazyVerb(TyperCommand):
 
 class Verbs(TyperGroup):
     """A group that knows its verbs by name and imports one when it is called."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb. Its errors end here, before typer would word an interrupt and a closed pipe by itself."""
+        with ending_errors(sys.argv):
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """All verbs, in the order of a day's work."""
@@ -88,10 +96,24 @@ def _load(verb: str) -> Any:
 
 def main() -> None:
     """Entry point: an error of ours ends in its message, its advice and its exit code."""
-    from npuops.cli.show import ending_errors  # noqa: PLC0415 - rich only where something is shown
+    _prepare_streams()
+    signal.signal(signal.SIGTERM, _stop)
+    app()
 
-    with ending_errors(sys.argv):
-        app()
+
+def _prepare_streams() -> None:
+    """A closed stream would make the next file that is opened the output; a name must not fail in any locale."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open until the end
+    output: Any = sys.stdout
+    output.reconfigure(errors="backslashreplace")
+
+
+def _stop(number: int, frame: object) -> None:
+    """End as the shell counts a signal, but clean up on the way: a cancelled CI job sends SIGTERM."""
+    del frame
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ from typing import Annotated, Final
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from npuops.artifacts.folder import opened
+from npuops.cli.artifact_argument import ArtifactArgument
 from npuops.cli.image_flag import ImageFlag
 from npuops.cli.input_file import artifact_input
 from npuops.cli.show import JsonFlag, console, print_json, progress
+from npuops.cli.time_limit_flag import TimeLimitFlag
 from npuops.cli.trust_flag import TrustFlag, trust_policy
+from npuops.errors import UsageError
 from npuops.evaluate.sample_sources import random_samples
 from npuops.models.placement import RunsOn
 from npuops.report.output_file import refuse_output
@@ -26,18 +28,20 @@ RANDOM: Final = "random"
 
 
 def command(
-    artifact: Annotated[Path, typer.Argument(help="Artifact: a folder or a .npuart file.")],
+    artifact: ArtifactArgument,
     source: Annotated[
         str, typer.Option("--input", "-i", help="Input: .npz, .npy, an image, - for .npz on stdin, or `random`.")
     ] = RANDOM,
     top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many of the slowest operators to show.")] = 10,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the HTML report to this file.")] = None,
     image: ImageFlag = None,
-    time_limit: Annotated[float, typer.Option("--time-limit", min=1, help="Seconds for the vendor's code.")] = 600,
+    time_limit: TimeLimitFlag = 600,
     key: TrustFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Verify, profile one inference in a child process, and show what costs most."""
+    if source == RANDOM and image:
+        raise UsageError("--image says how the pixels of --input become numbers", advice="name an image with --input")
     if output is not None:
         refuse_output(output, artifact)
     with opened(artifact, require=trust_policy(key)) as found, progress(quiet=as_json) as observe:
@@ -55,19 +59,19 @@ def command(
         return
     _show(answer, top)
     if output is not None:
-        console().print(f"report: {output}", markup=False)
+        console().print(f"report: {output}")
 
 
 def _show(answer: ProfileAnswer, top: int) -> None:
     screen = console()
     unit = f"{answer.unit} ({answer.basis})"
-    screen.print(f"{answer.target}: {cost_words(answer.total)} {unit}, by {answer.source}", markup=False)
+    screen.print(f"{answer.target}: {cost_words(answer.total)} {unit}, by {answer.source}")
     screen.print(_slowest(answer, top, unit))
     screen.print(_by_type(answer, unit))
     away = [island for island in answer.islands if island.runs_on is RunsOn.CPU]
     screen.print(f"CPU islands: {len(away)}")
     for island in away[:top]:
-        screen.print(f"  {island.first} … {island.last}: {island.nodes} nodes, {island.work} compute", markup=False)
+        screen.print(f"  {island.first} … {island.last}: {island.nodes} nodes, {island.work} compute")
 
 
 def _slowest(answer: ProfileAnswer, top: int, unit: str) -> Table:
@@ -75,7 +79,7 @@ def _slowest(answer: ProfileAnswer, top: int, unit: str) -> Table:
     slowest = sorted(answer.ops, key=lambda op: -op.cost)[:top]
     table = _empty_table(f"slowest {len(slowest)} of {len(answer.ops)}", "operator", "type", unit)
     for op in slowest:
-        table.add_row(Text(op.name), Text(op.op), names[op.runs_on], cost_words(op.cost), f"{op.share:.1%}")
+        table.add_row(op.name, op.op, names[op.runs_on], cost_words(op.cost), f"{op.share:.1%}")
     return table
 
 
@@ -83,9 +87,7 @@ def _by_type(answer: ProfileAnswer, unit: str) -> Table:
     names = side_names(answer.target)
     table = _empty_table("by type", "type", "count", unit)
     for group in answer.by_type:
-        table.add_row(
-            Text(group.op), str(group.count), names[group.runs_on], cost_words(group.cost), f"{group.share:.1%}"
-        )
+        table.add_row(group.op, str(group.count), names[group.runs_on], cost_words(group.cost), f"{group.share:.1%}")
     return table
 
 

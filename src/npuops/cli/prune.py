@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from npuops.cli.shape_flag import ShapeFlag, parse_shapes
 from npuops.cli.show import EXIT_NO, JsonFlag, console, print_json, progress
 from npuops.errors import OptionError, nearest
 
@@ -36,6 +37,7 @@ def command(
     metric: Annotated[
         str | None, typer.Option("--metric", help="top1, cosine, or module:function(outputs, labels).")
     ] = None,
+    shape: ShapeFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Remove weights or channels, and report accuracy, MACs and size before and after."""
@@ -43,12 +45,15 @@ def command(
     from npuops.evaluate.sample_sources import load_samples  # noqa: PLC0415 - help stays fast
     from npuops.models.onnx_file import read_onnx, write_onnx  # noqa: PLC0415 - help stays fast
     from npuops.models.onnx_layers import graph_inputs  # noqa: PLC0415 - help stays fast
+    from npuops.models.shapes import fix_shapes  # noqa: PLC0415 - help stays fast
+    from npuops.report.output_file import refuse_place  # noqa: PLC0415 - help stays fast
     from npuops.rewrite.prune import PruneMethod, PruneOptions, PruneScope, prune  # noqa: PLC0415 - help stays fast
 
     if scope not in set(PruneScope):
         raise OptionError(f"no scope {scope!r}", advice=nearest(scope, [known.value for known in PruneScope]))
     if sparsity is None and max_drop is None:
         raise OptionError("neither a share nor a limit is given", advice="give --sparsity 0.3, or --max-drop 1%")
+    refuse_place(out)
     source = find_model(model)
     if out.resolve() == source.path.resolve():
         raise OptionError(f"{out} is the model itself", advice="write the pruned model to another file")
@@ -59,7 +64,9 @@ def command(
         max_drop=None if max_drop is None else parse_drop(max_drop),
         metric=metric,
     )
-    graph = read_onnx(source.path)
+    graph, shapes = read_onnx(source.path), parse_shapes(shape)
+    if shapes:
+        graph = fix_shapes(graph, shapes)
     data = evaluation or source.evaluation
     samples = None if data is None else load_samples(data, graph_inputs(graph))
     with progress(quiet=as_json) as observe:
@@ -96,8 +103,8 @@ def _show(report: PruneReport, out: Path) -> None:
     screen.print(table)
     for layer in report.layers:
         if layer.left is not None:
-            screen.print(f"left whole: {layer.node} ({layer.op}): {layer.left}", markup=False)
-    screen.print(f"wrote {out}", markup=False)
+            screen.print(f"left whole: {layer.node} ({layer.op}): {layer.left}")
+    screen.print(f"wrote {out}")
 
 
 def _rows(before: Size, after: Size) -> list[tuple[str, str, str]]:

@@ -14,25 +14,29 @@ from numpy.typing import NDArray
 
 from npuops.artifacts.folder import opened
 from npuops.build.run import RunAnswer, run_answer, run_artifact
+from npuops.cli.artifact_argument import ArtifactArgument
 from npuops.cli.image_flag import ImageFlag
 from npuops.cli.input_file import artifact_input
 from npuops.cli.show import JsonFlag, console, print_json, progress
+from npuops.cli.time_limit_flag import TimeLimitFlag
 from npuops.cli.trust_flag import TrustFlag, trust_policy
 from npuops.report.output_file import refuse_output, write_output
 from npuops.units import format_us
 
 
 def command(
-    artifact: Annotated[Path, typer.Argument(help="Artifact: a folder or a .npuart file.")],
+    artifact: ArtifactArgument,
     source: Annotated[str, typer.Option("--input", "-i", help="Input: .npz, .npy, an image, or - for .npz on stdin.")],
     engine: Annotated[
         str, typer.Option("--engine", help="`runner` (device or emulator), or a reference such as litert or tosa.")
     ] = "runner",
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="How many labels to show.")] = 5,
-    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Runs of the same input; the first warms up.")] = 1,
+    repeat: Annotated[
+        int, typer.Option("--repeat", min=1, max=1_000_000, help="Runs of the same input; the first warms up.")
+    ] = 1,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the outputs to this .npz file.")] = None,
     image: ImageFlag = None,
-    time_limit: Annotated[float, typer.Option("--time-limit", min=1, help="Seconds for the vendor's code.")] = 600,
+    time_limit: TimeLimitFlag = 600,
     key: TrustFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -67,15 +71,15 @@ def _show(answer: RunAnswer, outputs: Mapping[str, NDArray[Any]]) -> None:
         shape = "×".join(map(str, array.shape))
         where = answer.outputs[name].file
         written = f" → {where}" if where else ""
-        screen.print(f"{name}: {array.dtype.name}[{shape}]{_range(array)}{written}", markup=False)
+        screen.print(f"{name}: {array.dtype.name}[{shape}]{_range(array)}{written}")
     for place, score in enumerate(answer.top_k, start=1):
-        screen.print(f"  {place}. {score.label}  {score.score:.4f}", markup=False)
+        screen.print(f"  {place}. {score.label}  {score.score:.4f}")
     latency = answer.latency
     if latency is None:
-        screen.print(f"on {answer.device}: a reference implementation, its time means nothing", markup=False)
+        screen.print(f"on {answer.device}: a reference implementation, its time means nothing")
     else:
         time = f"{format_us(latency.us)} ({latency.basis}; {latency.source})"
-        screen.print(f"on {answer.device}: {time}", markup=False)
+        screen.print(f"on {answer.device}: {time}")
 
 
 def _range(array: NDArray[Any]) -> str:

@@ -1,49 +1,54 @@
-"""What every verb shares: the console, JSON, progress, and how an error ends the program."""
+"""What every verb shares: the console, JSON, and progress."""
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from npuops.errors import NpuopsError
+from npuops.errors import UsageError
 from npuops.events import Event, Observer, StepFinished, StepProgressed, StepStarted, Warned, ignore
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON (its schema is a documented contract).")]
+if TYPE_CHECKING:
+    from npuops.cli.screen import Screen
 
-_ENDLESS: Final = 10_000
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON (its schema is a documented contract).")]
 
 EXIT_NO = 1
 """The gate or the check said no."""
 
 
 def print_json(value: object) -> None:
-    """A dataclass (or any plain structure) as indented JSON on standard output."""
+    """A dataclass (or any plain structure) as indented JSON on standard output, in UTF-8 whatever the locale.
+
+    Raises:
+        UsageError: a name in it is no text (a path in another encoding).
+    """
     import msgspec  # noqa: PLC0415 - help must not pay for it
 
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    try:
+        encoded = msgspec.json.encode(value)
+    except UnicodeEncodeError as error:
+        raise UsageError("a name is not in UTF-8, and JSON cannot hold it", advice="rename the file") from error
+    sys.stdout.flush()
+    sys.stdout.buffer.write(msgspec.json.format(encoded, indent=2) + b"\n")
 
 
-def console() -> Any:
-    """The rich console for people, on standard output."""
-    return _console(stderr=False)
+def console() -> Screen:
+    """The console for people, on standard output."""
+    return _screen(stderr=False)
 
 
-def _console(*, stderr: bool) -> Any:
-    """As wide as the terminal; a pipe or a file has no width, so nothing is wrapped, folded or cut there."""
-    from rich.console import Console  # noqa: PLC0415 - help must not pay for it
+def _screen(*, stderr: bool) -> Screen:
+    from npuops.cli.screen import Screen  # noqa: PLC0415 - help must not pay for it
 
-    screen = Console(stderr=stderr, highlight=False)
-    if not screen.is_terminal and "COLUMNS" not in os.environ:
-        screen.width = _ENDLESS
-    return screen
+    return Screen(stderr=stderr)
 
 
-def print_hanging(screen: Any, label: str, text: str, style: str = "") -> None:
+def print_hanging(screen: Screen, label: str, text: str, style: str = "") -> None:
     """The text beside its label, wrapped at words, with the label's column left free below it."""
     from rich.table import Table  # noqa: PLC0415 - help must not pay for it
     from rich.text import Text  # noqa: PLC0415 - as above
@@ -64,16 +69,18 @@ def progress(*, quiet: bool) -> Iterator[Observer]:
     if quiet:
         yield ignore
         return
-    screen = _console(stderr=True)
+    from rich.text import Text  # noqa: PLC0415 - help must not pay for it
+
+    screen = _screen(stderr=True)
     with screen.status("") as status:
 
         def observe(event: Event) -> None:
             match event:
                 case StepStarted(step=step, detail=detail):
-                    status.update(f"{step} {detail}".rstrip())
+                    status.update(Text(f"{step} {detail}".rstrip()))
                 case StepProgressed(step=step, done=done, total=total, detail=detail):
                     count = f"{done}/{total}" if total else f"{done}"
-                    status.update(f"{step} {count} {detail}".rstrip())
+                    status.update(Text(f"{step} {count} {detail}".rstrip()))
                 case StepFinished(step=step, seconds=seconds, detail=detail):
                     print_hanging(screen, f"  {step:<10} {seconds:7.2f} s ", detail)
                 case Warned(step=step, message=message, advice=advice):
@@ -84,27 +91,3 @@ def progress(*, quiet: bool) -> Iterator[Observer]:
                     pass
 
         yield observe
-
-
-@contextmanager
-def ending_errors(arguments: Sequence[str]) -> Iterator[None]:
-    """End the program on one of our errors: message and advice on standard error, and its exit code.
-
-    With `--json` among the arguments the error is one JSON object on standard output.
-    """
-    try:
-        yield
-    except NpuopsError as error:
-        if "--json" in arguments:
-            print_json({"error": type(error).__name__, "message": error.message, "advice": error.advice})
-        else:
-            sys.stderr.write(f"error: {error.message}\n")
-            if error.advice:
-                sys.stderr.write(f"advice: {error.advice}\n")
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; nothing half-written was left behind\n")
-        raise SystemExit(130) from None
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise SystemExit(0) from None

@@ -60,9 +60,9 @@ def _make(path: Path, algorithm: str, *, as_json: bool) -> None:
         return
     screen = console()
     guard = "encrypted" if password else f"not encrypted: set ${PASSWORD_VARIABLE} before, to have it encrypted"
-    screen.print(f"private key  {path} ({guard})", markup=False, soft_wrap=True)
-    screen.print(f"public key   {public}", markup=False, soft_wrap=True)
-    screen.print(f"key id       {key.public.keyid}", markup=False, soft_wrap=True)
+    screen.print(f"private key  {path} ({guard})", soft_wrap=True)
+    screen.print(f"public key   {public}", soft_wrap=True)
+    screen.print(f"key id       {key.public.keyid}", soft_wrap=True)
 
 
 def _sign(path: Path, key_path: Path, *, as_json: bool) -> None:
@@ -88,8 +88,8 @@ def _sign(path: Path, key_path: Path, *, as_json: bool) -> None:
         )
         return
     screen = console()
-    screen.print(f"signed   {path} ({artifact.manifest.digest})", markup=False, soft_wrap=True)
-    screen.print(f"key id   {key.public.keyid} ({key.public.algorithm})", markup=False, soft_wrap=True)
+    screen.print(f"signed   {path} ({artifact.manifest.digest})", soft_wrap=True)
+    screen.print(f"key id   {key.public.keyid} ({key.public.algorithm})", soft_wrap=True)
     others = len(done.signers) - 1
     if others:
-        screen.print(f"besides  {others} other signature{'s' if others > 1 else ''}", markup=False)
+        screen.print(f"besides  {others} other signature{'s' if others > 1 else ''}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from npuops.cli.show import JsonFlag, console, print_hanging, print_json
+from npuops.errors import ToolchainError
 from npuops.targets.protocol import Family, Probe, Traits
 from npuops.targets.registry import families
 
@@ -18,11 +19,16 @@ def command(
     as_json: JsonFlag = False,
 ) -> None:
     """Probe every family; nothing of a vendor is imported."""
-    rows = [(family, *_look(family)) for family in families().values()]
+    found = families()
+    rows = [(family, *_look(family)) for family in found.values() if isinstance(family, Family)]
+    broken = {name: error for name, error in found.items() if isinstance(error, ToolchainError)}
     if as_json:
-        print_json({"schema": SCHEMA, "targets": [_plain(*row) for row in rows]})
+        plain = {name: {"message": error.message, "advice": error.advice} for name, error in broken.items()}
+        print_json({"schema": SCHEMA, "targets": [_plain(*row) for row in rows], "broken": plain})
         return
     _table(rows)
+    for error in broken.values():
+        print_hanging(console(), "broken: ", f"{error.message}; {error.advice}", style="red")
     if variants:
         for family, _, _ in rows:
             if family.variants:
@@ -55,13 +61,14 @@ def _plain(family: Family, probe: Probe, traits: Traits) -> dict[str, object]:
 
 def _table(rows: list[tuple[Family, Probe, Traits]]) -> None:
     from rich.table import Table  # noqa: PLC0415 - help must not pay for it
+    from rich.text import Text  # noqa: PLC0415 - as above
 
     table = Table(box=None, pad_edge=False)
     for heading in ("target", "here", "precisions", "runs here"):
         table.add_column(heading, overflow="fold")
     for family, probe, traits in rows:
         runs = f"{probe.can_run} ({traits.run_basis})" if probe.can_run and traits.run_basis else probe.can_run
-        here = "[green]yes[/green]" if probe.available else "[red]no[/red]"
+        here = Text("yes", style="green") if probe.available else Text("no", style="red")
         table.add_row(_name(family), here, " ".join(traits.precisions), runs or "–")
     screen = console()
     screen.print(table)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from npuops.cli.artifact_argument import ArtifactArgument
 from npuops.cli.show import JsonFlag, console, print_json
 from npuops.errors import NpuopsError
 
@@ -18,7 +19,7 @@ SCHEMA = "npuops.verify/1"
 
 
 def command(
-    artifact: Annotated[Path, typer.Argument(help="Folder or .npuart file.")],
+    artifact: ArtifactArgument,
     key: Annotated[
         list[Path] | None,
         typer.Option("--key", help="A trusted public key; it (or another one given) must have signed."),
@@ -80,7 +81,7 @@ def _print(answer: dict[str, Any]) -> None:
     screen = console()
 
     def line(label: str, text: str) -> None:
-        screen.print(f"{label:<14} {text}", markup=False, soft_wrap=True)
+        screen.print(f"{label:<14} {text}", soft_wrap=True)
 
     size = format_bytes(sum(record["bytes"] for record in answer["files"]))
     line("artifact", f"{answer['artifact']} for {answer['target']}")

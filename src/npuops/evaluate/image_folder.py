@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npuops.errors import DataError, MissingToolchainError, OptionError, nearest
+from npuops.evaluate.samples import dtype_of
 from npuops.models.model import TensorInfo
 from npuops.models.preprocessing import ImagePreprocessing
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 LABELS_FILE = "labels.txt"
+MAX_PIXELS = 2**26
+"""After resizing. One by 30,000 pixels take 200 bytes in a file, and gigabytes once they are 224 wide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +146,7 @@ def _layout(info: TensorInfo) -> tuple[str, int, int, int]:
 
 def _load(file: Path, info: TensorInfo, layout: tuple[str, int, int, int], image: ImagePreprocessing) -> NDArray[Any]:
     order, height, width, channels = layout
-    kind = np.dtype(info.dtype)
+    kind = dtype_of(info)
     _refuse_mismatch(info, kind, channels, image)
     pixels = _pixels(file, height, width, channels, image.resize)
     if image.channels == "bgr":
@@ -177,6 +181,11 @@ def _pixels(file: Path, height: int, width: int, channels: int, factor: float) -
         raise DataError(f"{file} is no readable image: {error}", advice="remove or replace it") from error
     ratio = max(height / image.height, width / image.width) * factor
     size = (max(width, round(image.width * ratio)), max(height, round(image.height * ratio)))
+    if math.prod(size) > MAX_PIXELS:
+        raise DataError(
+            f"{file}, {image.width}x{image.height} pixels, would be resized to {size[0]}x{size[1]}",
+            advice="remove or crop it: it is far too long and thin, or the resize factor is too large",
+        )
     image = image.resize(size, Image.Resampling.BILINEAR)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     array = np.asarray(image.crop((left, top, left + width, top + height)))

@@ -18,16 +18,17 @@ Array = NDArray[Any]
 def cosine(got: Array, wanted: Array) -> float | None:
     """Mean over samples of the cosine similarity of the flattened outputs, in -1..1.
 
-    Samples that are zero on both sides count as 1; None when a sample is zero on one side only,
-    or when a value is not finite.
+    Samples that are equal count as exactly 1, also when they are zero on both sides; None when a sample is zero on
+    one side only, or when a value is not finite.
     """
     a, b = _rows(got), _rows(wanted)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    both_zero = ~a.any(axis=1) & ~b.any(axis=1)
-    if not np.isfinite(norms).all() or ((norms == 0) & ~both_zero).any():
+    equal = (a == b).all(axis=1)
+    if not np.isfinite(norms).all() or ((norms == 0) & ~equal).any():
         return None
-    dots = np.einsum("ij,ij->i", a, b)
-    return float(np.mean(np.where(both_zero, 1.0, dots / np.where(norms == 0, 1.0, norms))))
+    # Rounding must not leave equal rows below 1, nor any above.
+    cosines = np.clip(np.einsum("ij,ij->i", a, b) / np.where(norms == 0, 1.0, norms), -1.0, 1.0)
+    return float(np.mean(np.where(equal, 1.0, cosines)))
 
 
 def sqnr_db(got: Array, wanted: Array) -> float | None:

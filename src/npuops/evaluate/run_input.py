@@ -6,7 +6,9 @@ Sizes are looked at before anything is read: a small file can claim to unpack in
 from __future__ import annotations
 
 import io
+import lzma
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -26,6 +28,11 @@ _HEADER_BYTES: Final = 64 * 1024
 """More than the header of any .npy file has."""
 _UNKNOWN_SHAPE_BYTES: Final = 1 << 30
 """What a tensor without a fixed shape may have."""
+_DAMAGED: Final = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, MemoryError, NotImplementedError, RuntimeError, ValueError),
+)
+"""What zipfile and its codecs raise; ValueError for a name that is no text, or an offset before the file."""
 
 
 def read_npz(source: Path | BinaryIO, wanted: Sequence[TensorInfo], *, where: str) -> Tensors:
@@ -49,7 +56,7 @@ def read_npz(source: Path | BinaryIO, wanted: Sequence[TensorInfo], *, where: st
                     raise DataError(f"{where}: the model has no input {name!r}", advice=nearest(name, limits))
                 _refuse_large(member.file_size, limits[name], f"{where}: {name!r}")
                 found[name] = _array(archive.read(member), f"{where}: {name!r}")
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise DataError(
             f"{where} is not a readable .npz file: {error}", advice="write it with numpy.savez(path, input_name=array)"
         ) from error
@@ -88,7 +95,7 @@ def _array(data: bytes, where: str) -> NDArray[Any]:
     try:
         # Not numpy.load: that would also open an archive inside of the archive.
         array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)  # type: ignore[no-untyped-call]
-    except (ValueError, EOFError, MemoryError, OverflowError, SyntaxError, RecursionError) as error:
+    except Exception as error:  # numpy parses the header as Python: a damaged one raises anything
         raise DataError(
             f"{where} is not a .npy array: {error}", advice="object arrays are never read: they could run code"
         ) from error

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from npuops.errors import DataError, UsageError, nearest
 from npuops.evaluate.entry_point import is_entry_point, load_function
 from npuops.evaluate.image_folder import SUFFIXES, load_images
-from npuops.evaluate.samples import Samples, make_samples
+from npuops.evaluate.samples import Samples, dtype_of, make_samples
 from npuops.models.model import TensorInfo
 from npuops.models.preprocessing import ImagePreprocessing
 
@@ -101,7 +101,7 @@ def _random_array(generator: np.random.Generator, info: TensorInfo) -> NDArray[A
             return np.asarray(drawn).astype(info.dtype)
         case "int32" | "uint32" | "int64" | "uint64" | "bool":
             chosen = np.asarray(generator.integers(0, 2, shape)).astype(info.dtype)
-            chosen[(..., 0) if shape else ()] = 1
+            chosen[(..., slice(1)) if shape else ()] = 1
             return chosen
         case other:
             raise DataError(f"input {info.name!r} is {other}: no random input", advice="give data of your own")
@@ -231,7 +231,7 @@ def _fit(array: NDArray[Any], info: TensorInfo, where: str) -> NDArray[Any]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"{where}: {int((~np.isfinite(array)).sum())} values are NaN or infinite")
     # Not ascontiguousarray: that would make a vector of a scalar.
-    return np.asarray(_cast(array, np.dtype(info.dtype), where), order="C")
+    return np.asarray(_cast(array, dtype_of(info), where), order="C")
 
 
 def _cast(array: NDArray[Any], wanted: np.dtype[Any], where: str) -> NDArray[Any]:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npuops.errors import DataError
+from npuops.models.model import TensorInfo
 from npuops.models.preprocessing import ImagePreprocessing
 
 
@@ -55,3 +57,18 @@ def make_samples(
     if labels is not None:
         digest.update(np.asarray(labels, dtype="<i8").tobytes())
     return Samples(inputs=rows, labels=labels, source=source, image=image, digest=f"sha256:{digest.hexdigest()}")
+
+
+def dtype_of(info: TensorInfo) -> np.dtype[Any]:
+    """The numpy dtype of an input's arrays.
+
+    Raises:
+        DataError: text, a sequence or another input that no array of numbers can be.
+    """
+    try:
+        return np.dtype(info.dtype)
+    except TypeError as error:
+        raise DataError(
+            f"input {info.name!r} is {info.dtype}: it cannot be given as an array of numbers",
+            advice="cut the model so that its inputs are tensors of numbers",
+        ) from error

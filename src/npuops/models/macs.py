@@ -35,6 +35,11 @@ class Operands:
         return _static(self.outputs[0] if self.outputs else None)
 
 
+def has_rule(op: str) -> bool:
+    """The MACs of `op` are computed; 0 for any other only says that nobody here knows of some."""
+    return op in _RULES
+
+
 def count_macs(op: str, operands: Operands) -> int | None:
     """MACs of one inference; 0 for operators without any, None where a shape is unknown."""
     if op not in _RULES:
@@ -117,20 +122,28 @@ def _matmul(operands: Operands) -> int:
     return math.prod(operands.result) * operands.shape(0)[-1]
 
 
+def _fused_matmul(operands: Operands) -> int:
+    return math.prod(operands.result) * operands.shape(0)[-2 if operands.attributes.get("transA") else -1]
+
+
 def _recurrent(operands: Operands) -> int:
     steps = math.prod(operands.shape(0)[:2])
     return steps * (math.prod(operands.shape(1)) + math.prod(operands.shape(2)))
 
 
 def _attention(operands: Operands) -> int:
-    """Q·Kᵀ and the product with V, for [batch, heads, length, size] or [batch, length, heads*size]."""
+    """Q·Kᵀ and the product with V, for [batch, heads, length, size] or [batch, length, heads*size].
+
+    The keys and values of a cache, [batch, heads, past, size], are attended to as well.
+    """
     query, key, value = operands.shape(0), operands.shape(1), operands.shape(2)
+    past = operands.shape(4)[2] if len(operands.inputs) > 4 and operands.inputs[4] is not None else 0
     if len(query) == 4:
         batch, heads, length, width = query
-        return batch * heads * length * key[2] * (width + value[3])
+        return batch * heads * length * (past + key[2]) * (width + value[3])
     batch, length, width = query
     groups = _number(operands.attributes, "q_num_heads", 1) // max(_number(operands.attributes, "kv_num_heads", 1), 1)
-    return batch * length * key[1] * (width + value[2] * max(groups, 1))
+    return batch * length * (past + key[1]) * (width + value[2] * max(groups, 1))
 
 
 def _einsum(operands: Operands) -> int:
@@ -168,10 +181,12 @@ _RULES: Final[dict[str, Callable[[Operands], int]]] = {
     "FusedGemm": _gemm,
     "QGemm": _gemm,
     "MatMul": _matmul,
-    "FusedMatMul": _matmul,
+    "FusedMatMul": _fused_matmul,
     "MatMulInteger": _matmul,
     "QLinearMatMul": _matmul,
     "MatMulNBits": _matmul,
+    "MatMulIntegerToFloat": _matmul,
+    "DynamicQuantizeMatMul": _matmul,
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,
@@ -180,5 +195,6 @@ _RULES: Final[dict[str, Callable[[Operands], int]]] = {
     "If": _unknown,
     "Loop": _unknown,
     "Scan": _unknown,
+    "SequenceMap": _unknown,
 }
 """Operator → its count. Sources: the operator definitions of ONNX; com.microsoft's fused forms alike."""

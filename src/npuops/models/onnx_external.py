@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import onnx
 
-from npuops.errors import MalformedModelError, UnsafeModelError
+from npuops.errors import MalformedModelError, ModelError, UnsafeModelError
 from npuops.models.onnx_tensors import is_external, tensor_bytes, tensors_of
 
 
@@ -39,11 +39,18 @@ def external_regions(proto: onnx.ModelProto, folder: Path) -> list[Region]:
 
 
 def load_external(regions: list[Region]) -> None:
-    """Put the bytes into their tensors."""
+    """Put the bytes into their tensors.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
     for region in regions:
-        with region.path.open("rb") as file:
-            file.seek(region.offset)
-            region.tensor.raw_data = file.read(region.length)
+        try:
+            with region.path.open("rb") as file:
+                file.seek(region.offset)
+                region.tensor.raw_data = file.read(region.length)
+        except OSError as error:
+            raise ModelError(f"cannot read {region.path}: {error.strerror}", advice="check the permissions") from error
         region.tensor.data_location = onnx.TensorProto.DEFAULT
         del region.tensor.external_data[:]
 
@@ -70,17 +77,21 @@ def _inside(location: str, tensor: str, folder: Path) -> Path:
     if not location or "\0" in location or "\\" in location:
         raise MalformedModelError(f"tensor {tensor!r} names no usable external file: {location!r}")
     home = folder.resolve()
-    path = folder / pure
-    if pure.is_absolute() or ".." in pure.parts or not path.resolve().is_relative_to(home):
+    try:
+        path = (folder / pure).resolve()
+        present = path.is_file()
+    except (OSError, RuntimeError) as error:  # a name too long, a folder that is closed, links in a circle
+        raise MalformedModelError(f"tensor {tensor!r} names no usable external file: {location[:200]!r}") from error
+    if pure.is_absolute() or ".." in pure.parts or not path.is_relative_to(home):
         raise UnsafeModelError(
             f"tensor {tensor!r} wants bytes from {location!r}, outside the model's folder",
             advice="put the data file beside the model, as a real file and not a link that leads away",
         )
-    if not path.is_file():
+    if not present:
         raise MalformedModelError(
             f"the external data file {location!r} is missing", advice=f"copy it to {folder} beside the model"
         )
-    return path.resolve()
+    return path
 
 
 def _number(text: str, what: str, tensor: str) -> int:

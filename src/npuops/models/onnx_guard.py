@@ -15,6 +15,7 @@ import onnx
 from npuops.errors import MalformedModelError, UnsafeModelError
 from npuops.models.onnx_tensors import check_dims, check_tensor, dtype_name, tensors_of
 
+ONNX_DOMAINS: Final = frozenset({"", "ai.onnx"})
 MAX_DEPTH: Final = 12
 """Nested If/Loop/Scan; real models have two or three levels."""
 MAX_NODES: Final = 500_000
@@ -25,7 +26,8 @@ def guard(proto: onnx.ModelProto) -> None:
     """Check the whole structure; put nodes in an order in which inputs come before their use.
 
     Raises:
-        MalformedModelError: an undefined or doubly defined name, a loop, a tensor that contradicts itself.
+        MalformedModelError: an undefined or doubly defined name, a loop, a tensor that contradicts itself, an
+            operator without an operand that it needs.
         UnsafeModelError: nested or expanded beyond reason.
     """
     if len(proto.graph.node) > MAX_NODES:
@@ -37,6 +39,7 @@ def guard(proto: onnx.ModelProto) -> None:
     for tensor in tensors_of(proto):
         _check_names(iter((tensor.name, *(text for pair in tensor.external_data for text in (pair.key, pair.value)))))
         check_tensor(tensor)
+    _check_operands(proto)
     _check_value_shapes(proto.graph)
     missing = _free_names(proto.graph)
     if missing:
@@ -72,6 +75,29 @@ def _names(graph: onnx.GraphProto, depth: int) -> Iterator[str]:
         yield from (attribute.name for attribute in node.attribute)
         for inner in subgraphs(node):
             yield from _names(inner, depth + 1)
+
+
+def _check_operands(proto: onnx.ModelProto) -> None:
+    """No required operand is left out: onnx.checker lets that pass, and ONNX Runtime dies of it."""
+    opset = max((entry.version for entry in proto.opset_import if entry.domain in ONNX_DOMAINS), default=1)
+    for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
+        for node in _all_nodes(nodes, 0):
+            if "" in node.input and node.domain in ONNX_DOMAINS and _lacks_operand(node, opset):
+                raise MalformedModelError(
+                    f"the {node.op_type} {node.name!r} leaves out an operand that it needs",
+                    advice="the file is damaged; export it again",
+                )
+
+
+def _lacks_operand(node: onnx.NodeProto, opset: int) -> bool:
+    try:
+        formal = onnx.defs.get_schema(node.op_type, opset).inputs
+    except onnx.defs.SchemaError:  # onnx.checker words it
+        return False
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
+    # The last formal operand of a variadic operator stands for all that follow.
+    places = [formal[min(index, len(formal) - 1)] for index, name in enumerate(node.input) if formal and not name]
+    return any(place.option != optional for place in places)
 
 
 def _check_value_shapes(graph: onnx.GraphProto) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 import onnx
 
-from npuops.models.macs import Operands, count_macs
+from npuops.models.macs import Operands, count_macs, has_rule
 from npuops.models.model import AttributeValue, Dim, Layer, TensorInfo
 from npuops.models.onnx_guard import subgraphs
 from npuops.models.onnx_tensors import bytes_of, dtype_name
@@ -18,8 +18,8 @@ from npuops.models.onnx_tensors import bytes_of, dtype_name
 _RANDOM: Final = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
-_FOREIGN_ATTENTION: Final = frozenset({"com.microsoft"})
-"""Its attention operators pack their operands in other ways than ONNX's."""
+_MULTIPLIERS: Final = ("Attention", "Conv", "Gemm", "GRU", "LSTM", "MatMul", "MoE")
+"""A foreign operator with such a word in its name multiplies; without a rule of its own the count is unknown."""
 _KNOWN_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 _MOVES: Final = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 _CONTROL_FLOW: Final = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -149,8 +149,10 @@ def _layer(
 
 
 def _macs(node: onnx.NodeProto, operands: Operands) -> int | None:
-    if node.domain in _FOREIGN_ATTENTION and "Attention" in node.op_type:
-        return None
+    if node.domain == "com.microsoft" and any(word in node.op_type for word in _MULTIPLIERS):
+        # Its attention operators pack their operands in other ways than ONNX's of the same name.
+        known = has_rule(node.op_type) and "Attention" not in node.op_type
+        return count_macs(node.op_type, operands) if known else None
     return count_macs(node.op_type, operands) if node.domain in _KNOWN_DOMAINS else None
 
 

@@ -137,6 +137,8 @@ def _check_sizes(graph: onnx.GraphProto) -> None:
 
 
 def _fix_input(value: onnx.ValueInfoProto, sizes: tuple[int, ...], symbols: dict[str, int]) -> None:
+    if not value.type.HasField("tensor_type"):
+        raise OptionError(f"the input {value.name!r} is no tensor: it has no shape to give")
     kind = value.type.tensor_type
     if any(size < 1 for size in sizes):
         raise OptionError(f"the shape {sizes} of {value.name!r} must have positive sizes only")

@@ -117,9 +117,15 @@ class OnnxBuilder:
 
     def bias(self, index: int, data: int, weight: int) -> str | None:
         """The bias as float, or None; an int32 one has the scale of input times weight (TFLite's kernels)."""
-        values = self.array(index) if index >= 0 else None
-        if values is None:
+        if index < 0:
             return None
+        values = self.array(index)
+        if values is None:  # computed: it flows like any tensor
+            if self.tensor(index).dtype != "float32":
+                raise UnsupportedModelError(
+                    f"{self.layer}: its bias is computed at run time, in integers", advice="fix it at conversion"
+                )
+            return self.reshape(self.value(index), [math.prod(self.sizes(index))])
         given, kernel = self.tensor(data).scales, self.tensor(weight).scales
         if values.dtype != np.int32 or given is None or kernel is None:
             return self.initializer(values.astype(np.float32).ravel())

@@ -29,6 +29,8 @@ _DTYPES: Final[dict[int, str]] = {
     value: name.lower() for name, value in vars(tflite.TensorType).items() if not name.startswith("_")
 }
 
+_LEVELS: Final = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-(2**15), 2**15 - 1)}
+
 
 def read_tflite(path: Path) -> TfliteGraph:
     """The graph of a TFLite file.
@@ -124,7 +126,7 @@ class _Reader:
                 f"{self.where}: tensor {name!r} of shape {list(stored)[:8]} in {dtype} has {len(data)} bytes",
                 advice="the file is damaged; export or download it again",
             )
-        scales = self._scales(tensor.Quantization(), stored, name)
+        scales = self._scales(tensor.Quantization(), stored, name, dtype)
         return TfliteTensor(
             name=name,
             dtype=dtype,
@@ -151,7 +153,7 @@ class _Reader:
         array = buffer.DataAsNumpy()  # raises when it reaches beyond the file
         return memoryview(array)
 
-    def _scales(self, table: Any, shape: tuple[int, ...], name: str) -> Scales | None:
+    def _scales(self, table: Any, shape: tuple[int, ...], name: str, dtype: str) -> Scales | None:
         if table is None or not table.ScaleLength():
             return None
         scale = self._numbers(table, "Scale")
@@ -163,6 +165,8 @@ class _Reader:
             raise MalformedModelError(f"{self.where}: tensor {name!r} has {len(scale)} scales for {channels} channels")
         if not all(math.isfinite(value) and value >= 0 for value in scale):
             raise MalformedModelError(f"{self.where}: tensor {name!r} has an impossible scale")
+        if dtype in _LEVELS and not all(_LEVELS[dtype][0] <= value <= _LEVELS[dtype][1] for value in zero):
+            raise MalformedModelError(f"{self.where}: tensor {name!r} has a zero point that {dtype} cannot hold")
         return Scales(scale=scale, zero_point=zero, axis=axis)
 
     def _operator(self, operator: Any, codes: list[str]) -> TfliteOp:

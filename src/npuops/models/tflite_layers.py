@@ -112,7 +112,14 @@ def _sequence_lstm(op: TfliteOp, tensors: Sequence[TfliteTensor]) -> int:
     return math.prod(tensors[op.inputs[0]].sizes[:2]) * sum(math.prod(gate) for gate in gates)
 
 
-_UNKNOWN: Final = frozenset({"IF", "WHILE", "CALL", "LSTM", "SVDF", "RNN", "DELEGATE"})
+_UNKNOWN: Final = frozenset(
+    {
+        *("IF", "WHILE", "CALL", "DELEGATE", "LSTM", "SVDF", "RNN", "CONV_3D_TRANSPOSE"),
+        *("UNIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_RNN", "BIDIRECTIONAL_SEQUENCE_LSTM"),
+        *("STABLEHLO_CONVOLUTION", "STABLEHLO_DOT_GENERAL", "STABLEHLO_WHILE"),
+        *("STABLEHLO_COMPOSITE", "STABLEHLO_CUSTOM_CALL"),
+    }
+)
 _MACS: Final[Mapping[str, Callable[[TfliteOp, Sequence[TfliteTensor]], int]]] = {
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _depthwise,

@@ -35,8 +35,10 @@ def with_shapes(graph: TfliteGraph, shapes: Mapping[str, Shape]) -> TfliteGraph:
             raise OptionError(f"the model has no input {name!r}", advice=nearest(name, names))
         index = names[name]
         tensors[index] = dataclasses.replace(tensors[index], shape=_fixed(tensors[index], sizes))
+    # A file that notes any shape notes them all: there, an empty one may be a scalar.
+    noted = any(tensors[index].shape for op in graph.operators for index in op.outputs if index >= 0)
     for op in graph.operators:
-        _infer_outputs(op, tensors, again=bool(shapes))
+        _infer_outputs(op, tensors, again=bool(shapes), scalars=noted)
     return dataclasses.replace(graph, tensors=tuple(tensors))
 
 
@@ -55,7 +57,7 @@ def _fixed(tensor: TfliteTensor, sizes: Shape) -> Shape:
     return sizes
 
 
-def _infer_outputs(op: TfliteOp, tensors: list[TfliteTensor], *, again: bool) -> None:
+def _infer_outputs(op: TfliteOp, tensors: list[TfliteTensor], *, again: bool, scalars: bool) -> None:
     missing = [index for index in op.outputs if index >= 0 and not _is_known(tensors[index])]
     if not missing and not again:
         return
@@ -74,6 +76,8 @@ def _infer_outputs(op: TfliteOp, tensors: list[TfliteTensor], *, again: bool) ->
         if index < 0 or (not again and _is_known(tensors[index])):
             continue
         shape = found[position] if found is not None and position < len(found) else None
+        if shape is None and scalars and not again and op.op in _TO_SCALARS and tensors[index].shape == ():
+            continue
         if shape is not None:
             check_dims(list(shape), tensors[index].dtype, tensors[index].name)
         tensors[index] = dataclasses.replace(tensors[index], shape=shape)
@@ -189,6 +193,8 @@ _SAME_SHAPE = (
     "RELU RELU6 RELU_N1_TO_1 LEAKY_RELU LOGISTIC TANH HARD_SWISH GELU ELU SOFTMAX LOG_SOFTMAX QUANTIZE DEQUANTIZE "
     "SQUARE SQRT RSQRT EXP LOG ABS NEG CAST FLOOR SIN COS PRELU"
 )
+_TO_SCALARS: Final = frozenset({"ARG_MAX", "ARG_MIN", "GATHER", "REDUCE_PROD", "STRIDED_SLICE", "UNPACK"})
+"""Operators without a rule that put out scalars; of others an empty shape is one that depends on the data."""
 _RULES: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(_SAME_SHAPE.split(), _same),
     **dict.fromkeys(["ADD", "SUB", "MUL", "DIV", "MINIMUM", "MAXIMUM", "POW", "SQUARED_DIFFERENCE"], _broadcast),

@@ -55,7 +55,12 @@ def import_tflite(graph: TfliteGraph) -> onnx.ModelProto:
             raise MalformedModelError(
                 f"operator {position} ({op.op}) contradicts its tensors: {error}", advice="convert the model again"
             ) from error
-    outputs = [_finish(builder, graph, index, names) for index in dict.fromkeys(graph.outputs)]
+    try:
+        outputs = [_finish(builder, graph, index, names) for index in dict.fromkeys(graph.outputs)]
+    except ValueError as error:
+        raise MalformedModelError(
+            f"an output contradicts the operator that computes it: {error}", advice="convert the model again"
+        ) from error
     body = helper.make_graph(builder.nodes, "tflite", inputs, outputs, builder.initializers)
     model = helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="npuops")
     model.ir_version = IR_VERSION

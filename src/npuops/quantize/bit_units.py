@@ -1,9 +1,10 @@
 """Which nodes of a graph can change their activation width on their own, and the overrides that make it so.
 
 A node computes at one width: its float inputs and outputs are all 8 or all 16 bits, as the vendors' kernels want it.
-Nodes that only move data (Reshape, Transpose, …), or that ONNX Runtime folds away (Relu, Clip), follow whoever made
-their input: together they are a *unit*, the atom of the mixed-precision search. A tensor has the width of its
-maker; where a reader computes at the other width, ONNX Runtime inserts a Q/DQ pair that converts.
+Nodes that only move data (Reshape, Transpose, …), that ONNX Runtime folds away (Relu, Clip), or that write no float
+(ArgMax, Shape), follow whoever made their input: together they are a *unit*, the atom of the mixed-precision search.
+A tensor has the width of its maker; where a reader computes at the other width, ONNX Runtime inserts a Q/DQ pair that
+converts.
 """
 
 from __future__ import annotations
@@ -22,12 +23,18 @@ FOLLOWERS = frozenset(
     {
         *("Clip", "DepthToSpace", "Expand", "Flatten", "Identity", "MaxPool", "Relu", "Reshape", "Resize", "Slice"),
         *("SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "AveragePool", "GlobalMaxPool"),
+        *("Gather", "GatherElements", "Pad", "TopK"),
     }
 )
 """Operators whose output keeps the quantization of their first input."""
 
-WEIGHT_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LayerNormalization", "InstanceNormalization"})
-"""Operators whose constants are weights or biases, with a number format of their own."""
+WEIGHT_OPS = frozenset(
+    {
+        *("Conv", "ConvTranspose", "Gemm", "MatMul"),
+        *("BatchNormalization", "InstanceNormalization", "LayerNormalization"),
+    }
+)
+"""Operators whose constants, from the second input on, are weights or biases, with a number format of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +61,7 @@ class BitPlan:
     makers: Mapping[str, str]
     """Float activation → name of the unit that writes it; absent for graph inputs."""
     readers: Mapping[str, tuple[tuple[str, str], ...]]
-    """Float activation → (node, its unit) of every reader."""
+    """Float activation → (node, its unit) of every reader that computes in a width."""
     constants: Mapping[str, tuple[str, ...]]
     """Unit → its float constants that are quantized like activations (an Add's second operand)."""
 
@@ -70,22 +77,38 @@ class BitPlan:
 
 
 def own_constants(model: onnx.ModelProto) -> None:
-    """Give every reader its own copy of a small shared float constant, so that widths can differ. In place."""
+    """Give every reader its own copy of a shared float constant, so that formats can differ. In place.
+
+    Readers that use it as the same weight (operator, place, layout) share one: ONNX Runtime quantizes it once.
+    """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    taken: set[str] = set()
+    owners: dict[str, tuple[object, ...]] = {}
+    copies: dict[tuple[str, tuple[object, ...]], str] = {}
     for node in model.graph.node:
-        if node.op_type in WEIGHT_OPS:
-            continue
         for place, name in enumerate(node.input):
             tensor = tensors.get(name)
             if tensor is None or tensor.data_type != onnx.TensorProto.FLOAT:
                 continue
-            if name in taken:
+            use = _use(node, place)
+            if owners.setdefault(name, use) == use:
+                continue
+            if (name, use) not in copies:
                 copy = model.graph.initializer.add()
                 copy.CopyFrom(tensor)
-                copy.name = f"{name}@{node.name}"
-                node.input[place] = copy.name
-            taken.add(name)
+                copy.name = copies[name, use] = f"{name}@{node.name}.{place}"
+            node.input[place] = copies[name, use]
+
+
+def _use(node: onnx.NodeProto, place: int) -> tuple[object, ...]:
+    """Equal for two readers that want a constant in the same format."""
+    if not _is_weight(node, place):
+        return (node.name,)
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return node.op_type, place, transposed
+
+
+def _is_weight(node: onnx.NodeProto, place: int) -> bool:
+    return node.op_type in WEIGHT_OPS and (place > 0 or node.op_type == "MatMul")
 
 
 def bit_plan(model: onnx.ModelProto) -> BitPlan:
@@ -96,23 +119,30 @@ def bit_plan(model: onnx.ModelProto) -> BitPlan:
     makers: dict[str, str] = {}
     members: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
-        followed = makers.get(node.input[0]) if node.op_type in FOLLOWERS and node.input else None
-        unit = followed or node.name
+        unit = _followed(node, makers, floats) or node.name
         members.setdefault(unit, []).append(node)
         makers.update({name: unit for name in node.output if name in floats})
-    unit_of = {node.name: unit for unit, nodes in members.items() for node in nodes}
+    units = [_unit(unit, nodes, floats, sizes, constants) for unit, nodes in members.items()]
+    units = [unit for unit in units if unit.tensors]
+    unit_of = {node: unit.name for unit in units for node in unit.nodes}
     readers: dict[str, list[tuple[str, str]]] = {}
     for node in model.graph.node:
         for name in dict.fromkeys(node.input):
-            if name in floats:
+            if name in floats and node.name in unit_of:
                 readers.setdefault(name, []).append((node.name, unit_of[node.name]))
-    units = [_unit(unit, nodes, floats, sizes, constants) for unit, nodes in members.items()]
     return BitPlan(
-        units=tuple(unit for unit in units if unit.tensors),
+        units=tuple(units),
         makers=makers,
         readers={name: tuple(found) for name, found in readers.items()},
         constants={unit: _like_activations(nodes, constants) for unit, nodes in members.items()},
     )
+
+
+def _followed(node: onnx.NodeProto, makers: Mapping[str, str], floats: Set[str]) -> str | None:
+    """The unit that a node belongs to by what it reads, if any."""
+    if not floats & {*node.output}:  # ArgMax, Shape: no width of its own, and no reason to convert its input
+        return next((makers[name] for name in node.input if name in makers), None)
+    return makers.get(node.input[0]) if node.op_type in FOLLOWERS else None
 
 
 def _unit(
@@ -130,7 +160,12 @@ def _unit(
 
 
 def _like_activations(nodes: Iterable[onnx.NodeProto], constants: Set[str]) -> tuple[str, ...]:
-    return tuple(name for node in nodes if node.op_type not in WEIGHT_OPS for name in node.input if name in constants)
+    return tuple(
+        name
+        for node in nodes
+        for place, name in enumerate(node.input)
+        if name in constants and not _is_weight(node, place)
+    )
 
 
 def _elements(model: onnx.ModelProto) -> dict[str, int]:

@@ -8,7 +8,7 @@ between the first that passes and the last that failed, one more bisection.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from npuops.evaluate.accuracy import BUILT_IN, Metric, Outputs
@@ -88,6 +88,10 @@ class Search:
             self._tell(wide, drop, drop <= aim, held_back=False)
         return self.found[wide] <= aim
 
+    def loses_too_much(self, wide: Units) -> bool:
+        """Whether the drop on the searched part is beyond the limit itself."""
+        return not self.meets(wide) and self.found[wide] > self._max_drop
+
     def holds(self, wide: Units) -> bool:
         """Whether the drop on the part held back is within the limit, with one standard error to spare."""
         drop, error = self._measure(wide, self._parts[1], 1)
@@ -130,24 +134,33 @@ def cheapest(search: Search, ranked: Sequence[str], kept: Units) -> Units | None
     """
     if not search.meets(kept) and search.meets(search.plan.widest):
         _shrink(search, ranked, kept)
-    # The widest may fail what the search aims at and still hold: it is the last resort.
-    within = {wide for wide in search.found if search.meets(wide)} | {search.plan.widest}
     failed: Units | None = None
-    for wide in sorted(within, key=lambda wide: (share_at_16(search.plan, wide), len(wide), sorted(wide))):
+    for wide in _candidates(search):
         if search.holds(wide):
-            return wide if failed is None else _between(search, failed, wide, ranked)
+            return wide if failed is None else between(search, failed, wide, ranked)
         failed = wide
     return None
 
 
-def _between(search: Search, failed: Units, passed: Units, ranked: Sequence[str]) -> Units:
+def _candidates(search: Search) -> Iterator[Units]:
+    """What the search accepted, the smallest first."""
+    within = {wide for wide in search.found if search.meets(wide)}
+    yield from sorted(within, key=lambda wide: (share_at_16(search.plan, wide), len(wide), sorted(wide)))
+    # The widest may fail what the search aims at and still be within the limit: it is the last resort.
+    if search.plan.widest not in within and not search.loses_too_much(search.plan.widest):
+        yield search.plan.widest
+
+
+def between(search: Search, failed: Units, passed: Units, ranked: Sequence[str]) -> Units:
     """Bisect, on held-back samples, over the units by which a confirmed set exceeds one that was not."""
     extra = [unit for unit in ranked if unit in passed - failed]
     best, low, high = passed, 0, len(extra)
     while high - low > 1:
         middle = (low + high) // 2
         wide = failed | frozenset(extra[:middle])
-        if share_at_16(search.plan, wide) < share_at_16(search.plan, best) and search.holds(wide):
+        if share_at_16(search.plan, wide) >= share_at_16(search.plan, best):
+            high = middle  # what failed holds units that the best one has not: together they cost more
+        elif search.holds(wide):
             best, high = wide, middle
         else:
             low = middle

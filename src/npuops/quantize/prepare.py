@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from onnxruntime.quantization.fusions import FusionGelu, FusionLayerNormalization
 from onnxruntime.quantization.onnx_model import ONNXModel
 
@@ -24,7 +25,7 @@ from npuops.errors import MalformedModelError, RunError, UnsupportedModelError
 from npuops.evaluate.reference import run_reference
 from npuops.evaluate.samples import Samples
 from npuops.events import Observer, Warned, ignore
-from npuops.quantize.bit_units import own_constants
+from npuops.quantize.bit_units import WEIGHT_OPS, own_constants
 from npuops.quantize.ranges import float_activations
 
 MIN_OPSET = 13
@@ -36,6 +37,7 @@ PROOF_SAMPLES = 2
 TOLERANCE = 1e-3
 """Largest difference, relative to the largest output value, that folding and fusing may cause in float32."""
 
+HALF_PRECISION = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 QUANTIZED_PREFIXES = (
     "QuantizeLinear",
     "DequantizeLinear",
@@ -71,7 +73,7 @@ def prepare(path: Path, samples: Samples, *, observe: Observer = ignore) -> Prep
     original = _load(path)
     _refuse_unquantizable(original, path)
     base = _upgrade(original)
-    wanted = run_reference(original, samples.first(PROOF_SAMPLES))
+    wanted = run_reference(path, samples.first(PROOF_SAMPLES))
     try:
         model, notes = _rewrite(base)
         _finish(model)
@@ -122,6 +124,7 @@ def _refuse_unquantizable(model: onnx.ModelProto, path: Path) -> None:
             f"{path} is quantized already ({count} {op} nodes)",
             advice="give the float model to quantize it anew, or build this one as it is",
         )
+    _refuse_half_precision(model)
     constants = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
         shape = value.type.tensor_type.shape
@@ -130,6 +133,21 @@ def _refuse_unquantizable(model: onnx.ModelProto, path: Path) -> None:
             raise UnsupportedModelError(
                 f"input {value.name!r} of {path} has the dynamic shape [{dims}]",
                 advice=f"NPUs compile fixed shapes: give one, for example --shape {value.name}=1,…",
+            )
+
+
+def _refuse_half_precision(model: onnx.ModelProto) -> None:
+    """Weights in half precision may be read through a Cast, which is folded; what computes in it is no float32 graph.
+
+    ONNX Runtime's CPU would compute it in float32 between Casts, and each weight would be quantized as an activation.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.output)}
+    for node in inferred.node:
+        if node.op_type in WEIGHT_OPS and types.get(node.output[0]) in HALF_PRECISION:
+            kind = onnx.TensorProto.DataType.Name(types[node.output[0]]).lower()
+            raise UnsupportedModelError(
+                f"the model computes {node.op_type} {node.output[0]!r} in {kind}", advice="export it in float32"
             )
 
 
@@ -184,8 +202,29 @@ def _rewrite(base: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         if fusion(wrapped).apply():
             fused = sum(node.op_type == name for node in model.graph.node) - count
             notes.append(f"fused {fused} {name}")
-    wrapped.topological_sort()
+    sort_nodes(wrapped)
     return model, tuple(notes)
+
+
+def sort_nodes(wrapped: ONNXModel) -> None:
+    """Each node after those that it needs, in place; also those whose tensors the body of an If or Loop reads."""
+    graph = wrapped.model.graph
+    known = {name for node in graph.node for name in node.output}
+    known |= {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    listed = {tuple(node.output): len(node.input) for node in graph.node}
+    for node in graph.node:
+        node.input.extend(sorted(_captured(node) & known))  # ONNX Runtime's sort looks at inputs alone
+    wrapped.topological_sort()
+    for node in graph.node:
+        del node.input[listed[tuple(node.output)] :]
+
+
+def _captured(node: onnx.NodeProto) -> set[str]:
+    bodies = [attribute.g for attribute in node.attribute if attribute.type == attribute.GRAPH]
+    names = {value.name for body in bodies for value in body.output}
+    for inner in (inner for body in bodies for inner in body.node):
+        names |= {*inner.input} | _captured(inner)
+    return names
 
 
 def _optimized(base: onnx.ModelProto) -> onnx.ModelProto:
@@ -213,7 +252,7 @@ def _finish(model: onnx.ModelProto) -> None:
         name = node.name or f"{node.op_type}:{node.output[0]}"
         taken[name] += 1
         node.name = name if taken[name] == 1 else f"{name}#{taken[name]}"
-    _flatten_biases(model)
+    _plain_biases(model)
     own_constants(model)
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     model.CopyFrom(inferred)
@@ -223,14 +262,43 @@ def _finish(model: onnx.ModelProto) -> None:
         )
 
 
-def _flatten_biases(model: onnx.ModelProto) -> None:
-    """A Gemm bias [1, N] becomes [N], in place: ONNX Runtime's quantizer stumbles over the former per channel."""
+def _plain_biases(model: onnx.ModelProto) -> None:
+    """Make each constant bias of a Gemm one value a column, with beta 1, in place.
+
+    ONNX Runtime's quantizer knows no other: it stumbles over [1, N], [M, N] and scalars, and drops beta.
+    What differs from row to row (a MatMul and an Add of positions, which ONNX Runtime merges) becomes an Add again.
+    """
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    readers = Counter(name for node in model.graph.node for name in node.input)
-    for node in model.graph.node:
-        bias = tensors.get(node.input[2]) if node.op_type == "Gemm" and len(node.input) > 2 else None
-        if bias is not None and len(bias.dims) == 2 and bias.dims[0] == 1 and readers[bias.name] == 1:
-            del bias.dims[0]
+    for index, node in reversed(list(enumerate(model.graph.node))):
+        constants = [tensors.get(name) for name in node.input[1:]] if node.op_type == "Gemm" else []
+        if len(constants) < 2 or constants[0] is None or constants[1] is None:
+            continue
+        transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+        columns = constants[0].dims[0 if transposed else 1]
+        beta = next((attribute for attribute in node.attribute if attribute.name == "beta"), None)
+        bias = numpy_helper.to_array(constants[1])
+        if bias.shape == (columns,) and (beta is None or beta.f == 1):
+            continue
+        if beta is not None:
+            bias = bias * np.float32(beta.f)
+            node.attribute.remove(beta)
+        name = f"{node.input[2]}@{node.name}"
+        if bias.ndim == 2 and bias.shape[0] > 1:
+            _add_after(model, index, name)
+        else:
+            node.input[2] = name
+            bias = np.broadcast_to(bias.reshape(-1), columns)
+        model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(bias), name))
+
+
+def _add_after(model: onnx.ModelProto, index: int, constant: str) -> None:
+    """Add `constant` to what the Gemm at `index` computes, in place of its bias."""
+    node = model.graph.node[index]
+    result = node.output[0]
+    del node.input[2]
+    node.output[0] = f"{result}@{node.name}"
+    added = onnx.helper.make_node("Add", [node.output[0], constant], [result], name=f"{node.name}.bias")
+    model.graph.node.insert(index + 1, added)
 
 
 def _difference(model: onnx.ModelProto, wanted: dict[str, NDArray[Any]], samples: Samples) -> float:

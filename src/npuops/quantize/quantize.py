@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ from npuops.evaluate.calibration import judge_calibration
 from npuops.evaluate.samples import Samples
 from npuops.events import Observer, Warned, ignore
 from npuops.quantize.bit_units import BitPlan, WidthRanges, bit_plan, tensors_at_16, width_overrides
-from npuops.quantize.prepare import prepare
-from npuops.quantize.ranges import Method, Range, choose_range, observe_activations
-from npuops.quantize.softmax_ranges import choose_softmax_ranges
+from npuops.quantize.prepare import prepare, sort_nodes
+from npuops.quantize.ranges import ActivationTap, Method, choose_range, float_activations, observe_activations
+from npuops.quantize.softmax_ranges import choose_softmax_ranges, softmax_inputs
 from npuops.targets.protocol import Precision
 
 MIN_REAL_RANGE = 1e-4
@@ -95,8 +95,6 @@ class Quantized:
 
     path: Path
     record: Quantization
-    ranges: Mapping[str, Range]
-    """Activation → the clip range it was quantized with."""
     notes: tuple[str, ...]
 
 
@@ -132,15 +130,16 @@ def calibrate(
     prepared = prepare(model_path, calibration, observe=observe)
     model = prepared.model
     narrow_needed = options.precision is Precision.A8W8
+    tap = ActivationTap(model, float_activations(model))
     seen = observe_activations(
-        model, calibration, histograms=narrow_needed and options.method is not Method.MINMAX, observe=observe
+        tap, calibration, histograms=narrow_needed and options.method is not Method.MINMAX, observe=observe
     )
     narrow = {
         name: choose_range(tensor, options.method, levels=LEVELS[8], percentile=options.percentile)
         for name, tensor in seen.items()
     }
     if narrow_needed:
-        narrow.update(choose_softmax_ranges(model, calibration, seen, levels=LEVELS[8]))
+        narrow.update(choose_softmax_ranges(tap, softmax_inputs(model), calibration, seen, levels=LEVELS[8]))
     return Calibrated(
         model=model,
         plan=bit_plan(model),
@@ -188,7 +187,6 @@ def write_quantized(calibrated: Calibrated, wide: Set[str], graph: onnx.ModelPro
     widest = calibrated.plan.widest
     kind = "uint8" if not wide else "uint16" if wide == widest else "mixed"
     at_16 = tensors_at_16(calibrated.plan, wide)
-    chosen = {**calibrated.ranges.narrow, **{name: calibrated.ranges.wide[name] for name in at_16}}
     record = Quantization(
         method=calibrated.options.method.value,
         per_channel=calibrated.options.per_channel,
@@ -198,7 +196,7 @@ def write_quantized(calibrated: Calibrated, wide: Set[str], graph: onnx.ModelPro
         calibration_digest=calibrated.digest,
         tensors_16bit=at_16 if kind == "mixed" else (),
     )
-    return Quantized(path=out, record=record, ranges=chosen, notes=calibrated.notes)
+    return Quantized(path=out, record=record, notes=calibrated.notes)
 
 
 def build_qdq(calibrated: Calibrated, wide: Set[str]) -> onnx.ModelProto:
@@ -211,8 +209,7 @@ def build_qdq(calibrated: Calibrated, wide: Set[str]) -> onnx.ModelProto:
     graph.CopyFrom(calibrated.model)
     ranges = {name: (np.float32(low), np.float32(high)) for name, (low, high) in calibrated.ranges.wide.items()}
     overrides = width_overrides(calibrated.plan, wide, calibrated.ranges)
-    if calibrated.options.layernorm_gamma_uint8:
-        overrides |= _gammas(graph)
+    overrides |= _gammas(graph, unsigned=calibrated.options.layernorm_gamma_uint8)
     try:
         model = _place(graph, ranges, overrides, per_channel=calibrated.options.per_channel, any_wide=bool(wide))
     except Exception as error:
@@ -228,6 +225,7 @@ def _place(
     graph: onnx.ModelProto, ranges: dict[str, Any], overrides: dict[str, Any], *, per_channel: bool, any_wide: bool
 ) -> onnx.ModelProto:
     opset = max(entry.version for entry in graph.opset_import if entry.domain in {"", "ai.onnx"})
+    branches = any(attribute.type == attribute.GRAPH for node in graph.graph.node for attribute in node.attribute)
     with _quiet():
         quantizer = QDQQuantizer(
             graph,
@@ -246,17 +244,22 @@ def _place(
                 "ForceQuantizeNoInputCheck": True,
                 # The standard's operators learned 16 bits in opset 21; a conversion does not switch by itself.
                 "UseQDQContribOps": any_wide and opset < WIDE_OPSET,
+                # The body of an If or Loop would read what was in front of a Relu that is folded away.
+                "QDQKeepRemovableActivations": branches,
             },
         )
         quantizer.quantize_model()
-        quantizer.model.topological_sort()  # ONNX Runtime reads any order, the standard's checker does not
+        sort_nodes(quantizer.model)  # ONNX Runtime reads any order, the standard's checker does not
     model: onnx.ModelProto = quantizer.model.model
     return model
 
 
-def _gammas(model: onnx.ModelProto) -> dict[str, list[dict[str, Any]]]:
-    kind = {"quant_type": QuantType.QUInt8, "symmetric": False}
-    return {node.input[1]: [kind] for node in model.graph.node if node.op_type == "LayerNormalization"}
+def _gammas(model: onnx.ModelProto, *, unsigned: bool) -> dict[str, list[dict[str, Any]]]:
+    """One scale for each gamma: per channel, ONNX Runtime stumbles over one of several axes."""
+    kind = {"quant_type": QuantType.QUInt8 if unsigned else QuantType.QInt8, "symmetric": not unsigned}
+    weights = {tensor.name for tensor in model.graph.initializer}
+    gammas = [node.input[1] for node in model.graph.node if node.op_type == "LayerNormalization"]
+    return {name: [kind] for name in gammas if name in weights}
 
 
 def _save(model: onnx.ModelProto, out: Path) -> None:
@@ -266,7 +269,8 @@ def _save(model: onnx.ModelProto, out: Path) -> None:
         part.write_bytes(data)
         part.replace(out)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise StorageError(f"cannot write {out}: {error.strerror}", advice="check the folder and the space") from error
     except ValueError as error:
         raise UnsupportedModelError(f"the quantized model exceeds 2 GiB: {error}") from error

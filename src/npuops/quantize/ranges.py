@@ -7,7 +7,7 @@ minimum, a maximum and a histogram, never the activations themselves: memory is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -48,6 +48,8 @@ class Activation:
     high: float
     histogram: NDArray[np.int64] | None = None
     """Counts in `BINS` equal bins from `low` to `high`; None for min-max calibration, or a constant tensor."""
+    zeros: int = 0
+    """How many of the counted values are exactly 0: quantization keeps those."""
 
 
 Activations = Mapping[str, Activation]
@@ -64,27 +66,26 @@ def float_activations(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def observe_activations(
-    model: onnx.ModelProto, samples: Samples, *, histograms: bool, observe: Observer = ignore
+    tap: ActivationTap, samples: Samples, *, histograms: bool, observe: Observer = ignore
 ) -> dict[str, Activation]:
     """Run the float graph on every sample and keep what each activation did.
 
     Args:
-        model: float graph with inferred shapes, at most 2 GiB.
+        tap: of the float graph, with the tensors wanted.
         samples: calibration inputs.
         histograms: also count values in bins; a second pass over the samples.
         observe: gets `StepProgressed("calibrate", …)`, one per sample and pass.
 
     Raises:
         DataError: no sample, or an activation became NaN or infinite.
-        RunError: ONNX Runtime refuses the graph or an input.
+        RunError: ONNX Runtime refuses an input.
     """
     if not samples.inputs:
         raise DataError(f"{samples.source}: no calibration sample")
-    names = float_activations(model)
+    names = tap.names
     total = len(samples) * (2 if histograms else 1)
     lows = dict.fromkeys(names, np.inf)
     highs = dict.fromkeys(names, -np.inf)
-    tap = ActivationTap(model, names)
     for index, sample in enumerate(samples.inputs):
         for name, array in tap.run(sample):
             low, high = float(array.min(initial=np.inf)), float(array.max(initial=-np.inf))
@@ -96,14 +97,24 @@ def observe_activations(
             lows[name], highs[name] = min(lows[name], low), max(highs[name], high)
         observe(StepProgressed(step="calibrate", done=index + 1, total=total))
     ranges = {name: (lows[name], highs[name]) for name in names if lows[name] <= highs[name]}
-    counts = _count(tap, samples, ranges, total, observe) if histograms else {}
-    return {name: Activation(low=low, high=high, histogram=counts.get(name)) for name, (low, high) in ranges.items()}
+    seen = {name: Activation(low=low, high=high) for name, (low, high) in ranges.items()}
+    return seen | (_count(tap, samples, ranges, total, observe) if histograms else {})
 
 
 class ActivationTap:
     """A session of the float graph whose inner tensors come out, a bounded part at a time."""
 
     def __init__(self, model: onnx.ModelProto, names: tuple[str, ...]) -> None:
+        """Open a session.
+
+        Args:
+            model: float graph with inferred shapes, at most 2 GiB.
+            names: tensors that are computed or fed.
+
+        Raises:
+            RunError: ONNX Runtime refuses the graph.
+        """
+        self.names = names
         fed = {value.name for value in model.graph.input}
         self._fed = tuple(name for name in names if name in fed)
         inner = [name for name in names if name not in fed]
@@ -123,11 +134,17 @@ class ActivationTap:
         except Exception as error:
             raise RunError(f"ONNX Runtime cannot load the float graph for calibration: {error}") from error
 
-    def run(self, sample: Mapping[str, NDArray[Any]]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """Name and array of every tensor, one sample."""
+    def run(
+        self, sample: Mapping[str, NDArray[Any]], only: Container[str] | None = None
+    ) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Name and array of every tensor, or of those in `only`, for one sample."""
         for name in self._fed:
-            yield name, np.asarray(sample[name])
-        for chunk in self._chunks:
+            if only is None or name in only:
+                yield name, np.asarray(sample[name])
+        for whole in self._chunks:
+            chunk = [name for name in whole if only is None or name in only]
+            if not chunk:
+                continue
             try:
                 arrays = self._session.run(chunk, dict(sample))
             except Exception as error:
@@ -159,8 +176,9 @@ def _bytes(value: onnx.ValueInfoProto) -> int:
 
 def _count(
     tap: ActivationTap, samples: Samples, ranges: Mapping[str, Range], total: int, observe: Observer
-) -> dict[str, NDArray[np.int64]]:
-    counts = {name: np.zeros(BINS, np.int64) for name, (low, high) in ranges.items() if high > low}
+) -> dict[str, Activation]:
+    counts = {name: np.zeros(BINS, np.int64) for name, clip in ranges.items() if _can_be_divided(clip)}
+    zeros = dict.fromkeys(counts, 0)
     for index, sample in enumerate(samples.inputs):
         for name, array in tap.run(sample):
             if name in counts:
@@ -168,8 +186,18 @@ def _count(
                 # np.histogram checks for NaN and sorts edges; equal bins need only a multiplication.
                 place = ((array.ravel() - np.float32(low)) * np.float32(BINS / (high - low))).astype(np.int64)
                 counts[name] += np.bincount(np.clip(place, 0, BINS - 1), minlength=BINS)
+                zeros[name] += array.size - int(np.count_nonzero(array))
         observe(StepProgressed(step="calibrate", done=len(samples) + index + 1, total=total))
-    return counts
+    return {
+        name: Activation(low=ranges[name][0], high=ranges[name][1], histogram=found, zeros=zeros[name])
+        for name, found in counts.items()
+    }
+
+
+def _can_be_divided(clip: Range) -> bool:
+    """Whether bins of this range have a width that float32 can tell from zero and from infinity."""
+    width = clip[1] - clip[0]
+    return 1e-30 < width < float(np.finfo(np.float32).max)
 
 
 def choose_range(seen: Activation, method: Method, *, levels: int, percentile: float = 99.99) -> Range:
@@ -196,7 +224,7 @@ def _percentile(seen: Activation, percentile: float) -> Range:
 
 
 def _search(seen: Activation, levels: int, score: Callable[[Activation, int, int, int], float]) -> Range:
-    """Shrink one end after the other to the bin borders of the lowest score: two rounds of a coarse-to-fine walk."""
+    """Shrink one end after the other to the bin border of the lowest score, in steps of 16 bins: two rounds."""
     first, last = 0, BINS
     zero = int(np.clip(-seen.low / (seen.high - seen.low) * BINS, 0, BINS))
     for _ in range(2):
@@ -209,12 +237,15 @@ def _search(seen: Activation, levels: int, score: Callable[[Activation, int, int
 
 
 def _squared_error(seen: Activation, first: int, last: int, levels: int) -> float:
-    """Mean squared error when bins outside [first, last) saturate and those inside round: step²/12."""
+    """Squared error when bins outside [first, last) saturate and those inside round: step²/12, but zeros stay zero.
+
+    The step is that of the range once it is widened to hold zero, as the quantizer does.
+    """
     assert seen.histogram is not None  # noqa: S101 - the caller looked
     width = (seen.high - seen.low) / BINS
     counts = seen.histogram
-    step = (last - first) * width / (levels - 1)
-    inside = counts[first:last].sum() * step**2 / 12
+    step = (max(seen.low + last * width, 0.0) - min(seen.low + first * width, 0.0)) / (levels - 1)
+    inside = max(0, counts[first:last].sum() - seen.zeros) * step**2 / 12
     below = (counts[:first] * ((np.arange(first, 0, -1) - 0.5) * width) ** 2).sum()
     above = (counts[last:] * ((np.arange(BINS - last) + 0.5) * width) ** 2).sum()
     return float(inside + below + above)

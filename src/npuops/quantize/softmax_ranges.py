@@ -35,23 +35,22 @@ def softmax_inputs(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def choose_softmax_ranges(
-    model: onnx.ModelProto, samples: Samples, seen: Mapping[str, Activation], *, levels: int
+    tap: ActivationTap, axes: Mapping[str, int], samples: Samples, seen: Mapping[str, Activation], *, levels: int
 ) -> dict[str, Range]:
     """The range of each Softmax input with the least squared error of the attention weights.
 
     Args:
-        model: float graph with inferred shapes.
+        tap: of the float graph; it knows the Softmax inputs.
+        axes: `softmax_inputs` of the graph.
         samples: calibration inputs; the first few are used.
         seen: of the same graph and samples.
         levels: quantization steps, of the input and of the output.
     """
-    axes = {name: axis for name, axis in softmax_inputs(model).items() if name in seen}
-    if not axes:
+    errors = {name: dict.fromkeys(_candidates(seen[name]), 0.0) for name in axes if name in seen}
+    if not errors:
         return {}
-    errors = {name: dict.fromkeys(_candidates(seen[name]), 0.0) for name in axes}
-    tap = ActivationTap(model, tuple(axes))
     for sample in samples.inputs[:SAMPLES_USED]:
-        for name, array in tap.run(sample):
+        for name, array in tap.run(sample, only=errors):
             wanted = softmax(array, axes[name])
             for low in errors[name]:
                 got = softmax(fake_quantize(array, (low, seen[name].high), levels), axes[name])

@@ -3,7 +3,8 @@
 Writing a QDQ graph quantizes every weight again, seconds for each mix that a search tries. Yet between two mixes only
 numbers change: scales, zero points, biases and constants, each taken from the graph at 8 or from the one at 16 bits,
 and the Q/DQ pairs that convert where two widths meet. A test holds the result against the graph written from scratch.
-It is better in one place: before a conversion, ONNX Runtime no longer folds a Relu into its convolution.
+It is better in two places: before a conversion, ONNX Runtime no longer folds a Relu into its convolution, and it gives
+an output of the model that is read inside in the width of the reader.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class WidthSwitch:
         """
         widest = build_qdq(calibrated, calibrated.plan.widest)
         self._narrow = build_qdq(calibrated, frozenset())
+        for end in (self._narrow, widest):
+            _own_scales(end.graph, calibrated.plan)
         self._narrow_values = {tensor.name: tensor for tensor in self._narrow.graph.initializer}
         self._wide_values = {tensor.name: tensor for tensor in widest.graph.initializer}
         self._frame = _frame(self._narrow, widest)
@@ -111,6 +114,31 @@ class WidthSwitch:
             helper.make_node("QuantizeLinear", [name, *inputs], [middle], name=middle, domain=self._domain),
             helper.make_node("DequantizeLinear", [middle, *inputs], [end], name=end, domain=self._domain),
         ]
+
+
+def _own_scales(graph: onnx.GraphProto, plan: BitPlan) -> None:
+    """A scale and a zero point for each activation alone, in place.
+
+    ONNX Runtime lets what only moves data (Transpose, Gather, …) use the constants of its input, and each of the two
+    must be able to change width without the other.
+    """
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    own: dict[str, list[str]] = {}
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear":
+            tensor = node.input[0].removesuffix(PRODUCER_RENAMED)
+            if tensor not in plan.makers and tensor not in plan.readers:
+                continue
+            for place, kind in ((1, "scale"), (2, "zero_point")):
+                name = f"{tensor}_{kind}"
+                if name not in values:
+                    values[name] = graph.initializer.add()
+                    values[name].CopyFrom(values[node.input[place]])
+                    values[name].name = name
+                node.input[place] = name
+            own[node.output[0]] = list(node.input[1:])
+        elif node.op_type == "DequantizeLinear" and node.input[0] in own:
+            node.input[1:] = own[node.input[0]]
 
 
 def _frame(narrow: onnx.ModelProto, widest: onnx.ModelProto) -> onnx.ModelProto:

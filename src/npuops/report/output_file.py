@@ -23,9 +23,25 @@ def refuse_output(path: Path, artifact: Path) -> None:
         )
     if path.is_dir():
         raise UsageError(f"{path} is a folder", advice="name a file in it")
-    folder = path.resolve().parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UsageError(f"cannot write {path}: {folder} is no folder that can be written to")
+    _refuse_folder(path, path.resolve().parent)
+
+
+def refuse_place(path: Path) -> None:
+    """The same for a file that is renamed into its place, in folders that may still have to be made.
+
+    Raises:
+        UsageError: `path` is a folder or a device, which a rename would destroy, or nothing can be written there.
+    """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no regular file", advice="choose another path")
+    _refuse_folder(path, next(parent for parent in path.absolute().parents if parent.exists()))
+
+
+def _refuse_folder(path: Path, folder: Path) -> None:
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"cannot write {path}: {folder} is no folder that can be written to", advice="choose another path"
+        )
 
 
 def write_output(path: Path, data: bytes) -> None:

@@ -11,6 +11,7 @@ from npuops.artifacts.latency_figures import latency_figures
 from npuops.artifacts.manifest import Artifact, Manifest
 from npuops.build.gate import compiled_bytes
 from npuops.models.placement import RunsOn
+from npuops.report.against_fp32 import worst_cosine
 from npuops.report.compare import tensor_words
 from npuops.report.output_file import refuse_output, write_output
 from npuops.report.report_evidence import gate_section, parity_section, verdict_pill
@@ -99,16 +100,9 @@ def _tiles(manifest: Manifest) -> Iterable[tuple[str, str, str]]:
     if accuracy is not None:
         under = f"{accuracy.metric}; fp32 {accuracy.fp32:.4g}, {accuracy.samples} samples"
         yield "Accuracy", f"{accuracy.artifact:.4g}", under
-    cosines = [
-        (output.cosine, comparison)
-        for comparison in (manifest.parity.comparisons if manifest.parity else ())
-        if comparison.reference == "fp32"
-        for output in comparison.outputs
-        if output.cosine is not None
-    ]
-    if cosines:
-        worst, comparison = min(cosines, key=lambda pair: pair[0])
-        yield "Cosine to fp32", f"{worst:.5f}", f"worst output, {comparison.samples} samples"
+    cosine = worst_cosine(manifest)
+    if cosine is not None:
+        yield "Cosine to fp32", f"{cosine:.5f}", "of the worst output"
     yield "Compiled size", format_bytes(compiled_bytes(manifest)), "all files that the compiler wrote"
     for figure in latency_figures(manifest):
         yield "One inference", format_us(figure.us), f"{figure.basis}: {_meaning(figure.basis)}"

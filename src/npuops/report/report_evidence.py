@@ -39,7 +39,7 @@ def parity_section(manifest: Manifest) -> Markup:
             str(accuracy.samples),
         )
         head = ("Metric", "fp32", "Artifact", "Drop", "Samples")
-        parts.append(table("On labelled samples", head, [row], numbers=(1, 2, 3, 4)))
+        parts.append(table("The task's metric", head, [row], numbers=(1, 2, 3, 4)))
     if manifest.parity is None:
         parts.append(element("p", "No parity was measured."))
         return section("Accuracy and parity", *parts)
@@ -51,6 +51,10 @@ def _parity_parts(parity: Parity) -> list[str]:
     rows = [_row(comparison, output) for comparison in parity.comparisons for output in comparison.outputs]
     head = ("Engine", "Basis", "Against", "Output", "Samples", "Cosine", "SQNR", "Top-1 agrees", "Max abs")
     parts: list[str] = [table("Outputs of the artifact against its references", head, rows, numbers=(4, 5, 6, 7, 8))]
+    if parity.skipped:
+        words = "Could not open it, while another engine could:"
+        parts.append(element("p", words, class_="note"))
+        parts.append(element("ul", *(element("li", engine) for engine in parity.skipped), class_="reasons"))
     if parity.reasons:
         parts.append(element("ul", *(element("li", reason) for reason in parity.reasons), class_="reasons"))
     if parity.first_divergence:
@@ -70,7 +74,7 @@ def _row(comparison: Comparison, output: OutputParity) -> tuple[str, ...]:
         _cosine(output.cosine) if output.finite else "not finite",
         _sqnr(output),
         "no classes" if output.top1_agreement is None else f"{output.top1_agreement:.1%}",
-        f"{output.max_abs:.4g}",
+        "not finite" if output.max_abs is None else f"{output.max_abs:.4g}",
     )
 
 

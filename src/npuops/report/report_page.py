@@ -10,6 +10,8 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from npuops.report.printable import printable
+
 
 class Markup(str):
     """HTML that was made here. Every other string is a text and gets escaped."""
@@ -23,7 +25,7 @@ def text(value: str) -> Markup:
 
 
 def _escaped(value: str) -> str:
-    return html.escape("".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in value))
+    return html.escape(printable(value))
 
 
 def element(tag: str, *children: str, **attributes: str) -> Markup:
@@ -150,7 +152,7 @@ dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 .scroll:focus-visible { outline: 2px solid var(--npu); outline-offset: 2px; }
-dl + .scroll, .scroll + .scroll, p + .scroll, figure + .scroll { margin-top: 14px; }
+dl + .scroll, .scroll + .scroll, p + .scroll, ul + .scroll, figure + .scroll { margin-top: 14px; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 caption { text-align: left; color: var(--soft); font-size: .85rem; padding: 0 0 4px; }
 th, td { text-align: left; padding: 5px 12px 5px 0; border-bottom: 1px solid var(--line); font-weight: 400;

@@ -95,6 +95,8 @@ def _product(
     trace: Trace, node: onnx.NodeProto, layout: Layout | None, weights: Any, axes: tuple[int, int], axis: int
 ) -> None:
     """Consumes channels along `axes[0]` of the weights, makes new ones along `axes[1]`."""
+    if weights.ndim < 2 or not weights.shape[axes[1]]:
+        raise UntraceableError(f"its weights have the shape {weights.shape}")
     if layout is not None:
         if weights.shape[axes[0]] != len(layout.ids):
             raise UntraceableError("its weights have another number of channels than its input")

@@ -10,10 +10,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from npuops.models.onnx_guard import ONNX_DOMAINS
 from npuops.models.shapes import infer_shapes
 from npuops.rewrite.channel_rules import RULES, refuse
 from npuops.rewrite.channel_trace import Ids, Slice, Source, Trace, UntraceableError
-from npuops.rewrite.rewrite_graph import ONNX_DOMAINS, Graph
+from npuops.rewrite.rewrite_graph import Graph
 
 Cut = tuple[tuple[int, NDArray[np.bool_]], ...]
 """(axis, which indices stay) for each axis of one constant."""

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from npuops.rewrite.rewrite_graph import ONNX_DOMAINS, Graph
+from npuops.models.onnx_guard import ONNX_DOMAINS
+from npuops.rewrite.rewrite_graph import Graph
 
 _OPERANDS: Final[dict[str, tuple[int, ...]]] = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
 """Operators whose multiplications a zero saves, and where their weights may be."""

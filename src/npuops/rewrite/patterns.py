@@ -13,6 +13,7 @@ from typing import Final
 
 import onnx
 
+from npuops.models.onnx_tensors import tensor_bytes
 from npuops.models.placement import Placement, RunsOn
 from npuops.rewrite.rewrite_activations import clip_bounds, gelus, hard_swishes, lone_erfs, min_max_clips
 from npuops.rewrite.rewrite_graph import Graph, Site, advice_only, attribute
@@ -117,10 +118,7 @@ def _doubles(graph: Graph) -> Iterator[Site]:
 def _huge_tables(graph: Graph) -> Iterator[Site]:
     for node in graph.of("Gather"):
         table = graph.initializers.get(node.input[0])
-        size = 4
-        for dim in table.dims if table is not None else (0,):
-            size *= dim
-        if size > HUGE_TABLE_BYTES:
+        if table is not None and tensor_bytes(table) > HUGE_TABLE_BYTES:
             yield advice_only(node)
 
 

@@ -173,6 +173,8 @@ def prune(
     measure = _measure(source, samples, options.metric) if samples is not None else None
     if options.max_drop is not None and measure is not None:
         result, sparsity, trials = _search(pruner, measure, options, observe)
+        if not trials:
+            raise OptionError(f"{name}: not even a share of {options.sparsity:g} removes anything")
         accuracy = next((trial.accuracy for trial in trials if trial.sparsity == sparsity), None)
     else:
         result, sparsity, trials = pruner(options.sparsity), options.sparsity, ()

@@ -20,7 +20,9 @@ from npuops.rewrite.rewrite_graph import Graph, Nodes, Site, advice_only, attrib
 
 Curve = NDArray[np.float64]
 
-GRID: Curve = np.linspace(-8.0, 8.0, 129)
+_FAR: Curve = np.geomspace(10.0, 1e5, 9)
+GRID: Curve = np.concatenate([-_FAR[::-1], np.linspace(-8.0, 8.0, 129), _FAR])
+"""Dense where the functions bend; far out too, or a clamp at 10 behind them would count as nothing."""
 CLOSE = 2e-5
 """Exporters round constants such as sqrt(2) and 0.044715 to float32 or to four digits."""
 
@@ -49,6 +51,7 @@ ELEMENTWISE: Mapping[str, Callable[..., Curve]] = {
     "Sub": np.subtract,
     "Tanh": np.tanh,
 }
+UNARY = frozenset({"Abs", "Erf", "Neg", "Relu", "Tanh"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +115,7 @@ def _match(graph: Graph, anchor: onnx.NodeProto, activation: Activation) -> Site
             curve = _evaluate(graph, root.output[0], source, cluster, MAX_DEPTH)
             if curve is None or curve.shape != GRID.shape or anchor.output[0] not in cluster:
                 continue
-            if np.allclose(curve, activation.curve, rtol=0, atol=CLOSE * 8):
+            if np.allclose(curve, activation.curve, rtol=CLOSE, atol=CLOSE * 8):
                 inner = [node for node in cluster.values() if node is not root]
                 return replacing(graph, root, partial(_operator, graph, activation, source, root), found=inner)
     return None
@@ -172,7 +175,7 @@ def _apply(graph: Graph, node: onnx.NodeProto, inputs: list[Curve]) -> Curve | N
     if node.op_type == "Clip":
         bounds = clip_bounds(graph, node)
         return None if bounds is None else np.asarray(np.clip(inputs[0], *bounds))
-    if len(inputs) > 2:
+    if len(inputs) != (1 if node.op_type in UNARY else 2):  # Min and Max take any number
         return None
     return np.asarray(ELEMENTWISE[node.op_type](*inputs), dtype=np.float64)
 

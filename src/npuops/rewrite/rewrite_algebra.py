@@ -114,7 +114,7 @@ def inner_softmaxes(graph: Graph) -> Iterator[Site]:
     for node in graph.of("Softmax", "LogSoftmax"):
         shape = graph.shape(node.input[0])
         axis = attribute(node, "axis", -1)
-        if shape and axis % len(shape) != len(shape) - 1:
+        if shape and -len(shape) <= axis < len(shape) and axis % len(shape) != len(shape) - 1:
             order = list(range(len(shape)))
             order[axis], order[-1] = order[-1], order[axis]
             yield replacing(graph, node, partial(_turned_softmax, graph, node, order))

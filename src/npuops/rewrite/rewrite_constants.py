@@ -63,7 +63,7 @@ def _fold(graph: Graph, node: onnx.NodeProto) -> None:
         feeds = {name: graph.constant(name) for name in node.input if name}
         value = _evaluate(node, {name: array for name, array in feeds.items() if array is not None}, graph.opset)
     graph.nodes = [other for other in graph.nodes if other is not node]
-    graph.initializers[result] = numpy_helper.from_array(np.ascontiguousarray(value), result)
+    graph.initializers[result] = numpy_helper.from_array(np.asarray(value, order="C"), result)
 
 
 def _evaluate(node: onnx.NodeProto, feeds: dict[str, Array], opset: int) -> Array:

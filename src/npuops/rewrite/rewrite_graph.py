@@ -17,12 +17,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from npuops.models.onnx_guard import ONNX_DOMAINS
+from npuops.models.onnx_tensors import is_external
 from npuops.models.shapes import skeleton_of
 
 Array = NDArray[Any]
 Nodes = Sequence[onnx.NodeProto]
-
-ONNX_DOMAINS = frozenset({"", "ai.onnx"})
 
 MAX_ROUNDS = 64
 
@@ -104,13 +104,13 @@ class Graph:
     def constant(self, tensor: str) -> Array | None:
         """Value of an initializer or of a Constant node; else None."""
         if tensor in self.initializers:
-            return _read(self.initializers[tensor])
+            return tensor_value(self.initializers[tensor])
         node = self.made_by(tensor, "Constant")
         if node is None:
             return None
         value = next((item for item in node.attribute if item.name == "value"), None)
         if value is not None:
-            return _read(value.t)
+            return tensor_value(value.t)
         for item in node.attribute:
             if item.name in {"value_float", "value_floats"}:
                 return np.asarray(helper.get_attribute_value(item), dtype=np.float32)
@@ -134,7 +134,10 @@ class Graph:
         found = self._inferred().get(tensor)
         if found is None or not found.HasField("shape"):
             return None
-        return tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in found.shape.dim)
+        # Older exporters write -1 for "unknown".
+        return tuple(
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None for dim in found.shape.dim
+        )
 
     def static_shape(self, tensor: str) -> tuple[int, ...] | None:
         """The shape where every dimension is known; else None."""
@@ -172,7 +175,8 @@ class Graph:
     def add_constant(self, value: Array, hint: str) -> str:
         """A new initializer; returns its name."""
         name = self.fresh(hint)
-        self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        # Not ascontiguousarray: that would make a vector of a scalar.
+        self.initializers[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
 
     def node(self, op: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> onnx.NodeProto:
@@ -279,7 +283,7 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     for item in node.attribute:
         if item.name == name:
             value = helper.get_attribute_value(item)
-            return value.decode() if isinstance(value, bytes) else value
+            return value.decode(errors="replace") if isinstance(value, bytes) else value
     return default
 
 
@@ -294,10 +298,13 @@ def axes_of(graph: Graph, node: onnx.NodeProto, rank: int | None = None) -> tupl
     return tuple(int(axis) + rank if rank is not None and axis < 0 else int(axis) for axis in axes)
 
 
-def _read(tensor: onnx.TensorProto) -> Array | None:
+def tensor_value(tensor: onnx.TensorProto) -> Array | None:
+    """The values that the file itself holds; else None."""
+    if is_external(tensor):  # not loaded, an unknown constant; onnx would look for its file in the current folder
+        return None
     try:
         return numpy_helper.to_array(tensor)
-    except (ValueError, TypeError):  # external data that was not loaded: an unknown constant
+    except (ValueError, TypeError):  # stripped of its values
         return None
 
 

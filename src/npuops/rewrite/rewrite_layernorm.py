@@ -189,12 +189,11 @@ def _affine(graph: Graph, match: _Match, name: str, *, fill: float) -> Array | N
     sizes = tuple(dim for dim in tail if dim is not None)
     if value is None:
         return np.full(sizes, fill, dtype=np.float32)
-    squeezed = value.reshape(value.shape[max(0, value.ndim - len(sizes)) :]) if value.size else value
-    if value.dtype != np.float32 or value.size != squeezed.size or value.size not in {1, int(np.prod(sizes))}:
+    if value.dtype != np.float32 or value.size not in {1, int(np.prod(sizes))}:
         return None
     if value.size == 1:
         return np.full(sizes, value.reshape(-1)[0], dtype=np.float32)
-    return value.reshape(sizes) if squeezed.shape == sizes else None
+    return value.reshape(sizes) if value.shape[max(0, value.ndim - len(sizes)) :] == sizes else None
 
 
 def _affine_fits(graph: Graph, match: _Match, name: str) -> bool:

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import onnx
 
-from npuops.rewrite.rewrite_graph import Graph, Nodes, Site, replacing
+from npuops.rewrite.rewrite_graph import Array, Graph, Nodes, Site, replacing, tensor_value
 
 HUGE = -1000.0
 """A mask constant below this is not a score: it only has to win against scores."""
@@ -106,13 +106,12 @@ def _expanded_scalar(graph: Graph, tensor: str) -> float | None:
             break
         if node.op_type == "ConstantOfShape":
             item = next((item for item in node.attribute if item.name == "value"), None)
-            return float(item.t.float_data[0]) if item and item.t.float_data else _raw_scalar(item)
+            return None if item is None else _one_value(tensor_value(item.t))
         tensor = node.input[0]
-    value = graph.constant(tensor)
+    return _one_value(graph.constant(tensor))
+
+
+def _one_value(value: Array | None) -> float | None:
     if value is None or not value.size or value.dtype.kind != "f" or (value != value.flat[0]).any():
         return None
     return float(value.flat[0])
-
-
-def _raw_scalar(item: onnx.AttributeProto | None) -> float | None:
-    return None if item is None else float(onnx.numpy_helper.to_array(item.t).reshape(-1)[0])

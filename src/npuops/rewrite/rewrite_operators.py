@@ -13,6 +13,9 @@ from npuops.rewrite.rewrite_graph import Array, Graph, Nodes, Site, attribute, r
 
 WINDOWED = ("Conv", "MaxPool", "AveragePool")
 
+MAX_RESIZED = 2**16
+"""Pixels along one axis; a hostile Resize must not fill the memory."""
+
 
 def narrow_convolutions(graph: Graph) -> Iterator[Site]:
     """1-D convolution and pooling: the 2-D operator on an image of height 1."""
@@ -139,8 +142,32 @@ def nearest_resizes(graph: Graph) -> Iterator[Site]:
         before, after = graph.static_shape(node.input[0]), graph.static_shape(node.output[0])
         if attribute(node, "mode", "nearest") != "nearest" or modes == wanted or before is None or after is None:
             continue
-        if all(small > 0 and big % small == 0 for small, big in zip(before, after, strict=True)):
+        if all(_repeats(small, big, *modes) for small, big in zip(before, after, strict=True)):
             yield Site(nodes=(node,), edit=partial(_set_modes, node, wanted))
+
+
+def _repeats(before: int, after: int, coordinates: str, rounding: str) -> bool:
+    """The axis grows by a whole factor and every pixel comes that often in a row (formulas of ONNX Resize)."""
+    if before < 1 or after % before or after > MAX_RESIZED:
+        return False
+    factor = after // before
+    place = np.arange(after)
+    sources = {
+        "asymmetric": place / factor,
+        "align_corners": place * (before - 1) / max(after - 1, 1),
+        "tf_half_pixel_for_nn": (place + 0.5) / factor,
+        **dict.fromkeys(("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric"), (place + 0.5) / factor - 0.5),
+    }
+    if coordinates not in sources:
+        return False
+    x = sources[coordinates]
+    nearest = {
+        "floor": np.floor(x),
+        "ceil": np.ceil(x),
+        "round_prefer_floor": np.ceil(x - 0.5),
+        "round_prefer_ceil": np.floor(x + 0.5),
+    }.get(rounding, x)
+    return bool((np.clip(nearest, 0, before - 1) == place // factor).all())
 
 
 def _set_modes(node: onnx.NodeProto, wanted: tuple[str, str]) -> None:

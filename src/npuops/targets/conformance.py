@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,9 @@ def check_all(subject: Subject, *, timeout_s: float = 300.0) -> tuple[Outcome, .
     Raises:
         BrokenPromiseError: the first promise that does not hold.
     """
-    outcomes = [_kept(check, subject) for check in (name_round_trips, probe_answers, check_needs_no_toolchain)]
-    probe = subject.target.probe()
+    early = (name_round_trips, probe_answers, check_needs_no_toolchain)
+    outcomes = [_kept(check.__name__, partial(check, subject)) for check in early]
+    target, probe = subject.target, subject.target.probe()
     rest: tuple[Callable[[Subject], None], ...] = (
         compile_is_deterministic,
         nonsense_options_are_refused,
@@ -61,9 +63,13 @@ def check_all(subject: Subject, *, timeout_s: float = 300.0) -> tuple[Outcome, .
     if not probe.available:
         return (*outcomes, *(Outcome(promise=check.__name__, skipped=probe.why_not) for check in rest))
     for check in rest:
+        name = check.__name__
+        if check is sessions_obey and target.runner is None and not target.references:
+            outcomes.append(Outcome(promise=name, skipped=f"nothing on this machine runs what {target.name} compiles"))
+            continue
         # Vendor code runs in a child here as everywhere; the child raises what the check raises.
-        call(check, {"subject": subject}, what=f"{subject.target.name} {check.__name__}", timeout_s=timeout_s)
-        outcomes.append(Outcome(promise=check.__name__))
+        what = f"{target.name} {name}"
+        outcomes.append(_kept(name, partial(call, check, {"subject": subject}, what=what, timeout_s=timeout_s)))
     return tuple(outcomes)
 
 
@@ -177,7 +183,7 @@ def _wrong_inputs(inputs: Tensors) -> tuple[dict[str, Any], ...]:
         {**inputs, "no_such_input": array},
         {key: value for key, value in inputs.items() if key != name},
         {**inputs, name: array.astype(other)},
-        {**inputs, name: np.concatenate([array, array], axis=-1)},
+        {**inputs, name: array[np.newaxis]},
     )
 
 
@@ -199,12 +205,13 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _kept(check: Callable[[Subject], None], subject: Subject) -> Outcome:
+def _kept(promise: str, check: Callable[[], object]) -> Outcome:
     try:
-        check(subject)
-    except NpuopsError as error:
-        raise BrokenPromiseError(f"{check.__name__}: {type(error).__name__}: {error.message}") from error
-    return Outcome(promise=check.__name__)
+        check()
+    except Exception as error:
+        words = error.message if isinstance(error, NpuopsError) else str(error)
+        raise BrokenPromiseError(f"{promise}: {type(error).__name__}: {words}") from error
+    return Outcome(promise=promise)
 
 
 def _promise(holds: bool, otherwise: str) -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from npuops.errors import CompileError
 from npuops.models.placement import Placement, RunsOn
+from npuops.models.tflite_file import read_tflite
 from npuops.targets.child import WORDS_KEPT
 from npuops.targets.ethos_u_configs import CONFIG_FILE, Configuration
 from npuops.targets.protocol import OpCost
@@ -64,7 +65,14 @@ def run_vela(folder: Path, configuration: Configuration, options: Mapping[str, s
         )
     notes = _notes(summary, configuration, chosen)
     summary.unlink()
-    return VelaResult(placement=_placement(folder / PER_LAYER, words), notes=notes, words=words[-WORDS_KEPT:])
+    placement = _placement(folder / PER_LAYER, words, _made(folder / PLAIN))
+    return VelaResult(placement=placement, notes=notes, words=words[-WORDS_KEPT:])
+
+
+def _made(plain: Path) -> set[str]:
+    """Names of the tensors that operators of the TFLite file make."""
+    graph = read_tflite(plain)
+    return {graph.tensors[index].name for operator in graph.operators for index in operator.outputs}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -98,12 +106,18 @@ def _notes(summary: Path, configuration: Configuration, chosen: Mapping[str, str
     }
 
 
-def _placement(per_layer: Path, words: str) -> tuple[Placement, ...]:
-    """One entry for each operator of the TFLite file that Vela lists; it may be cut into several commands."""
+def _placement(per_layer: Path, words: str, made: set[str]) -> tuple[Placement, ...]:
+    """One entry for each operator of the TFLite file that Vela lists.
+
+    Vela cuts some into many commands (a softmax: 28) with tensors of their own, which are not in `made`: counted as
+    operators, they would hide what runs on the CPU.
+    """
     reasons = _reasons(words)
     placed: dict[tuple[str, str], Placement] = {}
     for row in _rows(per_layer):
         name, op = row["Name"].strip(), row["Original Operator"].strip()
+        if name not in made:
+            continue
         if row["Target"].strip() == "NPU":
             entry = Placement(name=name, op=op, runs_on=RunsOn.NPU, rule="vela placed it on the NPU")
         else:

@@ -8,7 +8,7 @@ from npuops.targets.protocol import Tensors
 
 
 def check_inputs(inputs: Tensors, wanted: tuple[TensorInfo, ...]) -> None:
-    """Refuse a wrong name, dtype or shape before any vendor code sees it.
+    """Refuse a wrong name, dtype, byte order or shape before any vendor code sees it.
 
     Raises:
         DataError: naming the input, what came and what is wanted.
@@ -23,8 +23,14 @@ def check_inputs(inputs: Tensors, wanted: tuple[TensorInfo, ...]) -> None:
         array = inputs[tensor.name]
         if array.dtype.name != tensor.dtype:
             raise DataError(f"input {tensor.name!r} is {array.dtype.name}, the model takes {tensor.dtype}")
-        shape = tensor.shape or ()
-        if len(array.shape) != len(shape) or any(
-            isinstance(dim, int) and dim != size for dim, size in zip(shape, array.shape, strict=True)
+        if not array.dtype.isnative:
+            raise DataError(
+                f"input {tensor.name!r} has the bytes of each number in the order of another machine",
+                advice="array.astype(array.dtype.newbyteorder('='))",
+            )
+        shape = tensor.shape
+        if shape is not None and (
+            len(array.shape) != len(shape)
+            or any(isinstance(dim, int) and dim != size for dim, size in zip(shape, array.shape, strict=True))
         ):
             raise DataError(f"input {tensor.name!r} has shape {list(array.shape)}, the model takes {list(shape)}")

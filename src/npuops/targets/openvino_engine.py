@@ -169,8 +169,10 @@ class OpenvinoSession:
         self.inputs: tuple[TensorInfo, ...] = artifact.manifest.inputs
         self.outputs: tuple[TensorInfo, ...] = artifact.manifest.outputs
         self._engine = engine
-        _match_names(artifact, "inputs", self.inputs, compiled.inputs)
-        _match_names(artifact, "outputs", self.outputs, compiled.outputs)
+        # OpenVINO drops an input that nothing reads; it stays one of the model's.
+        self._read = _names(compiled.inputs) & {tensor.name for tensor in self.inputs}
+        _match(artifact, "inputs", compiled.inputs, self._read)
+        _match(artifact, "outputs", compiled.outputs, {tensor.name for tensor in self.outputs})
         self._request: Any = compiled.create_infer_request()
 
     def run(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
@@ -184,7 +186,7 @@ class OpenvinoSession:
             raise RunError(f"this session on {self._engine.target} is closed", advice="open the artifact again")
         check_inputs(inputs, self.inputs)
         try:
-            self._request.infer({name: np.asarray(array, order="C") for name, array in inputs.items()})
+            self._request.infer({name: np.asarray(inputs[name], order="C") for name in self._read})
             # The buffers are the request's: the next inference writes over them.
             return {tensor.name: self._request.get_tensor(tensor.name).data.copy() for tensor in self.outputs}
         except Exception as error:
@@ -309,9 +311,12 @@ def _write(path: Path, blob: bytes) -> None:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _match_names(artifact: Artifact, what: str, wanted: tuple[TensorInfo, ...], ports: Any) -> None:
-    known = {name for port in ports for name in port.get_names()}
-    missing = sorted(tensor.name for tensor in wanted if tensor.name not in known)
+def _names(ports: Any) -> set[str]:
+    return {name for port in ports for name in port.get_names()}
+
+
+def _match(artifact: Artifact, what: str, ports: Any, wanted: set[str]) -> None:
+    missing = sorted(wanted - _names(ports))
     if missing or len(ports) != len(wanted):
         raise IncompatibleArtifactError(
             f"{artifact.manifest.entry} and the manifest disagree on {what}: {', '.join(missing) or len(ports)}",

@@ -12,7 +12,7 @@ from typing import Any, Final
 from npuops.models.model import Layer, Model
 from npuops.models.placement import Placement, RunsOn
 from npuops.targets.ort_rules import by_rules
-from npuops.targets.rules import Rule, dtypes_in
+from npuops.targets.rules import Rule, attribute_is, dtypes_in, rank_at_most
 
 _NO_TENSORS: Final = "sequences and optional types have no place in an OpenVINO model"
 _NOT_TRANSLATED: Final = "not translated"
@@ -68,7 +68,14 @@ _DTYPES: Final = dtypes_in(
 
 def place_on_openvino(model: Model) -> tuple[Placement, ...]:
     """Judge every layer of `model` without OpenVINO."""
-    return tuple(by_rules(layer, (_TRANSLATED, _DTYPES)) for layer in model.layers)
+    everywhere = (_fixed_inputs(model), _TRANSLATED, _DTYPES)
+    return tuple(by_rules(layer, (*everywhere, *_MINDFUL.get(layer.op, ()))) for layer in model.layers)
+
+
+def _fixed_inputs(model: Model) -> Rule:
+    """A model is compiled as a whole or not at all, and our artifacts have fixed shapes."""
+    loose = ", ".join(tensor.name for tensor in model.inputs if not tensor.is_static)
+    return Rule("the model's inputs must have fixed shapes", lambda _: f"dynamic: {loose}" if loose else "")
 
 
 def place_as_answered(model: Model, graph: Any, taken: Collection[str], device: str) -> tuple[Placement, ...]:
@@ -129,3 +136,17 @@ def _untranslated(layer: Layer) -> str:
 
 
 _TRANSLATED: Final = Rule("OpenVINO's reader translates the operator", _untranslated)
+
+
+_COORDINATES: Final = "coordinate_transformation_mode"
+_MINDFUL: Final[Mapping[str, tuple[Rule, ...]]] = {
+    "GridSample": (rank_at_most(4),),
+    "Resize": (
+        attribute_is(
+            _COORDINATES,
+            *("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners", "tf_half_pixel_for_nn"),
+            default="half_pixel",
+        ),
+    ),
+}
+"""Operators with attributes or shapes that the reader does not translate."""

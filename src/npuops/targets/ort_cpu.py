@@ -95,7 +95,7 @@ class OrtCpuTarget:
         )
 
     def check(self, model: Model) -> SupportReport:
-        """Every operator of a standard domain runs; memory is the host's.
+        """Whatever has a kernel runs; memory is the host's.
 
         Raises:
             UnsupportedModelError: not ONNX.
@@ -180,10 +180,16 @@ def compatibility(level: str) -> str:
 
 
 def _nodes_of(entry: Path) -> tuple[Placement, ...]:
-    """The nodes that ORT kept: its own assignment is from before it fuses Q and DQ into integer kernels."""
+    """The nodes that ORT kept: its own assignment is from before it fuses Q and DQ into integer kernels.
+
+    One without a name has the one that ORT's profile gives it: its operator and its place.
+    """
     nodes = onnx.load(entry, load_external_data=False).graph.node
     rule = f"taken by {CPU_PROVIDER}"
-    return tuple(Placement(name=node.name, op=node.op_type, runs_on=RunsOn.NPU, rule=rule) for node in nodes)
+    return tuple(
+        Placement(name=node.name or f"{node.op_type}_{at}", op=node.op_type, runs_on=RunsOn.NPU, rule=rule)
+        for at, node in enumerate(nodes)
+    )
 
 
 def _engine(artifact: Artifact) -> Engine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,15 +48,28 @@ def node_costs(artifact: Artifact, engine: Engine, inputs: Tensors) -> tuple[OpC
 def _medians(engine: Engine, events: list[Mapping[str, Any]]) -> tuple[OpCost, ...]:
     times: dict[str, list[float]] = {}
     kinds: dict[str, tuple[str, RunsOn]] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith(_SUFFIX):
-            node = event["name"].removesuffix(_SUFFIX)
-            times.setdefault(node, []).append(float(event["dur"]))
-            own = event["args"].get("provider") == engine.ep_name
-            kinds[node] = (str(event["args"]["op_name"]), RunsOn.NPU if own else RunsOn.CPU)
+    for event in _outermost(events):
+        node = event["name"].removesuffix(_SUFFIX)
+        times.setdefault(node, []).append(float(event["dur"]))
+        own = event["args"].get("provider") == engine.ep_name
+        kinds[node] = (str(event["args"]["op_name"]), RunsOn.NPU if own else RunsOn.CPU)
     if not times:
         raise ToolchainError(f"ONNX Runtime's profile on {engine.target} names no node")
     return tuple(
         OpCost(name=node, op=kinds[node][0], runs_on=kinds[node][1], cost=statistics.median(durations[-RUNS:]))
         for node, durations in times.items()
     )
+
+
+def _outermost(events: list[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The nodes of the graph itself: the time of a loop or branch has the nodes within it already.
+
+    ORT runs one node after the other and writes down a node when it ends, so what lies within comes before it.
+    """
+    late_first = reversed(events)
+    kernels = [event for event in late_first if event.get("cat") == "Node" and event["name"].endswith(_SUFFIX)]
+    end = 0
+    for event in sorted(kernels, key=lambda event: (event["ts"], -event["dur"])):
+        if event["ts"] >= end:
+            end = event["ts"] + event["dur"]
+            yield event

@@ -46,8 +46,10 @@ class _Reader:
     model: onnx.ModelProto
     constants: dict[str, Array] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    kinds: dict[str, int] = field(default_factory=dict)
     producers: dict[str, onnx.NodeProto] = field(default_factory=dict)
     consumers: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
+    outputs: set[str] = field(default_factory=set)
     folded: set[str] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
 
@@ -71,10 +73,12 @@ class _Reader:
     def _index(self) -> None:
         graph = self.model.graph
         self.constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+        self.outputs = {value.name for value in graph.output}
         for value in (*graph.input, *graph.value_info, *graph.output):
             dims = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim]
             if value.type.tensor_type.HasField("shape") and all(dim > 0 for dim in dims):
                 self.shapes[value.name] = tuple(dims)
+            self.kinds[value.name] = value.type.tensor_type.elem_type
         for node in graph.node:
             if node.op_type == "Constant":
                 self.constants[node.output[0]] = _constant_value(node)
@@ -111,7 +115,8 @@ class _Reader:
             return self._activation(node, node.input[0], self._shape(name))
         if node.op_type == "QuantizeLinear":
             return self._activation(node, node.output[0], self._shape(name))
-        return self._self_scaled(node, name)
+        self._self_scaled(node, name)
+        return self._result(node, self._source(name, forward=True), ())
 
     def _ops(self) -> Iterator[QuantizedOp]:
         needed = self._needed()
@@ -163,15 +168,24 @@ class _Reader:
         )
 
     def _requantize(self, node: onnx.NodeProto) -> QuantizedOp | None:
-        """A Q right behind a DQ changes the scale; any other Q belongs to the operator before it."""
-        source = self.producers.get(self._source(node.input[0]))
-        if source is None or source.op_type != "DequantizeLinear" or self._is_constant(source.input[0]):
+        """A Q right behind a DQ changes the scale; any other belongs to the operator before it, which has one scale."""
+        name = self._source(node.input[0])
+        source = self.producers.get(name)
+        before: Operand = None
+        if source is not None and source.op_type == "DequantizeLinear":
+            before = self._operand(name)
+        elif name not in self.constants:
+            readers = self.consumers[self._source(name, forward=True)]
+            first = next((reader for reader in readers if reader.op_type == "QuantizeLinear"), node)
+            if first is not node:
+                before = self._activation(first, first.output[0], self._shape(name))
+        if not isinstance(before, Activation):
             return None
         shape = self._shape(node.input[0])
         return QuantizedOp(
             name=node.name or node.output[0],
             op="QuantizeLinear",
-            inputs=(self._operand(node.input[0]),),
+            inputs=(before,),
             outputs=(self._activation(node, node.output[0], shape),),
             attributes={},
             opset=self._opset(),
@@ -198,9 +212,15 @@ class _Reader:
     def _constant(self, dq: onnx.NodeProto) -> Constant:
         scale, zero, axis = self._scales(dq)
         name = dq.input[0]
-        data = self.constants.get(name)
-        if data is None:  # float weights behind a Q/DQ pair
-            data = _quantize(self.constants[self.producers[name].input[0]], scale, zero, axis)
+        paired = name not in self.constants  # float weights behind a Q/DQ pair
+        data = self.constants[self.producers[name].input[0] if paired else name]
+        channels = data.shape[axis] if -data.ndim <= axis < data.ndim else 1
+        if scale.size != zero.size or scale.size not in {1, channels}:
+            raise NodeRefusedError(
+                "scales must fit their tensor", f"{scale.size} for {name!r} {data.shape}, axis {axis}"
+            )
+        if paired:
+            data = _quantize(data, scale, zero, axis)
         if data.dtype == np.uint8:
             data, zero = (data.astype(np.int16) - 128).astype(np.int8), zero.astype(np.int64) - 128
         elif data.dtype not in {np.dtype(np.int8), np.dtype(np.int32)}:
@@ -218,18 +238,21 @@ class _Reader:
         scale = np.atleast_1d(self.constants[node.input[1]]).astype(np.float32)
         if not (np.isfinite(scale) & (scale > 0)).all():
             raise NodeRefusedError("scales must be positive and finite", f"{node.input[1]!r}")
-        zero: Array = np.zeros(scale.shape, np.uint8)
         if len(node.input) > 2 and node.input[2]:
             if node.input[2] not in self.constants:
                 raise NodeRefusedError("zero points must be constant", node.input[2])
             zero = np.atleast_1d(self.constants[node.input[2]])
-        elif node.op_type == "DequantizeLinear" and node.input[0] in self.constants:
-            zero = zero.astype(self.constants[node.input[0]].dtype)
-        return (
-            scale,
-            zero if zero.dtype == np.int8 else zero.astype(np.int64) if zero.dtype.itemsize > 2 else zero,
-            int(attributes.get("axis", 1)),
-        )
+        else:
+            zero = np.zeros(
+                scale.shape, self._dtype(node.output[0] if node.op_type == "QuantizeLinear" else node.input[0])
+            )
+        return scale, zero.astype(np.int64) if zero.dtype.itemsize > 2 else zero, int(attributes.get("axis", 1))
+
+    def _dtype(self, name: str) -> np.dtype[Any]:
+        """Of integers without a zero point: uint8 unless the graph says otherwise."""
+        if name in self.constants:
+            return self.constants[name].dtype
+        return helper.tensor_dtype_to_np_dtype(self.kinds.get(name) or onnx.TensorProto.UINT8)
 
     def _activation(self, node: onnx.NodeProto, name: str, shape: tuple[int, ...]) -> Activation:
         scale, zero, _ = self._scales(node)
@@ -244,7 +267,7 @@ class _Reader:
         low, high, name = -np.inf, np.inf, self._source(name, forward=True)
         while True:
             readers = self.consumers.get(name, [])
-            if len(readers) != 1 or readers[0].op_type not in CLAMPS:
+            if len(readers) != 1 or readers[0].op_type not in CLAMPS or name in self.outputs:
                 break
             node = readers[0]
             bounds = _clip_bounds(node.op_type, [self._operand(i) for i in node.input[1:]], node)

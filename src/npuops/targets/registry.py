@@ -10,13 +10,19 @@ from npuops.targets.protocol import Family, Target
 GROUP = "npuops.targets"
 
 
-def families() -> dict[str, Family]:
-    """Family name → family, in alphabetical order.
+def families() -> dict[str, Family | ToolchainError]:
+    """Family name → family, in alphabetical order; one that does not load is its error, and hides no other.
 
     Raises:
-        ToolchainError: an entry point of another package does not load, or names something else.
+        ToolchainError: two packages claim one name.
     """
-    return {point.name: _load(point) for point in sorted(entry_points(group=GROUP), key=lambda p: p.name)}
+    found: dict[str, Family | ToolchainError] = {}
+    for name, point in sorted(_points().items()):
+        try:
+            found[name] = _load(point)
+        except ToolchainError as error:
+            found[name] = error
+    return found
 
 
 def open_target(name: str) -> Target:
@@ -24,9 +30,10 @@ def open_target(name: str) -> Target:
 
     Raises:
         UnknownTargetError: with the nearest known name.
+        ToolchainError: the package that provides it is broken, or two packages do.
     """
     family_name, _, variant = name.partition(":")
-    points = {point.name: point for point in entry_points(group=GROUP)}
+    points = _points()
     if family_name not in points:
         raise UnknownTargetError(f"no target {family_name!r}", advice=nearest(family_name, points))
     return _load(points[family_name]).make(variant or None)
@@ -34,15 +41,28 @@ def open_target(name: str) -> Target:
 
 def unknown_variant(family: str, variant: str, known: tuple[str, ...]) -> UnknownTargetError:
     """The error that a family's `make` raises."""
-    return UnknownTargetError(f"{family} has no variant {variant!r}", advice=nearest(variant, known))
+    advice = nearest(variant, known) if known else f"it has none: the name is {family!r}"
+    return UnknownTargetError(f"{family} has no variant {variant!r}", advice=advice)
+
+
+def _points() -> dict[str, EntryPoint]:
+    points: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        other = points.setdefault(point.name, point)
+        if other.value != point.value:
+            raise ToolchainError(
+                f"two packages provide the target {point.name!r}: {other.value} and {point.value}",
+                advice="remove one of them: which one would work is chance",
+            )
+    return points
 
 
 def _load(point: EntryPoint) -> Family:
     try:
         family = point.load()
-    except ImportError as error:
+    except Exception as error:
         raise ToolchainError(
-            f"target {point.name!r} ({point.value}) does not import: {error}",
+            f"target {point.name!r} ({point.value}) does not import: {type(error).__name__}: {error}",
             advice="reinstall or remove the package that provides it",
         ) from error
     if not isinstance(family, Family):

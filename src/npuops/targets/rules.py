@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from npuops.models.model import Layer, Model
+from npuops.models.model import AttributeValue, Layer, Model
 from npuops.models.placement import Placement, RunsOn
 
 
@@ -59,6 +59,17 @@ def attribute_between(name: str, low: int, high: int, *, default: int = 1) -> Ru
         return "" if all(low <= value <= high for value in values) else f"{name} {list(values)}"
 
     return Rule(f"{name} must be {low} to {high}", broken)
+
+
+def attribute_is(name: str, *allowed: float | str, default: AttributeValue) -> Rule:
+    """Every element of the attribute `name` is one of `allowed`; where it is left out it is `default`."""
+
+    def broken(layer: Layer) -> str:
+        value = layer.attributes.get(name, default)
+        parts = value if isinstance(value, tuple) else (value,)
+        return "" if all(part in allowed for part in parts) else f"{name} {list(parts) if parts != (value,) else value}"
+
+    return Rule(f"{name} must be {' or '.join(map(str, allowed))}", broken)
 
 
 def static_shapes() -> Rule:

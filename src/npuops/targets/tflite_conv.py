@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -24,27 +26,30 @@ class Window:
     """Padding that output positions really reach; ONNX may declare more or, with ceil_mode, less."""
     mode: int | None
     """SAME or VALID where TFLite's own padding is this one, else None."""
+    overhangs: bool
+    """With ceil_mode, the last position reaches beyond the declared padding."""
 
 
-def window(op: QuantizedOp, kernel: tuple[int, ...]) -> Window:
-    """The window of a Conv or pool node, from its attributes and the shapes of its input and output."""
-    data = op.inputs[0]
-    if not isinstance(data, Activation):
-        raise NodeRefusedError("the data must be computed", "a constant")
+def window(
+    before: tuple[int, ...], after: tuple[int, ...], kernel: tuple[int, ...], attributes: Mapping[str, Any]
+) -> Window:
+    """The window of a Conv or pool node that makes the spatial sizes `after` from `before`."""
     rank = len(kernel)
-    pads = tuple(op.attributes.get("pads", (0,) * 2 * rank))
-    strides = tuple(op.attributes.get("strides", (1,) * rank))
-    dilations = tuple(op.attributes.get("dilations", (1,) * rank))
-    auto = bytes(op.attributes.get("auto_pad", b"NOTSET")).decode()
-    begins, ends, same = [], [], True
-    for axis in range(rank):
-        size, made = data.shape[2 + axis], op.outputs[0].shape[2 + axis]
+    pads = tuple(attributes.get("pads", (0,) * 2 * rank))
+    strides = tuple(attributes.get("strides", (1,) * rank))
+    dilations = tuple(attributes.get("dilations", (1,) * rank))
+    auto = attributes.get("auto_pad", "NOTSET")
+    auto = auto.decode() if isinstance(auto, bytes) else auto
+    begins, ends, same, overhangs = [], [], True, False
+    for axis, (size, made) in enumerate(zip(before, after, strict=True)):
         reach = (made - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
         total = max(reach - size, 0)
         begin = {"SAME_UPPER": total // 2, "SAME_LOWER": total - total // 2, "VALID": 0}.get(auto, pads[axis])
+        end = max(reach - size - begin, 0)
         begins.append(begin)
-        ends.append(max(reach - size - begin, 0))
+        ends.append(end)
         same = same and begin == total // 2 and made == -(-size // strides[axis])
+        overhangs = overhangs or end > {"NOTSET": pads[rank + axis], "VALID": 0}.get(auto, end)
     mode = VALID if not any(begins) and not any(ends) else SAME if same else None
     return Window(
         kernel=_pair(kernel, 1),
@@ -53,6 +58,7 @@ def window(op: QuantizedOp, kernel: tuple[int, ...]) -> Window:
         begin=_pair(begins, 0),
         end=_pair(ends, 0),
         mode=mode,
+        overhangs=overhangs,
     )
 
 
@@ -100,13 +106,16 @@ def _weights(op: QuantizedOp, axis: int) -> Constant:
     return operand
 
 
-def _bias(op: QuantizedOp, index: int, scale: Array, channels: int) -> Array:
+def _bias(op: QuantizedOp, scale: Array, channels: int) -> Array:
     """int32 at input scale times weight scale; a bias at another scale (or in float) is rounded to it."""
-    operand = op.inputs[index] if len(op.inputs) > index else None
+    operand = op.inputs[2] if len(op.inputs) > 2 else None
     if operand is None:
         return np.zeros(channels, np.int32)
     if not isinstance(operand, Constant):
-        raise NodeRefusedError("bias must be constant", getattr(operand, "name", ""))
+        raise NodeRefusedError("bias must be constant", operand.name)
+    shape = operand.data.shape
+    if math.prod(shape[:-1]) != 1 or shape[-1:] not in {(), (1,), (channels,)}:
+        raise NodeRefusedError("bias must have one value, or one for each channel", f"shape {shape}")
     wanted = np.broadcast_to(scale, (channels,))
     exact = operand.data.dtype == np.int32 and operand.scale is not None and operand.data.size == channels
     if exact and np.allclose(np.broadcast_to(np.asarray(operand.scale), (channels,)), wanted, rtol=1e-5, atol=0):
@@ -115,11 +124,15 @@ def _bias(op: QuantizedOp, index: int, scale: Array, channels: int) -> Array:
     return np.asarray(np.clip(levels, -(2**31), 2**31 - 1).astype(np.int32))
 
 
-def _input_scale(op: QuantizedOp) -> float:
+def _data(op: QuantizedOp) -> Activation:
     data = op.inputs[0]
     if not isinstance(data, Activation):
         raise NodeRefusedError("the data must be computed", "a constant")
-    return data.scale
+    return data
+
+
+def _window(op: QuantizedOp, kernel: tuple[int, ...]) -> Window:
+    return window(_data(op).shape[2:], op.outputs[0].shape[2:], kernel, op.attributes)
 
 
 def conv(low: Lowering, op: QuantizedOp) -> None:
@@ -130,8 +143,8 @@ def conv(low: Lowering, op: QuantizedOp) -> None:
         raise NodeRefusedError("convolutions must have 1 or 2 spatial dimensions", f"{weights.data.ndim - 2}")
     scale = np.asarray(weights.scale)
     group = int(op.attributes.get("group", 1))
-    view = window(op, tuple(weights.data.shape[2:]))
-    bias = _bias(op, 2, _input_scale(op) * scale.astype(np.float64), len(data))
+    view = _window(op, tuple(weights.data.shape[2:]))
+    bias = _bias(op, _data(op).scale * scale.astype(np.float64), len(data))
     tensor, mode = padded(low, low.spatial(op.inputs[0]), view, op.name)
     out = low.spatial_output(op)
     fused = low.fused(op)
@@ -152,18 +165,19 @@ def _conv_2d(low: Lowering, name: str, parts: Parts, view: Window, mode: int, fu
     tensor, data, scale, bias, out = parts
     kernel = low.builder.constant(f"{name}/weights", data.transpose(0, 2, 3, 1), scale, axis=0)
     handle = _bias_tensor(low, name, bias, scale, tensor)
-    low.builder.op(
-        "CONV_2D",
-        [tensor, kernel, handle],
-        [out],
-        "Conv2DOptions",
-        padding=mode,
-        strideH=view.strides[0],
-        strideW=view.strides[1],
-        dilationHFactor=view.dilations[0],
-        dilationWFactor=view.dilations[1],
-        fusedActivationFunction=fused,
-    )
+    low.builder.op("CONV_2D", [tensor, kernel, handle], [out], "Conv2DOptions", **_conv_options(view, mode, fused))
+
+
+def _conv_options(view: Window, mode: int, fused: int) -> dict[str, int]:
+    """What both kinds of convolution have."""
+    return {
+        "padding": mode,
+        "strideH": view.strides[0],
+        "strideW": view.strides[1],
+        "dilationHFactor": view.dilations[0],
+        "dilationWFactor": view.dilations[1],
+        "fusedActivationFunction": fused,
+    }
 
 
 def _depthwise(low: Lowering, name: str, parts: Parts, view: Window, mode: int, fused: int) -> None:
@@ -175,13 +189,8 @@ def _depthwise(low: Lowering, name: str, parts: Parts, view: Window, mode: int, 
         [tensor, kernel, handle],
         [out],
         "DepthwiseConv2DOptions",
-        padding=mode,
-        strideH=view.strides[0],
-        strideW=view.strides[1],
-        dilationHFactor=view.dilations[0],
-        dilationWFactor=view.dilations[1],
         depthMultiplier=len(data) // low.builder.specs[tensor].shape[3],
-        fusedActivationFunction=fused,
+        **_conv_options(view, mode, fused),
     )
 
 
@@ -216,8 +225,8 @@ def conv_transpose(low: Lowering, op: QuantizedOp) -> None:
         raise NodeRefusedError("ConvTranspose must have 2 spatial dimensions and one group")
     if any(value != 1 for value in op.attributes.get("dilations", (1, 1))):
         raise NodeRefusedError("dilations must be 1", str(list(op.attributes["dilations"])))
-    if bytes(op.attributes.get("auto_pad", b"NOTSET")) not in {b"NOTSET", b"VALID"}:
-        raise NodeRefusedError("pads must be explicit", "auto_pad")
+    if bytes(op.attributes.get("auto_pad", b"NOTSET")) not in {b"NOTSET", b"VALID"} or "output_shape" in op.attributes:
+        raise NodeRefusedError("pads must be explicit", "auto_pad or output_shape")
     strides, pads = tuple(op.attributes.get("strides", (1, 1))), tuple(op.attributes.get("pads", (0, 0, 0, 0)))
     tensor, made = low.spatial(op.inputs[0]), nhwc(op.outputs[0].shape)
     size, kernel = low.builder.specs[tensor].shape, weights.data.shape[2:]
@@ -230,7 +239,7 @@ def conv_transpose(low: Lowering, op: QuantizedOp) -> None:
         for axis in range(2)
     )
     scale = np.asarray(weights.scale)
-    bias = _bias(op, 2, _input_scale(op) * scale.astype(np.float64), made[3])
+    bias = _bias(op, _data(op).scale * scale.astype(np.float64), made[3])
     out = low.spatial_output(op)
     whole = out
     if not same and list(made[1:3]) != full:
@@ -269,16 +278,16 @@ def pool(low: Lowering, op: QuantizedOp) -> None:
     """MaxPool and AveragePool. Padding never counts in a maximum; in an average only with count_include_pad."""
     if op.op == "MaxPool" and len(op.outputs) > 1:
         raise NodeRefusedError("MaxPool must have one output", "indices")
-    view = window(op, tuple(op.attributes["kernel_shape"]))
+    view = _window(op, tuple(op.attributes["kernel_shape"]))
     if view.dilations != (1, 1):
         raise NodeRefusedError("dilations must be 1", str(list(view.dilations)))
     tensor = low.spatial(op.inputs[0])
     average = op.op == "AveragePool"
     if average and view.mode != VALID:
         if op.attributes.get("count_include_pad", 0):
-            view = Window(
-                kernel=view.kernel, strides=view.strides, dilations=(1, 1), begin=view.begin, end=view.end, mode=None
-            )
+            if view.overhangs:
+                raise NodeRefusedError("a counted average must end within its pads", f"ceil_mode, pads {view.end}")
+            view = replace(view, mode=None)
         elif view.mode is None:
             raise NodeRefusedError("pads of an average must be SAME, or counted", f"{view.begin}, {view.end}")
     tensor, mode = padded(low, tensor, view, op.name, None if average else -128)
@@ -331,10 +340,10 @@ def _fully_connected(low: Lowering, op: QuantizedOp, rows: Array, weights: Const
     made = op.outputs[0]
     count = math.prod(made.shape[:-1])
     scale = np.asarray(weights.scale)
-    bias = _bias(op, 2, _input_scale(op) * scale.astype(np.float64), len(rows))
+    bias = _bias(op, _data(op).scale * scale.astype(np.float64), len(rows))
     line = low.reshaped(tensor, (1, 1, count, rows.shape[1]))
     out = low.builder.activation(f"{op.name}/line", (1, 1, count, len(rows)), made.scale, made.zero_point)
-    view = Window(kernel=(1, 1), strides=(1, 1), dilations=(1, 1), begin=(0, 0), end=(0, 0), mode=VALID)
+    view = window((1, count), (1, count), (1, 1), {})
     _conv_2d(low, op.name, (line, rows[:, :, None, None], scale, bias, out), view, VALID, low.fused(op))
     low.set(made, low.reshaped(out, made.shape, op.name))  # Vela reports the last name
 

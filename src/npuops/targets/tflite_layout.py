@@ -8,7 +8,7 @@ layer is paid by permuting its weights here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -202,7 +202,8 @@ class Lowering:
             out = self.builder.like(tensor, f"{name}/{code.lower()}", self.builder.specs[tensor].shape)
             self.builder.op(code, [tensor, limit], [out], "MaximumMinimumOptions")
             tensor = out
-        return Value(tensor=tensor, shape=value.shape, axes=value.axes)
+        whole = None if value.flat_of is None else replace(value.flat_of, tensor=tensor)
+        return replace(value, tensor=tensor, flat_of=whole)
 
 
 def nhwc(shape: Sequence[int]) -> tuple[int, ...]:
@@ -226,6 +227,4 @@ def _fusable(op: QuantizedOp) -> str | None:
     low = -np.inf if low <= reach[0] else low
     high = np.inf if high >= reach[1] else high
     names = {(-np.inf, np.inf): "NONE", (0.0, np.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
-    if op.clamp[1] >= reach[1] and low == 0.0:
-        return "RELU"
     return names.get((low, high)) or names.get(op.clamp)

@@ -91,7 +91,7 @@ def _lower(low: Lowering, op: QuantizedOp) -> None:
 
 def _open_input(low: Lowering, port: GraphPort) -> tuple[int, TfliteIo]:
     made = port.activation
-    axes = CHANNELS_LAST.get(len(port.shape), tuple(range(len(port.shape)))) if len(port.shape) == 4 else _plain(port)
+    axes = CHANNELS_LAST[4] if len(port.shape) == 4 else _plain(port)
     tensor = low.builder.activation(port.name, [port.shape[axis] for axis in axes], made.scale, made.zero_point)
     low.set(made, tensor, axes)
     return tensor, _io(port, axes, (made.scale, made.zero_point))
@@ -199,11 +199,9 @@ def _clip(low: Lowering, op: QuantizedOp) -> None:
     bounds = (0.0, float(np.inf)) if op.op == "Relu" else read_bounds(list(op.inputs[1:]), op.attributes)
     value = low.value(op.inputs[0])
     same = low.builder.params(value.tensor) == (made.scale, made.zero_point)
-    if value.flat_of is not None:
-        plain = tuple(range(len(value.shape)))
-        value = Value(tensor=low.stored(value, plain), shape=value.shape, axes=plain)
     if op.op == "Relu" and not same:
-        low.builder.op("RELU", [value.tensor], [low.output(op, value.axes)])
+        tensor, axes = _stored(low, op.inputs[0])
+        low.builder.op("RELU", [tensor], [low.output(op, axes)])
         return
     low.values[made.name] = low.clamped(low.rescaled(value, made.scale, made.zero_point), bounds, op.name)
 
@@ -216,7 +214,10 @@ def _hard_sigmoid(low: Lowering, op: QuantizedOp) -> None:
     tensor, axes = _stored(low, op.inputs[0])
     shape = low.builder.specs[tensor].shape
     inner = low.builder.activation(f"{op.name}/shifted", shape, 1 / alpha / 255, -128)
-    low.builder.op("ADD", [tensor, _scalar(low, f"{op.name}/shift", beta / alpha)], [inner], "AddOptions")
+    if beta:
+        low.builder.op("ADD", [tensor, _scalar(low, f"{op.name}/shift", beta / alpha)], [inner], "AddOptions")
+    else:  # a constant 0 has no scale; saturation is the clip
+        low.builder.op("QUANTIZE", [tensor], [inner], "QuantizeOptions")
     factor = _scalar(low, f"{op.name}/factor", alpha)
     low.builder.op("MUL", [inner, factor], [low.output(op, axes)], "MulOptions")
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
 from numpy.typing import NDArray
 
 from npuops import __version__
 from npuops.artifacts.manifest import Artifact
-from npuops.errors import CompileError, IncompatibleArtifactError, RunError
+from npuops.errors import CompileError, IncompatibleArtifactError, OptionError, RunError, ToolchainError
 from npuops.models.model import Model
 from npuops.models.placement import RunsOn
 from npuops.targets.inputs import check_inputs
@@ -55,8 +57,13 @@ def _gemm(node: onnx.NodeProto, a: Array, b: Array, c: Array | None = None) -> A
     return product if c is None else np.asarray(product + attributes.get("beta", 1.0) * c, dtype=a.dtype)
 
 
-def _softmax(node: onnx.NodeProto, x: Array) -> Array:
-    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
+def _softmax(node: onnx.NodeProto, x: Array, *, flat: bool = False) -> Array:
+    given = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), None)
+    if flat:
+        axis = (1 if given is None else given) % x.ndim
+        rows = x.reshape(int(np.prod(x.shape[:axis])), -1)
+        return _softmax(onnx.NodeProto(), rows).reshape(x.shape)
+    axis = -1 if given is None else given
     shifted = np.exp(x - x.max(axis=axis, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=axis, keepdims=True))
 
@@ -74,6 +81,9 @@ KERNELS: Mapping[str, Callable[..., Array]] = {
     "Relu": lambda _, x: np.maximum(x, 0),
     "Softmax": _softmax,
 }
+
+KERNELS_BEFORE_13: Mapping[str, Callable[..., Array]] = {**KERNELS, "Softmax": partial(_softmax, flat=True)}
+"""Until opset 12 Softmax flattened what comes from its axis on into one."""
 
 RULES: OpRules = {op: (constant_weights(),) if op in {"Gemm", "MatMul"} else () for op in KERNELS}
 EVERYWHERE = (static_shapes(), batch_one(), rank_at_most(4), dtypes_in(frozenset({"float32"})))
@@ -113,8 +123,10 @@ class ToyTarget:
 
         Raises:
             CompileError: a node is not supported; there is no partial placement on this chip.
-            OptionError: the toy compiler has no options.
+            OptionError: the toy compiler has no options, and one precision.
         """
+        if options.precision not in self.traits.precisions:
+            raise OptionError(f"{self.name} cannot do {options.precision}", advice="it can do fp32")
         checked_options(self.name, options.vendor, (), reserved={})
         placement = place(model, RULES, everywhere=EVERYWHERE)
         refused = [node for node in placement if node.runs_on is RunsOn.CPU]
@@ -141,21 +153,28 @@ class ToyRunner:
 
         Raises:
             IncompatibleArtifactError: it does not begin with the header of this version.
+            ToolchainError: it is damaged.
         """
         data = artifact.entry.read_bytes()
         if not data.startswith(MAGIC):
             raise IncompatibleArtifactError(f"{artifact.entry.name} is not a toy program", advice="build it again")
-        return ToySession(artifact, onnx.load_from_string(data[len(MAGIC) :]).graph)
+        try:
+            program = onnx.load_from_string(data[len(MAGIC) :])
+        except DecodeError as error:
+            raise ToolchainError(f"toy cannot load {artifact.entry.name}: {error}", advice="build it again") from error
+        return ToySession(artifact, program)
 
 
 class ToySession:
     """Interprets the graph, one node after the other."""
 
-    def __init__(self, artifact: Artifact, graph: onnx.GraphProto) -> None:
+    def __init__(self, artifact: Artifact, program: onnx.ModelProto) -> None:
         self.inputs = artifact.manifest.inputs
         self.outputs = artifact.manifest.outputs
-        self._graph = graph
-        self._constants = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
+        self._graph = program.graph
+        opset = next((item.version for item in program.opset_import if item.domain in {"", "ai.onnx"}), 0)
+        self._kernels = KERNELS if opset >= 13 else KERNELS_BEFORE_13
+        self._constants = {item.name: onnx.numpy_helper.to_array(item) for item in self._graph.initializer}
 
     def run(self, inputs: Tensors, costs: list[OpCost] | None = None) -> dict[str, Array]:
         """One inference; with `costs`, the time of each node is appended there."""
@@ -164,7 +183,8 @@ class ToySession:
         for node in self._graph.node:
             started = time.perf_counter_ns()
             try:
-                values[node.output[0]] = KERNELS[node.op_type](node, *(values[name] for name in node.input if name))
+                operands = (values[name] for name in node.input if name)
+                values[node.output[0]] = self._kernels[node.op_type](node, *operands)
             except (ValueError, KeyError) as error:
                 raise RunError(f"toy failed at {node.name}: {error}") from error
             if costs is not None:
