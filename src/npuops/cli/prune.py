@@ -12,6 +12,8 @@ from npuops.cli.show import EXIT_NO, JsonFlag, console, print_json, progress
 from npuops.errors import OptionError, nearest
 
 if TYPE_CHECKING:
+    import onnx
+
     from npuops.rewrite.prune import PruneReport, Size
 
 SEARCH_LIMIT = 0.95
@@ -43,9 +45,8 @@ def command(
     """Remove weights or channels, and report accuracy, MACs and size before and after."""
     from npuops.app import find_model, parse_drop  # noqa: PLC0415 - help stays fast
     from npuops.evaluate.sample_sources import load_samples  # noqa: PLC0415 - help stays fast
-    from npuops.models.onnx_file import read_onnx, write_onnx  # noqa: PLC0415 - help stays fast
+    from npuops.models.onnx_file import write_onnx  # noqa: PLC0415 - help stays fast
     from npuops.models.onnx_layers import graph_inputs  # noqa: PLC0415 - help stays fast
-    from npuops.models.shapes import fix_shapes  # noqa: PLC0415 - help stays fast
     from npuops.report.output_file import refuse_place  # noqa: PLC0415 - help stays fast
     from npuops.rewrite.prune import PruneMethod, PruneOptions, PruneScope, prune  # noqa: PLC0415 - help stays fast
 
@@ -64,9 +65,7 @@ def command(
         max_drop=None if max_drop is None else parse_drop(max_drop),
         metric=metric,
     )
-    graph, shapes = read_onnx(source.path), parse_shapes(shape)
-    if shapes:
-        graph = fix_shapes(graph, shapes)
+    graph = _read(source.path, parse_shapes(shape))
     data = evaluation or source.evaluation
     samples = None if data is None else load_samples(data, graph_inputs(graph))
     with progress(quiet=as_json) as observe:
@@ -79,6 +78,14 @@ def command(
         _show(pruned.report, out)
     if not pruned.report.met:
         raise typer.Exit(EXIT_NO)
+
+
+def _read(path: Path, shapes: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
+    from npuops.models.onnx_file import read_onnx  # noqa: PLC0415 - help stays fast
+    from npuops.models.shapes import fix_shapes  # noqa: PLC0415 - help stays fast
+
+    graph = read_onnx(path)
+    return fix_shapes(graph, shapes) if shapes else graph
 
 
 def _show(report: PruneReport, out: Path) -> None:
