@@ -25,6 +25,7 @@ from npuops.errors import MalformedModelError, RunError, UnsupportedModelError
 from npuops.evaluate.reference import run_reference
 from npuops.evaluate.samples import Samples
 from npuops.events import Observer, Warned, ignore
+from npuops.models.shapes import infer_shapes, skeleton_of
 from npuops.quantize.bit_units import WEIGHT_OPS, own_constants
 from npuops.quantize.ranges import float_activations
 
@@ -141,7 +142,7 @@ def _refuse_half_precision(model: onnx.ModelProto) -> None:
 
     ONNX Runtime's CPU would compute it in float32 between Casts, and each weight would be quantized as an activation.
     """
-    inferred = onnx.shape_inference.infer_shapes(model).graph
+    inferred = onnx.shape_inference.infer_shapes(skeleton_of(model)).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.output)}
     for node in inferred.node:
         if node.op_type in WEIGHT_OPS and types.get(node.output[0]) in HALF_PRECISION:
@@ -254,8 +255,7 @@ def _finish(model: onnx.ModelProto) -> None:
         node.name = name if taken[name] == 1 else f"{name}#{taken[name]}"
     _plain_biases(model)
     own_constants(model)
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    model.CopyFrom(inferred)
+    infer_shapes(model, trusted=True)
     if not float_activations(model):
         raise UnsupportedModelError(
             "the model computes nothing in float32", advice="export it in float32: fp16 and bf16 are not quantized"

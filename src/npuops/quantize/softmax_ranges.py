@@ -20,8 +20,8 @@ from npuops.quantize.ranges import Activation, ActivationTap, Range
 SPANS = (8.0, 12.0, 16.0, 20.0, 24.0, 32.0, 48.0, 64.0, 96.0)
 """Candidate widths below the maximum; the whole range is always a candidate too."""
 
-SAMPLES_USED = 8
-"""A handful of samples orders the candidates; each costs one softmax per candidate."""
+SAMPLES_USED = 4
+"""A few of samples orders the candidates; each costs one softmax per candidate."""
 
 
 def softmax_inputs(model: onnx.ModelProto) -> dict[str, int]:
