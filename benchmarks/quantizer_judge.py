@@ -81,14 +81,14 @@ def on_target(quantized: Path, name: str, yardstick: Yardstick) -> list[str]:
                 Work(source=identity, model=model),
                 target,
                 CompileOptions(precision=Precision.A8W8),
-                Path(folder),
+                Path(folder) / "artifact",
                 store=None,
                 clock=SystemClock(),
                 timeout_s=LIMIT_S,
             )
-            placed = f"{1 - draft.artifact.manifest.placement.fallback_ratio.ops:.0%}"
+            placed = f"{1 - draft.manifest.placement.fallback_ratio.ops:.0%}"
             few = yardstick.samples.first(EMULATED) if target.traits.slow_run else yardstick.samples
-            run = run_engine(draft.artifact, few, timeout_s=LIMIT_S)
+            run = run_engine(draft, few, timeout_s=LIMIT_S)
         except NpuopsError as error:
             return [placed, f"{type(error).__name__}: {error.message[:70]}".replace("|", "/").replace("\n", " ")]
     return [placed, yardstick.agreement(dict(run.outputs))]
