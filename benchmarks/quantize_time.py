@@ -27,9 +27,8 @@ TURNS = 7
 
 def main() -> None:
     wanted = sys.argv[1:] or ["mobilenet", "minilm"]
-    print(
-        "| model | ours, s | plain, s | ours / plain | median of pairs | CPU time, ours / plain |\n|---|---|---|---|---|---|"
-    )
+    print("| model | ours, s | plain, s | ours / plain | median of pairs | CPU time, ours / plain |")
+    print("|---|---|---|---|---|---|")
     if "mobilenet" in wanted:
         try:
             demo = mobilenet()
