@@ -33,6 +33,15 @@ def shared_models() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder `shared/data`, with published latencies and placements, beside the checkout (or in $NPUOPS_SHARED)."""
+    folder = _shared() / "data"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: published tables are test data beside the project (set NPUOPS_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def mobilenet(shared_models: Path) -> Path:
     """The real ImageNet MobileNetV2 in float ONNX, input `x` f32[1,3,224,224] in -1..1, 1001 classes."""
     return shared_models / "vision" / "mobilenet_v2_1.0_224_fp32.onnx"

@@ -20,6 +20,7 @@ import pytest
 from conftest import ROOT
 from npuops.cli.main import VERBS, _load
 from npuops.targets.registry import open_target
+from virtual_devices import home_at
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "targets").glob("*.md")])
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -69,6 +70,11 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     }
     scratch = tmp_path / "scratch"
     scratch.mkdir()
+    with home_at(tmp_path / "devices") as home:
+        run_all(page, scratch, {**environment, "NPUOPS_DEVICES": str(home)})
+
+
+def run_all(page: Path, scratch: Path, environment: dict[str, str]) -> None:
     for line in run_lines(page):
         why_not = needs(line)
         if why_not:
@@ -107,6 +113,10 @@ def test_a_command_line_that_is_shown_exists(page: str, line: str) -> None:
         return
     assert verb in VERBS, page
     command: Any = _load(verb)
+    while hasattr(command, "commands") and words[2:] and not words[2].startswith("-"):
+        name = words.pop(2)
+        assert name in command.commands, page
+        command = command.commands[name]
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
     used = {word.partition("=")[0] for word in words[2:] if word.startswith("-") and len(word) > 1}
     assert used <= known, page

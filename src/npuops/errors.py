@@ -17,6 +17,9 @@
     │   ├── ToolchainTimeoutError       did not end within the time limit
     │   ├── ToolchainCrashError         the vendor's code killed its process
     │   └── RunError                    a session failed on an input
+    ├── DeviceError                 3   an NPU, real or virtual
+    │   ├── DeviceLostError             it is off, gone, or does not answer
+    │   └── DeviceMemoryError           its memory cannot hold what was asked for
     ├── AccuracyError               1   no precision keeps the accuracy that was asked for
     ├── ArtifactError               1   an artifact that must not be used
     │   ├── IntegrityError              a file differs from its digest
@@ -119,6 +122,20 @@ class ToolchainCrashError(ToolchainError):
 
 class RunError(ToolchainError):
     """A session failed on an input."""
+
+
+class DeviceError(NpuopsError):
+    """An NPU, real or virtual, cannot do what was asked."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class DeviceLostError(DeviceError):
+    """It is off, gone, or does not answer."""
+
+
+class DeviceMemoryError(DeviceError):
+    """Its memory cannot hold what was asked for; the message names asked, free and the largest free block."""
 
 
 class ArtifactError(NpuopsError):

@@ -16,6 +16,9 @@ from npuops.cli.ending import ending_errors
 
 VERBS: Final[dict[str, str]] = {
     "targets": "What is here, what it can do, and why not.",
+    "devices": "What is plugged in: health and why, load, memory, clock, temperature, power.",
+    "device": "A virtual NPU: up, down, status, faults, reset, firmware.",
+    "profiles": "The chips that the predictor and the virtual NPU know, with the source of every figure.",
     "inspect": "A model's layers with shapes, MACs and bytes.",
     "check": "Will it run there: placement, fit, latency, energy, and what to change.",
     "prune": "Remove weights or channels before quantization, with the accuracy it costs.",
@@ -29,7 +32,7 @@ VERBS: Final[dict[str, str]] = {
     "cache": "What the compile cache holds; make room.",
     "demo": "The whole story on the bundled model, no argument.",
 }
-"""Verb → one line of help. The verb's module is `npuops.cli.<verb>`; its function is `command`."""
+"""Verb → one line of help. The verb's module is `npuops.cli.<verb>`; its function is `command`, or `app` its group."""
 
 
 class LazyVerb(TyperCommand):
@@ -89,6 +92,8 @@ def _root(
 
 def _load(verb: str) -> Any:
     module = importlib.import_module(f"npuops.cli.{verb.replace('-', '_')}")
+    if isinstance(getattr(module, "app", None), typer.Typer):  # some verbs import npuops.app
+        return typer.main.get_command(module.app)
     single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     single.command(verb, help=VERBS[verb])(module.command)
     return typer.main.get_command(single)

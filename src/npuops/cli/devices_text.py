@@ -1,0 +1,144 @@
+"""The devices as a page for people: one table, the reasons of health, the tenants, or what to do without a device."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from npuops.devices.discovery import find_driverless, looked_in
+from npuops.devices.health import Health
+from npuops.devices.quantities import Quantity
+from npuops.units import format_bytes
+
+if TYPE_CHECKING:
+    from npuops.devices.sampler import Sample
+    from npuops.devices.tree import Tree
+
+UNKNOWN: Final = "-"
+_COLOURS: Final = {
+    Health.HEALTHY: "green",
+    Health.DEGRADED: "yellow",
+    Health.UNHEALTHY: "red",
+    Health.GONE: "red",
+    Health.UNKNOWN: "",
+}
+_NO_DEVICE: Final = (
+    "An NPU shows up when its driver is loaded: intel_vpu (Intel), amdxdna (AMD), qaic (Qualcomm Cloud AI), "
+    "habanalabs, apex (Coral), hailo_pci, rknpu or rocket (Rockchip), ethosu (Arm). "
+    "In a container, /sys and the device's node must be passed in. "
+    "Another tree, such as that of a virtual NPU: --root DIR."
+)
+
+
+def whole_page(tree: Tree, samples: tuple[Sample, ...]) -> RenderableType:
+    """Everything there is to say about one look at the machine."""
+    parts: list[RenderableType] = []
+    if samples:
+        parts = [_table(samples), Text(), _lines([(sample.device.name, _reason(sample)) for sample in samples])]
+    else:
+        parts.append(Text(f"no NPU found in {', '.join(looked_in(tree))}"))
+    if any(sample.tenants for sample in samples):
+        parts += [Text(), _tenants(samples)]
+    driverless = [
+        (each.address, f"{each.model or each.pci_id} has no driver{_cure(each.module)}")
+        for each in find_driverless(tree)
+    ]
+    if driverless:
+        parts += [Text(), _lines(driverless)]
+    elif not samples:
+        parts.append(Text(_NO_DEVICE))
+    return Group(*parts)
+
+
+def _cure(module: str) -> str:
+    return f": modprobe {module}, then look at dmesg for its firmware" if module else ": npuops knows none for it"
+
+
+def _table(samples: tuple[Sample, ...]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "device", "driver", "firmware", "health"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("busy", "memory", "clock", "temp", "power"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for sample in samples:
+        device, health = sample.device, sample.condition.health
+        table.add_row(
+            Text(device.name),
+            Text(f"{device.vendor} {device.model or ''}".strip()),
+            Text(f"{device.driver or UNKNOWN} {device.driver_version or ''}".strip()),
+            Text(device.firmware or UNKNOWN),
+            Text(health, style=_COLOURS[health]),
+            _ratio(sample.value(Quantity.BUSY_RATIO)),
+            _memory(sample),
+            _clock(sample.value(Quantity.CLOCK)),
+            _figure(sample.value(Quantity.TEMPERATURE), "°C"),
+            _figure(sample.value(Quantity.POWER), "W"),
+        )
+    return table
+
+
+def _reason(sample: Sample) -> str:
+    device, condition = sample.device, sample.condition
+    state = "" if condition.state.value == condition.health.value else f"{condition.state}: "
+    seen = device.node is not None or device.driver == "vnpu" or condition.health is Health.GONE
+    return f"{state}{condition.why}" + ("" if seen else "; there is no node in /dev to open")
+
+
+def _lines(rows: list[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, words in rows:
+        table.add_row(Text(label), Text(words))
+    return table
+
+
+def _tenants(samples: tuple[Sample, ...]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "pid", "command", "priority"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("busy", "device time", "memory", "jobs", "errors"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for sample in samples:
+        for tenant in sample.tenants:
+            table.add_row(
+                Text(sample.device.name),
+                _count(tenant.pid),
+                Text(tenant.command or UNKNOWN),
+                tenant.priority or UNKNOWN,
+                _ratio(tenant.busy_ratio),
+                _figure(tenant.busy_seconds, "s"),
+                UNKNOWN if tenant.memory_bytes is None else format_bytes(tenant.memory_bytes),
+                _count(tenant.submissions),
+                _count(tenant.errors),
+            )
+    return table
+
+
+def _count(value: int | None) -> str:
+    return UNKNOWN if value is None else str(value)
+
+
+def _ratio(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.0%}"
+
+
+def _figure(value: float | None, unit: str) -> str:
+    return UNKNOWN if value is None else f"{value:.1f} {unit}"
+
+
+def _clock(hertz: float | None) -> str:
+    """0 is what drivers show while the device sleeps."""
+    if hertz is None:
+        return UNKNOWN
+    return "idle" if hertz == 0 else f"{hertz / 1e6:.0f} MHz"
+
+
+def _memory(sample: Sample) -> str:
+    used, total = sample.value(Quantity.MEMORY_USED), sample.value(Quantity.MEMORY_TOTAL)
+    if used is None:
+        return UNKNOWN
+    return format_bytes(int(used)) + ("" if total is None else f" of {format_bytes(int(total))}")

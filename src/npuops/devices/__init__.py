@@ -1,0 +1,1 @@
+"""What is plugged in: discovery, readings and health of real and virtual accelerators."""

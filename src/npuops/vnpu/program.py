@@ -1,0 +1,88 @@
+"""A compiled network as the machine sees it: steps with a price at the top clock, and the memory they need. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import accumulate
+
+from npuops.errors import OptionError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One layer, or what a compiler fused into one: the machine stops between steps, never inside.
+
+    Attributes:
+        name: of the layer, unique in its program.
+        op: its class, for example `Conv`.
+        compute_us: of the MAC array and the vector unit at the top clock; grows as the clock falls.
+        memory_us: of the transfers, which the clock doesn't touch; they run beside the computing.
+        overhead_us: before either can begin; the clock doesn't touch it.
+        dram_bytes: moved between device memory and chip.
+        macs: multiplications with addition.
+    """
+
+    name: str
+    op: str
+    compute_us: float
+    memory_us: float
+    overhead_us: float = 0.0
+    dram_bytes: int = 0
+    macs: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no layer costs.
+
+        Raises:
+            OptionError: a figure is negative, infinite or not a number.
+        """
+        figures = (self.compute_us, self.memory_us, self.overhead_us, self.dram_bytes, self.macs)
+        if not all(0 <= figure < math.inf for figure in figures):
+            raise OptionError(f"step {self.name!r}: no figure may be negative or endless, found {figures}")
+
+    def duration_us(self, clock_ratio: float, memory_factor: float) -> float:
+        """At `clock_ratio` of the top clock, with transfers `memory_factor` times as slow."""
+        return max(self.compute_us / clock_ratio, self.memory_us * memory_factor) + self.overhead_us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What a load brings to the device.
+
+    Attributes:
+        steps: in order; at least one.
+        weights_bytes: of device memory, from load to unload.
+        activation_bytes: peak between the steps; stays on the chip where it fits there.
+        input_bytes, output_bytes: of device memory, from submission to completion.
+        ops: every operator class, those that were fused away too.
+    """
+
+    steps: tuple[Step, ...]
+    weights_bytes: int
+    activation_bytes: int
+    input_bytes: int
+    output_bytes: int
+    ops: frozenset[str]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no program.
+
+        Raises:
+            OptionError: no step, a negative size, or a step's class that `ops` lacks.
+        """
+        if not self.steps:
+            raise OptionError("a program needs at least one step")
+        if min(self.weights_bytes, self.activation_bytes, self.input_bytes, self.output_bytes) < 0:
+            raise OptionError("a program needs no less than 0 bytes of anything")
+        missing = {step.op for step in self.steps} - self.ops
+        if missing:
+            raise OptionError(f"ops lacks the classes of its own steps: {', '.join(sorted(missing))}")
+
+    def step_ends_ns(self, clock_ratio: float, memory_factor: float) -> tuple[int, ...]:
+        """When each step ends, in whole nanoseconds since the start, if nothing interrupts.
+
+        Whole numbers, so that a pause and a resumption at a step's edge lose nothing.
+        """
+        durations_us = (step.duration_us(clock_ratio, memory_factor) for step in self.steps)
+        return tuple(accumulate(round(duration_us * 1000) for duration_us in durations_us))

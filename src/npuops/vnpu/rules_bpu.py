@@ -1,0 +1,205 @@
+"""What D-Robotics' Bayes BPU takes (RDK X5, RDK Ultra).
+
+Source: D-Robotics/rdk_doc `docs/07_Advanced_development/04_toolchain_development/intermediate/supported_op_list.md`
+@0e03fc3, the ONNX table of RDK Ultra. The RDK X5 has a smaller BPU of the same generation (Bayes-e), for which no table
+of its own was found. Operators that the table puts on the CPU "by default, unless asked for" are on the CPU here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from npuops.models.model import Layer, Model
+from npuops.models.placement import Placement
+from npuops.targets.rules import OpRules, Rule, static_shapes
+from npuops.vnpu import rule_conditions as that
+from npuops.vnpu.layer_view import Window, first_in, first_out, is_tflite, nchw, sizes
+
+FORMATS: Final = ("int8", "w8a16")
+
+_LOOKUP: Final = (
+    "Abs Atan Ceil Clip Cos Elu Exp Floor HardSigmoid LeakyRelu Log Reciprocal Sigmoid Sin Softplus Sqrt Tanh Pow"
+)
+_PLAIN: Final = (
+    "BatchNormalization Relu Slice Transpose Dropout GatherElements GlobalAveragePool TopK QuantizeLinear "
+    "DequantizeLinear"
+)
+_ON_ASKING: Final = "Softmax Equal Greater Less Min GreaterOrEqual LessOrEqual"
+
+
+def place_on(model: Model, number_format: str = "int8") -> tuple[Placement, ...]:
+    """Every layer of the model, placed."""
+    everywhere = (*that.computes_in(FORMATS, number_format), static_shapes())
+    return that.place_by(model, _rules(), list_name="the Bayes BPU list", everywhere=everywhere)
+
+
+def _rules() -> OpRules:
+    pool = (that.flat_window(), that.kernel_within(1, 256), that.strides_within(1, 256), that.pads_within(256))
+    one_axis = (_ranks(2, 5), _one_axis())
+    rules: dict[str, tuple[Rule, ...]] = {
+        "ArgMax": (_ranks(4, 4), that.axis_among("C", default=0), _channels(64)),
+        "AveragePool": pool,
+        "Concat": (that.same_batch(),),
+        "Conv": (that.constant_operand("weights"), *_convolution()),
+        "ConvTranspose": (that.constant_operand("weights"), that.flat_window(), *_transposed()),
+        "DepthToSpace": (that.number_is("blocksize", 2, 2),),
+        "Div": (_ranks(2, 5), Rule("both operands must be activations", _constant)),
+        "Expand": (_ranks(1, 10), _one_axis()),
+        "Gather": (_ranks(1, 4),),
+        "Gemm": (that.constant_operand("weights"), that.sizes_at_most(8192)),
+        "GlobalMaxPool": (that.plane_at_most(256, side=True),),
+        "GridSample": (that.word_among("mode", ("bilinear", "nearest", "linear"), "bilinear"),),
+        "LSTM": (_lstm_batch(),),
+        "MatMul": (_matmul(),),
+        "Max": (_ranks(2, 5),),
+        "MaxPool": (*pool, that.dilations_within(1)),
+        "Pad": (that.word_among("mode", ("constant",), "constant"),),
+        "ReduceMax": one_axis,
+        "ReduceMean": (_ranks(2, 5), _one_axis(spatial=True)),
+        "ReduceSum": one_axis,
+        "Resize": (_resize(),),
+        "SpaceToDepth": (that.number_is("blocksize", 2, 2),),
+        "Split": (that.same_batch(), _even_parts()),
+        "Tile": (_one_axis(),),
+        "Upsample": (_resize(),),
+    }
+    rules["ArgMin"] = rules["ArgMax"]
+    rules |= dict.fromkeys(("Add", "Mul", "Sub", "Sum"), (_ranks(2, 5), that.varying_operand()))
+    rules |= dict.fromkeys(_LOOKUP.split(), (_ranks(0, 10),))
+    rules |= dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), (_ranks(0, 10),))
+    rules |= dict.fromkeys(_PLAIN.split(), ())
+    rules |= dict.fromkeys(_ON_ASKING.split(), (that.never("on the CPU unless asked for by name"),))
+    return rules
+
+
+def _constant(layer: Layer) -> str:
+    return "a constant" if layer.weights else ""
+
+
+def _ranks(low: int, high: int) -> Rule:
+    def broken(layer: Layer) -> str:
+        ranks = [len(t.shape) for t in (*layer.inputs, *layer.outputs) if t.shape is not None and len(t.shape) > 0]
+        odd = [rank for rank in ranks if not low <= rank <= high]
+        return f"rank {odd[0]}" if odd else ""
+
+    return Rule(f"rank must be {low}" if low == high else f"rank must be {low} to {high}", broken)
+
+
+def _channels(limit: int) -> Rule:
+    def broken(layer: Layer) -> str:
+        image = nchw(layer, first_in(layer))
+        return f"{image[1]} channels" if image is not None and image[1] > limit else ""
+
+    return Rule(f"at most {limit} channels", broken)
+
+
+def _convolution() -> tuple[Rule, ...]:
+    def volume(window: Window) -> str:
+        if len(window.kernel) < 3:
+            return ""
+        strides = {window.strides[-2:]} <= {(1, 1), (2, 2)}
+        plain = window.groups == 1 and max(window.dilations) == 1
+        small = max(window.kernel[1:]) <= 31
+        return "" if strides and plain and small else f"kernel {list(window.kernel)}, strides {list(window.strides)}"
+
+    def heavy(window: Window) -> str:
+        count = window.channels_in * math.prod(window.kernel)
+        return f"{count} values" if len(window.kernel) < 3 and count > 65_535 else ""
+
+    def holes(window: Window) -> str:
+        wrong = max(window.dilations) > 1 and max(window.strides) > 1
+        return f"dilation {max(window.dilations)} with stride {max(window.strides)}" if wrong else ""
+
+    def wide(window: Window) -> str:
+        most = max(window.channels_in, window.channels_out // max(window.groups, 1))
+        return f"{most} channels" if most > 8192 else ""
+
+    return (
+        that.window_obeys("in three dimensions: ungrouped, undilated, kernel at most 31, strides 1 or 2", volume),
+        that.kernel_within(1, 31),
+        that.strides_within(1, 256),
+        that.pads_within(256),
+        that.dilations_within(16),
+        that.window_obeys("dilation needs a stride of 1", holes),
+        that.window_obeys("a filter must have at most 65,535 values", heavy),
+        that.window_obeys("a group must have at most 8192 channels", wide),
+    )
+
+
+def _transposed() -> tuple[Rule, ...]:
+    def strides(window: Window) -> str:
+        fine = all(1 <= stride <= 14 for stride in window.strides) and max(window.strides) > 1
+        return "" if fine else f"strides {list(window.strides)}"
+
+    def wide(window: Window) -> str:
+        most = max(window.channels_in, window.channels_out)
+        return f"{most} channels" if most > 2048 else ""
+
+    return (
+        that.kernel_within(1, 14),
+        that.window_obeys("strides must be 1 to 14, and not both 1", strides),
+        that.dilations_within(1),
+        that.window_obeys("at most 2048 channels", wide),
+    )
+
+
+def _lstm_batch() -> Rule:
+    def broken(layer: Layer) -> str:
+        shape = first_in(layer)
+        return f"batch {shape[1]}" if len(shape) == 3 and shape[1] != 1 else ""
+
+    return Rule("batch must be 1", broken)
+
+
+def _matmul() -> Rule:
+    def broken(layer: Layer) -> str:
+        shapes = [sizes(tensor) for tensor in (*layer.inputs, *layer.weights)]
+        ranks = {len(shape) for shape in shapes if shape}
+        longest = max((dim for shape in shapes for dim in shape[-2:]), default=0)
+        if len(ranks) > 1:
+            return f"ranks {', '.join(map(str, sorted(ranks)))}"
+        return f"size {longest}" if longest > 8192 else ""
+
+    return Rule("both operands must have the same rank, and rows and columns at most 8192", broken)
+
+
+def _one_axis(*, spatial: bool = False) -> Rule:
+    """The axes that change, read off the shapes; a reduction that drops its axes can't be told and is refused."""
+
+    def broken(layer: Layer) -> str:
+        before, after = first_in(layer), first_out(layer)
+        if not before or not after:
+            return ""
+        if len(before) != len(after):
+            return f"{list(before)} to {list(after)}"
+        changed = [axis for axis, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+        plane = [1, 2] if is_tflite(layer) else [2, 3]
+        whole_plane = spatial and changed == plane and len(before) == 4
+        return "" if len(changed) <= 1 or whole_plane else f"{len(changed)} axes"
+
+    more = " (or height and width together)" if spatial else ""
+    return Rule(f"one axis only{more}, and it stays", broken)
+
+
+def _even_parts() -> Rule:
+    def broken(layer: Layer) -> str:
+        parts = {sizes(tensor) for tensor in layer.outputs}
+        return f"parts {[list(part) for part in sorted(parts)]}" if len(parts) > 1 else ""
+
+    return Rule("all parts must have the same size", broken)
+
+
+def _resize() -> Rule:
+    modes = {"half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners", "tf_crop_and_resize"}
+
+    def broken(layer: Layer) -> str:
+        scales, (mode, where) = that.resize_scales(layer), that.resize_kind(layer)
+        if scales is None:
+            return f"{list(first_in(layer))} to {list(first_out(layer))}"
+        if mode not in {"nearest", "linear"} or where not in modes:
+            return f"{mode} with {where}"
+        powers = all(scale >= 1 and math.log2(scale).is_integer() for scale in scales) and scales[0] <= scales[1]
+        return "" if mode == "linear" or powers else f"nearest by {scales[0]:g} and {scales[1]:g}"
+
+    return Rule("height and width of an image, linear, or nearest by powers of two", broken)

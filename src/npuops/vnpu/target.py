@@ -1,0 +1,165 @@
+"""`vnpu:PROFILE`: a chip that is not there; it is used only when it is asked for by name.
+
+Placement by the chip's published rules, numbers by ONNX Runtime on this host, time, heat, power and memory by the model
+of its profile.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from npuops import __version__
+from npuops.artifacts.manifest import Artifact
+from npuops.errors import CompileError, OptionError, StorageError, UnknownTargetError
+from npuops.models.model import Model
+from npuops.models.open import open_model
+from npuops.models.placement import Placement
+from npuops.targets.ort_session import check_artifact_target
+from npuops.targets.protocol import (
+    Compilation,
+    CompileOptions,
+    Family,
+    OpCost,
+    Precision,
+    Probe,
+    Profile,
+    Runner,
+    Tensors,
+    Traits,
+)
+from npuops.targets.report import Fit, SupportReport, support_report
+from npuops.targets.vendor_options import checked_options
+from npuops.units import Basis
+from npuops.vnpu.device_spec import spec_of
+from npuops.vnpu.perf import ACTIVATION_BYTES, WEIGHT_BYTES
+from npuops.vnpu.predict import energy_of, estimate
+from npuops.vnpu.pricing import program_of
+from npuops.vnpu.profile import Profile as Chip
+from npuops.vnpu.profile import load_profile, profile_names
+from npuops.vnpu.program_file import ENTRY, MODEL, ProgramFile, decode_program, encode_program
+from npuops.vnpu.rules import rules_of
+from npuops.vnpu.session import VnpuRunner
+from npuops.vnpu.work import workload_of
+
+FAMILY_NAME: Final = "vnpu"
+FORMAT_OF: Final[Mapping[Precision, str]] = {Precision.A8W8: "int8", Precision.A16W8: "w8a16"}
+
+
+@dataclass(frozen=True, slots=True)
+class VnpuTarget:
+    """One virtual chip."""
+
+    chip: Chip
+
+    @property
+    def name(self) -> str:
+        """`vnpu:PROFILE`."""
+        return f"{FAMILY_NAME}:{self.chip.name}"
+
+    @property
+    def traits(self) -> Traits:
+        """Integers only: half precision would need its own numerics, which the host runner does not have."""
+        precisions = tuple(precision for precision, name in FORMAT_OF.items() if name in self.chip.formats)
+        return Traits(precisions=precisions, default_precision=Precision.A8W8, run_basis=Basis.EMULATED)
+
+    @property
+    def runner(self) -> Runner:
+        """A device of the session's own, in fast pacing."""
+        return VnpuRunner(spec_of=spec_of)
+
+    @property
+    def references(self) -> Mapping[str, Runner]:
+        """None: the numbers are the host runner's."""
+        return {}
+
+    def probe(self) -> Probe:
+        """Always here."""
+        toolchain = {"npuops": __version__, "onnxruntime": version("onnxruntime"), "profile": self.chip.name}
+        return Probe(target=self.name, available=True, toolchain=toolchain, can_run="virtual device")
+
+    def check(self, model: Model) -> SupportReport:
+        """Place by the chip's rules; price as int8, whatever the file's own format."""
+        placed = self._place(model, "int8")
+        found = estimate(model, self.chip, placed)
+        report = support_report(self.name, model, placed)
+        return replace(report, fits=self._fit(model), latency=found.latency, energy=energy_of(found, self.chip))
+
+    def compile(self, model: Model, options: CompileOptions, folder: Path) -> Compilation:
+        """Price every layer, and keep the graph for its numbers.
+
+        Raises:
+            CompileError: a precision that the chip does not have, or a model that does not fit its memory.
+            OptionError: this compiler has no options.
+            StorageError: the folder cannot be written.
+        """
+        checked_options(self.name, options.vendor, (), reserved={})
+        number_format = FORMAT_OF.get(options.precision)
+        if number_format not in self.chip.formats or number_format is None:
+            raise CompileError(f"{self.name} has no {options.precision}", advice="npuops targets lists the precisions")
+        fit = self._fit(model)
+        if not fit.ok:
+            raise CompileError(
+                f"the model needs {fit.weights_bytes + (fit.peak_activation_bytes or 0):,} bytes,"
+                f" {self.name} has {fit.limit_bytes:,}",
+                advice="choose a smaller model or input, or a chip with more memory",
+            )
+        placed = self._place(model, number_format)
+        program = program_of(model, self.chip, placed, number_format)
+        file = ProgramFile(
+            profile=self.chip.name, compiler=self.chip.firmware.compiler.value, program=program, format=number_format
+        )
+        try:
+            (folder / ENTRY).write_bytes(encode_program(file))
+            shutil.copyfile(model.path, folder / MODEL)
+        except OSError as error:
+            raise StorageError(f"cannot write {folder}: {error.strerror}", advice="make room") from error
+        return Compilation(entry=ENTRY, files=(ENTRY, MODEL), placement=placed)
+
+    def profile(self, artifact: Artifact, inputs: Tensors) -> Profile:
+        """What each layer costs, by the model that the program was priced with.
+
+        Raises:
+            IncompatibleArtifactError: built for another chip.
+        """
+        del inputs
+        check_artifact_target(artifact, self.name)
+        file = decode_program(artifact.entry.read_bytes())
+        model = open_model(artifact.root / file.model)
+        placed = self._place(model, file.format)
+        found = estimate(model, self.chip, placed, file.format)
+        ops = tuple(OpCost(name=one.name, op=one.op, runs_on=one.runs_on, cost=one.us) for one in found.layers)
+        return Profile(basis=Basis.MODELLED, unit="us", source=found.source, ops=ops)
+
+    def _place(self, model: Model, number_format: str) -> tuple[Placement, ...]:
+        return tuple(rules_of(self.chip.name, number_format)(model))
+
+    def _fit(self, model: Model) -> Fit:
+        """As the chip would hold it at int8, whatever the file's own format."""
+        workload = workload_of(model)
+        weights = sum(layer.weight_elements for layer in workload.layers) * WEIGHT_BYTES["int8"]
+        peak = model.peak_activation_bytes
+        if peak is not None and not model.is_quantized:
+            peak = peak * ACTIVATION_BYTES["int8"] // ACTIVATION_BYTES["fp32"]
+        limit = round(self.chip.memory.dram_mib.value * 2**20)
+        return Fit(
+            ok=weights + (peak or 0) <= limit, weights_bytes=weights, peak_activation_bytes=peak, limit_bytes=limit
+        )
+
+
+def _make(variant: str | None) -> VnpuTarget:
+    if variant is None:
+        raise UnknownTargetError("a virtual NPU needs a profile", advice=f"for example {FAMILY_NAME}:rk3588")
+    try:
+        return VnpuTarget(load_profile(variant))
+    except OptionError as error:
+        raise UnknownTargetError(error.message, advice=error.advice) from error
+
+
+FAMILY = Family(
+    name=FAMILY_NAME, summary="chips that are not there, by their profiles", variants=profile_names(), make=_make
+)

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command_line import npuops
+from npuops.vnpu.client import connect
+from npuops.vnpu.device_folder import device_folder
+from virtual_devices import SPEC_FILE, X, Y, home, kill, program
+
+__all__ = ["home"]
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def said(*arguments: object, code: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(npuops("device", *arguments, "--json", code=code))
+    if code == 0:
+        assert found["schema"] == "npuops.device/1"
+    return found
+
+
+def test_the_life_of_a_device(home: Path) -> None:
+    first = said("up", "--spec", SPEC_FILE, "--name", "npu0", "--pacing", "fast", "--seed", 3)
+    assert (first["name"], first["state"], first["status"], first["root"]) == ("npu0", "up", "online", str(home))
+    assert [each["name"] for each in said("list")["devices"]] == ["npu0"]
+    with connect("npu0") as client:
+        loaded = client.load(program(), X, Y)
+        loaded.wait(loaded.submit(0))
+        seen = said("status", "npu0")["telemetry"]
+        assert [(each["pid"], each["completions"]) for each in seen["contexts"]] == [(os.getpid(), 1)]
+        page = npuops("device", "status", "npu0")
+    for words in ("toy-npu, online", "firmware 3.2.0", "1000 of 1000 MHz", "°C, cool", "(modelled)", "normal"):
+        assert words in page
+    assert "healthy" in npuops("devices", "--root", str(home))
+    assert said("down", "npu0") == {"schema": "npuops.device/1", "name": "npu0", "was_up": True}
+    assert said("list")["devices"] == []
+    assert "no virtual device" in npuops("device", "list")
+
+
+def test_faults_and_resets_by_command() -> None:
+    npuops("device", "up", "--spec", SPEC_FILE, "--pacing", "fast")
+    assert said("inject", "npu0", "hang")["status"] == "hung"
+    assert said("reset", "npu0")["status"] == "resetting"
+    said("inject", "npu0", "slow_dma", "--factor", 3, "--for", 5)
+    said("inject", "npu0", "--clear")
+    assert said("inject", "npu0", "driver_crash")["status"] == "offline"
+    assert said("status", "npu0")["telemetry"]["life"] == "gone", "a dead driver can still be asked by its maker"
+    assert said("reset", "npu0")["status"] == "resetting"
+    for arguments, words in (
+        (("inject", "npu0", "hagn"), "did you mean 'hang'"),
+        (("inject", "npu0", "slow_dma"), "needs factor"),
+        (("inject", "npu0", "hang", "--share", 0.5), "takes no share"),
+        (("inject", "npu0"), "either a fault or --clear"),
+        (("inject", "npu0", "hang", "--clear"), "either a fault or --clear"),
+    ):
+        assert words in npuops("device", *arguments, code=2)
+
+
+def test_firmware_is_attested_updated_and_refused(tmp_path: Path) -> None:
+    npuops("device", "up", "--spec", SPEC_FILE, "--pacing", "fast")
+    assert said("firmware", "npu0")["verified"] is True
+    image = tmp_path / "new.bin"
+    said("firmware", "npu0", "--make", image, "--version", "3.9.0")
+    said("firmware", "npu0", "--update", image)
+    assert "instead of" in npuops("device", "firmware", "npu0", code=1), "flashed, and not booted yet"
+    npuops("device", "reset", "npu0")
+    with connect("npu0") as client:  # its next answer is after the boot, in fast pacing
+        loaded = client.load(program(), X, Y)
+        loaded.wait(loaded.submit(0))
+    assert said("firmware", "npu0")["version"] == "3.9.0"
+    assert said("firmware", "npu0", "--expect", image)["verified"] is True
+
+    tampered = tmp_path / "tampered.bin"
+    data = bytearray(image.read_bytes())
+    data[-70] ^= 1
+    tampered.write_bytes(data)
+    said("firmware", "npu0", "--update", tampered)
+    npuops("device", "reset", "npu0")
+    for _ in range(200):
+        seen = said("status", "npu0")
+        if seen["status"] != "resetting":
+            break
+    assert seen["status"] == "offline"
+    assert "not signed by the vendor" in seen["telemetry"]["why"]
+    assert "has not booted" in npuops("device", "firmware", "npu0", code=3)
+    assert "no firmware image" in npuops("device", "firmware", "npu0", "--update", SPEC_FILE, code=1)
+    assert "--make FILE goes with" in npuops("device", "firmware", "npu0", "--make", image, code=2)
+
+
+def test_a_killed_device_is_gone_in_the_list_and_down_sweeps_it_up() -> None:
+    kill(said("up", "--spec", SPEC_FILE, "--pacing", "manual")["pid"])
+    assert device_folder("npu0").stays_up(5) is False
+    assert [each["state"] for each in said("list")["devices"]] == ["gone"]
+    assert "its daemon died" in npuops("device", "status", "npu0", code=3)
+    assert said("down", "npu0")["was_up"] is False
+    assert "there is no device 'npu0'" in npuops("device", "down", "npu0", code=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "code"),
+    [
+        (("up",), "name one chip", 2),
+        (("up", "vnpu:rk3588", "--spec", SPEC_FILE), "name one chip", 2),
+        (("up", "vnpu:rk9999"), "'rk9999'", 2),
+        (("up", "--spec", "none.toml"), "cannot read none.toml", 2),
+        (("up", "--spec", SPEC_FILE, "--pacing", "slow"), "no pacing is called 'slow'", 2),
+        (("up", "--spec", SPEC_FILE, "--plan", "none.toml"), "no fault plan", 2),
+        (("up", "--spec", SPEC_FILE, "--plan", SPEC_FILE), "unknown key", 2),
+        (("up", "--spec", SPEC_FILE, "--name", "../x"), "no name of a device", 2),
+        (("status", "npu9"), "no device of that name is up", 3),
+        (("down", "npu9"), "there is no device 'npu9'", 2),
+    ],
+)
+def test_wrong_use_is_said_and_starts_nothing(home: Path, arguments: tuple[object, ...], words: str, code: int) -> None:
+    assert words in npuops("device", *arguments, code=code)
+    assert list(home.glob("*/lock")) == []

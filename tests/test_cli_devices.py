@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import device_trees
+from command_line import npuops
+
+
+def answer(root: Path, *flags: str, code: int = 0) -> Any:
+    return json.loads(npuops("devices", "--root", root, "--json", *flags, code=code))
+
+
+def test_the_table_has_what_is_known_and_a_dash_for_what_is_not(tmp_path: Path) -> None:
+    device_trees.apex(tmp_path)
+    heading, row, _, reason, *_ = npuops("devices", "--root", tmp_path).splitlines()
+    assert heading.split() == [
+        "name",
+        "device",
+        "driver",
+        "firmware",
+        "health",
+        "busy",
+        "memory",
+        "clock",
+        "temp",
+        "power",
+    ]
+    assert row.split() == [
+        "apex_0",
+        "Google",
+        "Coral",
+        "Edge",
+        "TPU",
+        "apex",
+        "1.0.2",
+        "-",
+        "healthy",
+        "-",
+        "-",
+        "-",
+        "51.3",
+        "°C",
+        "-",
+    ]
+    assert reason.split(maxsplit=1) == ["apex_0", "nothing wrong in resets, temperature_celsius, status"]
+
+
+def test_json_says_value_unit_kind_and_source_or_why_not(tmp_path: Path) -> None:
+    device_trees.ivpu_old(tmp_path)
+    found = answer(tmp_path)
+    assert (found["schema"], found["root"]) == ("npuops.devices/1", str(tmp_path))
+    device = found["devices"][0]
+    assert device["values"]["busy_seconds"] == {
+        "value": 5.0,
+        "unit": "s",
+        "kind": "counter",
+        "source": "/sys/class/accel/accel0/device/npu_busy_time_us",
+    }
+    assert device["values"]["busy_ratio"]["value"] == 0.0
+    assert device["absent"]["memory_used_bytes"] == "this kernel has no npu_memory_utilization"
+    assert device["health"]["level"] == "unknown"
+    assert 1.0 <= device["interval_seconds"] < 5.0
+
+
+def test_the_documented_keys_are_the_keys(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "devices.md").read_text(encoding="utf-8")
+    device_trees.vnpu(tmp_path)
+    found = answer(tmp_path)
+    device = found["devices"][0]
+    assert "`[{" + ", ".join(device) + "}]`" in page
+    assert "`{" + ", ".join(device["health"]) + "}`" in page
+    assert "`[{" + ", ".join(device["tenants"][0]) + "}]`" in page
+    assert all(f"`{key}`" in page for key in found)
+
+
+def test_without_a_device_it_says_where_it_looked_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "sys").mkdir()
+    words = npuops("devices", "--root", tmp_path)
+    assert "no NPU found in /sys/class/accel" in words
+    assert "driver" in words
+    assert answer(tmp_path)["devices"] == []
+
+
+def test_an_npu_without_a_driver_is_shown_with_the_cure(tmp_path: Path) -> None:
+    device_trees.pci_device(tmp_path, None, "8086:643e", "0000:00:0b.0")
+    assert "Lunar Lake NPU has no driver: modprobe intel_vpu" in npuops("devices", "--root", tmp_path)
+    assert answer(tmp_path)["driverless"][0]["module"] == "intel_vpu"
+
+
+def test_check_is_1_unless_there_is_a_device_and_all_are_healthy(tmp_path: Path) -> None:
+    answer(tmp_path, "--check", code=1)
+    device = device_trees.vnpu(tmp_path)
+    answer(tmp_path, "--check", code=0)
+    device_trees.write(device, {"status": "hung"})
+    assert answer(tmp_path, "--check", code=1)["devices"][0]["health"]["why"] == "the driver says 'hung'"
+    answer(tmp_path, code=0)
+
+
+def test_tenants_are_listed_below_the_devices(tmp_path: Path) -> None:
+    device_trees.vnpu(tmp_path)
+    last = npuops("devices", "--root", tmp_path).splitlines()[-1]
+    assert last.split() == ["accel0", "4242", "-", "focus", "0%", "0.0", "s", "4.0", "KiB", "7", "0"]
+
+
+@pytest.mark.parametrize(
+    "flags", [("--interval", "0.5"), ("--interval", "nan"), ("--watch", "--check"), ("--root", "/nowhere")]
+)
+def test_an_impossible_call_is_refused_with_advice(flags: tuple[str, ...]) -> None:
+    assert "advice:" in npuops("devices", *flags, code=2)
+
+
+def test_a_watch_prints_a_line_for_each_look_until_it_is_interrupted(tmp_path: Path) -> None:
+    device = device_trees.vnpu(tmp_path)
+    command = [sys.executable, "-c", "from npuops.cli.main import main; main()", "devices"]
+    command += ["--root", str(tmp_path), "--watch", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        first = json.loads(watch.stdout.readline())
+        device_trees.write(device, {"throttle_count": 4})
+        second = json.loads(watch.stdout.readline())
+        watch.send_signal(signal.SIGINT)
+        watch.stdout.read()
+    assert watch.returncode == 0
+    assert [each["devices"][0]["health"]["level"] for each in (first, second)] == ["healthy", "degraded"]
+
+
+def test_names_from_a_hostile_tree_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    device = device_trees.vnpu(tmp_path)
+    device_trees.write(device, {"vbnv": "\x1b[2J[red]evil[/red]", "uevent": "DRIVER=vnpu\nVNPU_NAME=\x1b]0;x\x07"})
+    words = npuops("devices", "--root", tmp_path)
+    assert "\x1b" not in words
+    assert "[red]evil[/red]" in words

@@ -1,0 +1,48 @@
+"""A program's timetable, and what is no program."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from made_machine import program
+from npuops.errors import OptionError
+from npuops.vnpu.program import Program, Step
+
+
+def test_computing_and_transfers_overlap_and_the_overhead_comes_on_top() -> None:
+    step = Step(name="a", op="Conv", compute_us=10, memory_us=15, overhead_us=2)
+    assert step.duration_us(1.0, 1.0) == 17
+    assert step.duration_us(0.5, 1.0) == 22, "half the clock: computing takes 20"
+    assert step.duration_us(1.0, 4.0) == 62, "slow transfers: 60"
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20), st.floats(0.1, 1))
+def test_a_timetable_never_goes_back_and_a_slower_clock_never_helps(times: list[float], ratio: float) -> None:
+    steps = tuple(Step(name=str(i), op="Conv", compute_us=us, memory_us=us / 3) for i, us in enumerate(times))
+    made = Program(
+        steps=steps, weights_bytes=0, activation_bytes=0, input_bytes=0, output_bytes=0, ops=frozenset({"Conv"})
+    )
+    fast, slow = made.step_ends_ns(1.0, 1.0), made.step_ends_ns(ratio, 1.0)
+    assert list(fast) == sorted(fast)
+    assert all(early <= late for early, late in zip(fast, slow, strict=True))
+    assert fast[-1] == pytest.approx(sum(times) * 1000, abs=len(times))
+
+
+@pytest.mark.parametrize("figure", [-1.0, float("nan"), float("inf")])
+def test_no_step_takes_a_negative_or_endless_time(figure: float) -> None:
+    with pytest.raises(OptionError, match="'a'"):
+        Step(name="a", op="Conv", compute_us=figure, memory_us=0)
+
+
+def test_a_program_has_steps_sizes_and_the_classes_of_its_steps() -> None:
+    made = program()
+    with pytest.raises(OptionError, match="at least one step"):
+        replace(made, steps=())
+    with pytest.raises(OptionError, match="less than 0 bytes"):
+        replace(made, weights_bytes=-1)
+    with pytest.raises(OptionError, match="lacks the classes of its own steps: Conv"):
+        replace(made, ops=frozenset({"Add"}))
