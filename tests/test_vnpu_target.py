@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import numpy as np
 import pytest
 
 from command_line import npuops
+from virtual_devices import home
+
+__all__ = ["home"]
 from npuops.artifacts.folder import open_artifact
 from npuops.errors import CompileError, UnknownTargetError
 from npuops.models.open import open_model
@@ -99,3 +103,22 @@ def test_an_unknown_profile_names_the_nearest() -> None:
     assert "rk3588" in raised.value.advice
     with pytest.raises(UnknownTargetError, match="needs a profile"):
         open_target("vnpu")
+
+
+@pytest.mark.usefixtures("home")
+def test_an_artifact_runs_on_the_device_that_the_user_names_and_on_no_other(tmp_path: Path) -> None:
+    out, image = tmp_path / "digits.npuops", tmp_path / "zero.npy"
+    npuops("build", "zoo:digits-cnn", "--target", "vnpu:rk3588", "-o", out, NPUOPS_CACHE=str(tmp_path / "cache"))
+    np.save(image, np.zeros((1, 1, 8, 8), np.float32))
+    npuops("device", "up", "vnpu:rk3588", "--name", "npu0", "--pacing", "fast")
+    npuops("device", "up", "vnpu:dpu-b4096", "--name", "other", "--pacing", "fast")
+    before = busy_us("npu0")
+    npuops("run", out, "--input", image, NPUOPS_DEVICE="npu0")
+    assert busy_us("npu0") > before
+    assert "other is a dpu-b4096" in npuops("run", out, "--input", image, NPUOPS_DEVICE="other", code=1)
+    assert "gone" in npuops("run", out, "--input", image, NPUOPS_DEVICE="gone", code=3)
+
+
+def busy_us(name: str) -> float:
+    answer = json.loads(npuops("device", "status", name, "--json"))
+    return float(answer["telemetry"]["busy_us"])

@@ -6,6 +6,7 @@ of its profile.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -47,6 +48,8 @@ from npuops.vnpu.session import VnpuRunner
 from npuops.vnpu.work import workload_of
 
 FAMILY_NAME: Final = "vnpu"
+DEVICE_VARIABLE: Final = "NPUOPS_DEVICE"
+"""Name of the device that is up and that sessions of this process open on."""
 FORMAT_OF: Final[Mapping[Precision, str]] = {Precision.A8W8: "int8", Precision.A16W8: "w8a16"}
 
 
@@ -69,8 +72,8 @@ class VnpuTarget:
 
     @property
     def runner(self) -> Runner:
-        """A device of the session's own, in fast pacing."""
-        return VnpuRunner(spec_of=spec_of)
+        """The device that `$NPUOPS_DEVICE` names; without it each session has one of its own, in fast pacing."""
+        return VnpuRunner(spec_of=spec_of, device=os.environ.get(DEVICE_VARIABLE) or None)
 
     @property
     def references(self) -> Mapping[str, Runner]:
