@@ -33,7 +33,7 @@ def test_rows_that_the_law_explains_are_explained() -> None:
     us = Table(cases, geometry).case_us(truth)
     fitted = fit_chip(cases, us, geometry, start(), NOTHING)
     predicted = Table(cases, geometry.folding(fitted.folds)).case_us(fitted.log_rates)
-    assert np.abs(predicted / us - 1).max() < 0.03
+    assert np.abs(predicted / us - 1).max() < 0.05
 
 
 def test_the_folding_that_explains_the_rows_is_found() -> None:
