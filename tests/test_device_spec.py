@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from npuops.config import load_options
 from npuops.errors import OptionError, UnknownTargetError
-from npuops.vnpu.device_spec import read_spec, spec_of
+from npuops.vnpu.device_spec import spec_of
+from npuops.vnpu.spec import MachineSpec
 from virtual_devices import SPEC_FILE
 
 
@@ -18,7 +20,7 @@ def changed(tmp_path: Path, before: str, after: str) -> Path:
 
 
 def test_a_file_becomes_a_spec() -> None:
-    spec = read_spec(SPEC_FILE)
+    spec = load_options(MachineSpec, SPEC_FILE)
     assert (spec.name, spec.clock_points_mhz, spec.thermal.throttle_c) == ("toy-npu", (400.0, 700.0, 1000.0), 85.0)
     assert spec.released.firmware == "3.2.0"
 
@@ -38,14 +40,14 @@ def test_a_file_becomes_a_spec() -> None:
 def test_what_is_wrong_is_named_with_its_file(tmp_path: Path, before: str, after: str, words: str) -> None:
     path = changed(tmp_path, before, after)
     with pytest.raises(OptionError) as raised:
-        read_spec(path)
+        load_options(MachineSpec, path)
     assert words in raised.value.message
     assert str(path) in raised.value.message
 
 
 def test_a_missing_file_and_an_unknown_profile_are_said_so(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="cannot read"):
-        read_spec(tmp_path / "none.toml")
+        load_options(MachineSpec, tmp_path / "none.toml")
     with pytest.raises(UnknownTargetError, match="rk9999"):
         spec_of("vnpu:rk9999")
     assert spec_of("vnpu:rk3588").name == "rk3588"

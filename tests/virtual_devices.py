@@ -12,16 +12,17 @@ import pytest
 from onnx import TensorProto, helper, save
 
 from conftest import ROOT
+from npuops.config import load_options
 from npuops.vnpu.daemon import Order
 from npuops.vnpu.device_folder import all_folders
-from npuops.vnpu.device_spec import read_spec
 from npuops.vnpu.device_switch import down, up
 from npuops.vnpu.pacing import Pacing
 from npuops.vnpu.program import Program, Step
+from npuops.vnpu.spec import MachineSpec
 from npuops.vnpu.tensors import TensorSpec
 
 SPEC_FILE = ROOT / "examples" / "vnpu" / "toy-npu.toml"
-SPEC = read_spec(SPEC_FILE)
+SPEC = load_options(MachineSpec, SPEC_FILE)
 
 X = (TensorSpec("x", "float32", (4, 8)),)
 Y = (TensorSpec("y", "float32", (4, 8)),)

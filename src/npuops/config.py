@@ -24,13 +24,16 @@ def read_options(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
         where: what to call the source in an error, for example a file name.
 
     Raises:
-        OptionError: an unknown key (the nearest known one is named), a missing key, a wrong type.
+        OptionError: an unknown key (the nearest known one is named), a missing key, a wrong type, or what the
+            dataclass itself refuses.
     """
     _refuse_unknown(kind, values, where)
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         raise OptionError(f"{where}: {error}", advice="see the option's type in the docs") from error
+    except OptionError as error:
+        raise OptionError(f"{where}: {error.message}", advice=error.advice) from error
 
 
 def load_options(kind: type[T], path: Path) -> T:

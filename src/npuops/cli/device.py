@@ -42,18 +42,20 @@ def up(
     as_json: JsonFlag = False,
 ) -> None:
     """Start a device; return when it has booted and takes clients."""
-    from npuops.errors import OptionError, nearest  # noqa: PLC0415 - help must not pay for it
+    from npuops.config import load_options  # noqa: PLC0415 - help must not pay for it
+    from npuops.errors import OptionError, nearest  # noqa: PLC0415 - as above
     from npuops.vnpu.daemon import Order  # noqa: PLC0415 - as above
     from npuops.vnpu.device_folder import device_folder  # noqa: PLC0415 - as above
-    from npuops.vnpu.device_spec import read_spec, spec_of  # noqa: PLC0415 - as above
+    from npuops.vnpu.device_spec import spec_of  # noqa: PLC0415 - as above
     from npuops.vnpu.device_switch import up as switch_on  # noqa: PLC0415 - as above
     from npuops.vnpu.pacing import Pacing  # noqa: PLC0415 - as above
+    from npuops.vnpu.spec import MachineSpec  # noqa: PLC0415 - as above
 
     if (target is None) == (spec is None):
         raise UsageError("name one chip: vnpu:PROFILE, or --spec FILE.toml")
     if pacing not in list(Pacing):
         raise OptionError(f"no pacing is called {pacing!r}", advice=nearest(pacing, Pacing))
-    machine = read_spec(spec) if spec is not None else spec_of(str(target))
+    machine = load_options(MachineSpec, spec) if spec is not None else spec_of(str(target))
     text = plan.read_text(encoding="utf-8") if plan is not None and plan.is_file() else ""
     if plan is not None and not text:
         raise OptionError(f"{plan} is no fault plan: missing or empty")
