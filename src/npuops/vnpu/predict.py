@@ -15,13 +15,12 @@ from typing import Final
 import numpy as np
 
 from npuops.errors import OptionError, nearest
-from npuops.models.model import Model
 from npuops.models.placement import Placement, RunsOn
 from npuops.units import Basis, Energy, Latency
 from npuops.vnpu.perf import ACTIVATION_BYTES, RATES, Floats, Table
 from npuops.vnpu.prior import COMMON_RATIOS, nominal_logs, ratios_of
 from npuops.vnpu.profile import Profile, geometry_of
-from npuops.vnpu.work import Work, Workload, workload_of
+from npuops.vnpu.work import Work, Workload
 from npuops.vnpu.work_kinds import Kind
 
 HOST_US_PER_MMAC: Final = 0.1
@@ -70,13 +69,15 @@ class Estimate:
         return Latency(us=self.us, low_us=self.low_us, high_us=self.high_us, basis=Basis.MODELLED, source=self.source)
 
 
-def estimate(model: Model, profile: Profile, placed: Sequence[Placement], number_format: str = "int8") -> Estimate:
+def estimate(
+    workload: Workload, profile: Profile, placed: Sequence[Placement], number_format: str = "int8"
+) -> Estimate:
     """Predict one inference.
 
     Args:
-        model: with static shapes; unknown sizes cost nothing.
+        workload: of the model.
         profile: the chip.
-        placed: where each layer runs, in the order of `model.layers`.
+        placed: where each layer runs, in the order of the workload's layers.
         number_format: of the chip's formats.
 
     Raises:
@@ -86,7 +87,6 @@ def estimate(model: Model, profile: Profile, placed: Sequence[Placement], number
         raise OptionError(
             f"{profile.name} does not run {number_format}", advice=nearest(number_format, profile.formats)
         )
-    workload = workload_of(model)
     on_npu = [place.runs_on is RunsOn.NPU for place in placed]
     log_rates = log_rates_of(profile)
     costs = _npu_costs(workload, on_npu, profile, log_rates, number_format)

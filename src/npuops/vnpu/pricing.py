@@ -23,8 +23,8 @@ def program_of(model: Model, profile: Profile, placed: Sequence[Placement], numb
     Raises:
         OptionError: the chip does not run that format.
     """
-    found = estimate(model, profile, placed, number_format)
     workload = workload_of(model)
+    found = estimate(workload, profile, placed, number_format)
     weight_bytes, activation_bytes = WEIGHT_BYTES[number_format], ACTIVATION_BYTES[number_format]
     first = Step(name=INFERENCE, op=INFERENCE, compute_us=0.0, memory_us=found.transfer_us, overhead_us=found.fixed_us)
     priced = [

@@ -45,7 +45,7 @@ from npuops.vnpu.profile import load_profile, profile_names
 from npuops.vnpu.program_file import ENTRY, MODEL, ProgramFile, decode_program, encode_program
 from npuops.vnpu.rules import rules_of
 from npuops.vnpu.session import VnpuRunner
-from npuops.vnpu.work import workload_of
+from npuops.vnpu.work import Workload, workload_of
 
 FAMILY_NAME: Final = "vnpu"
 DEVICE_VARIABLE: Final = "NPUOPS_DEVICE"
@@ -88,9 +88,12 @@ class VnpuTarget:
     def check(self, model: Model) -> SupportReport:
         """Place by the chip's rules; price as int8, whatever the file's own format."""
         placed = self._place(model, "int8")
-        found = estimate(model, self.chip, placed)
+        workload = workload_of(model)
+        found = estimate(workload, self.chip, placed)
         report = support_report(self.name, model, placed)
-        return replace(report, fits=self._fit(model), latency=found.latency, energy=energy_of(found, self.chip))
+        return replace(
+            report, fits=self._fit(model, workload), latency=found.latency, energy=energy_of(found, self.chip)
+        )
 
     def compile(self, model: Model, options: CompileOptions, folder: Path) -> Compilation:
         """Price every layer, and keep the graph for its numbers.
@@ -104,7 +107,7 @@ class VnpuTarget:
         number_format = FORMAT_OF.get(options.precision)
         if number_format not in self.chip.formats or number_format is None:
             raise CompileError(f"{self.name} has no {options.precision}", advice="npuops targets lists the precisions")
-        fit = self._fit(model)
+        fit = self._fit(model, workload_of(model))
         if not fit.ok:
             raise CompileError(
                 f"the model needs {fit.weights_bytes + (fit.peak_activation_bytes or 0):,} bytes,"
@@ -134,16 +137,15 @@ class VnpuTarget:
         file = decode_program(artifact.entry.read_bytes())
         model = open_model(artifact.root / file.model)
         placed = self._place(model, file.format)
-        found = estimate(model, self.chip, placed, file.format)
+        found = estimate(workload_of(model), self.chip, placed, file.format)
         ops = tuple(OpCost(name=one.name, op=one.op, runs_on=one.runs_on, cost=one.us) for one in found.layers)
         return Profile(basis=Basis.MODELLED, unit="us", source=found.source, ops=ops)
 
     def _place(self, model: Model, number_format: str) -> tuple[Placement, ...]:
         return tuple(rules_of(self.chip.name, number_format)(model))
 
-    def _fit(self, model: Model) -> Fit:
+    def _fit(self, model: Model, workload: Workload) -> Fit:
         """As the chip would hold it at int8, whatever the file's own format."""
-        workload = workload_of(model)
         weights = sum(layer.weight_elements for layer in workload.layers) * WEIGHT_BYTES["int8"]
         peak = model.peak_activation_bytes
         if peak is not None and not model.is_quantized:
