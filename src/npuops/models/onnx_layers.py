@@ -177,6 +177,11 @@ def _operand(name: str, tensors: Mapping[str, TensorInfo]) -> TensorInfo:
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
     """Names that a node reads, those that its subgraphs take from outside included."""
     yield from (name for name in node.input if name)
+    yield from captured(node)
+
+
+def captured(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that the subgraphs of a node take from outside."""
     for graph in subgraphs(node):
         inner = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
         inner |= {name for step in graph.node for name in step.output}

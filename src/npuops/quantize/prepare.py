@@ -25,6 +25,7 @@ from npuops.errors import MalformedModelError, RunError, UnsupportedModelError
 from npuops.evaluate.reference import run_reference
 from npuops.evaluate.samples import Samples
 from npuops.events import Observer, Warned, ignore
+from npuops.models.onnx_layers import captured
 from npuops.models.shapes import infer_shapes, skeleton_of
 from npuops.quantize.bit_units import WEIGHT_OPS, own_constants
 from npuops.quantize.ranges import float_activations
@@ -214,18 +215,10 @@ def sort_nodes(wrapped: ONNXModel) -> None:
     known |= {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     listed = {tuple(node.output): len(node.input) for node in graph.node}
     for node in graph.node:
-        node.input.extend(sorted(_captured(node) & known))  # ONNX Runtime's sort looks at inputs alone
+        node.input.extend(sorted({*captured(node)} & known))  # ONNX Runtime's sort looks at inputs alone
     wrapped.topological_sort()
     for node in graph.node:
         del node.input[listed[tuple(node.output)] :]
-
-
-def _captured(node: onnx.NodeProto) -> set[str]:
-    bodies = [attribute.g for attribute in node.attribute if attribute.type == attribute.GRAPH]
-    names = {value.name for body in bodies for value in body.output}
-    for inner in (inner for body in bodies for inner in body.node):
-        names |= {*inner.input} | _captured(inner)
-    return names
 
 
 def _optimized(base: onnx.ModelProto) -> onnx.ModelProto:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from npuops.models.onnx_guard import ONNX_DOMAINS
+from npuops.models.onnx_layers import captured
 from npuops.models.onnx_tensors import is_external
 from npuops.models.shapes import skeleton_of
 
@@ -72,7 +73,7 @@ class Graph:
                 self.producers[name] = node
             for name in node.input:
                 self.consumers.setdefault(name, []).append(node)
-            self.captured.update(_captured(node))
+            self.captured.update(captured(node))
         self._taken = {node.name for node in self.nodes} | set(self.producers) | set(self.initializers) | self.inputs
 
     # -- reading --------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ class Graph:
         result.ir_version = max(result.ir_version, MIN_IR_VERSION)
         graph = result.graph
         alive = _alive(self.nodes, self.outputs)
-        read = self.outputs | {name for node in alive for name in (*node.input, *_captured(node))}
+        read = self.outputs | {name for node in alive for name in (*node.input, *captured(node))}
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(_sorted(alive))
         graph.initializer.extend(tensor for name, tensor in self.initializers.items() if name in read)
@@ -314,17 +315,6 @@ def _copied(node: onnx.NodeProto) -> onnx.NodeProto:
     return copy
 
 
-def _captured(node: onnx.NodeProto) -> set[str]:
-    names: set[str] = set()
-    for item in node.attribute:
-        for body in (item.g, *item.graphs) if item.type in {item.GRAPH, item.GRAPHS} else ():
-            names.update(value.name for value in body.output)
-            for inner in body.node:
-                names.update(inner.input)
-                names |= _captured(inner)
-    return names
-
-
 def _alive(nodes: list[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto]:
     makers = {name: node for node in nodes for name in node.output if name}
     keep: set[int] = set()
@@ -333,7 +323,7 @@ def _alive(nodes: list[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProt
         node = queue.pop()
         if id(node) not in keep:
             keep.add(id(node))
-            queue.extend(makers[name] for name in (*node.input, *_captured(node)) if name in makers)
+            queue.extend(makers[name] for name in (*node.input, *captured(node)) if name in makers)
     return [node for node in nodes if id(node) in keep]
 
 
@@ -349,7 +339,7 @@ def _sorted(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
             if state.get(id(node)):
                 stack.pop()
                 continue
-            names = (*node.input, *_captured(node))
+            names = (*node.input, *captured(node))
             waits = [makers[name] for name in names if name in makers and id(makers[name]) not in state]
             if waits and id(node) not in state:
                 state[id(node)] = False

@@ -9,7 +9,7 @@ import math
 from typing import Final
 
 from npuops.models.model import Layer
-from npuops.targets.rules import Rule
+from npuops.targets.rules import Rule, ints
 from npuops.targets.tflite_conv import Window, window
 from npuops.targets.tflite_writer import SAME, VALID
 
@@ -28,12 +28,6 @@ def made_by(layer: Layer) -> tuple[int, ...]:
     """The first output's shape; empty where it is unknown."""
     shape = layer.outputs[0].shape if layer.outputs else None
     return tuple(dim for dim in shape if isinstance(dim, int)) if shape is not None else ()
-
-
-def ints(layer: Layer, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    """An integer attribute as a tuple."""
-    value = layer.attributes.get(name, default)
-    return tuple(int(part) for part in value) if isinstance(value, tuple) else (int(value),)
 
 
 def _kernel(layer: Layer) -> tuple[int, ...]:

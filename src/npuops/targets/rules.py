@@ -46,7 +46,8 @@ def _place_layer(layer: Layer, rules: OpRules, everywhere: tuple[Rule, ...]) -> 
     return Placement(name=layer.name, op=op, runs_on=RunsOn.NPU, rule=f"{op} is supported")
 
 
-def _ints(layer: Layer, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+def ints(layer: Layer, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    """An integer attribute as a tuple."""
     value = layer.attributes.get(name, default)
     return tuple(int(part) for part in value) if isinstance(value, tuple) else (int(value),)
 
@@ -55,7 +56,7 @@ def attribute_between(name: str, low: int, high: int, *, default: int = 1) -> Ru
     """Every element of the integer attribute `name` is in `low..high`."""
 
     def broken(layer: Layer) -> str:
-        values = _ints(layer, name, (default,))
+        values = ints(layer, name, (default,))
         return "" if all(low <= value <= high for value in values) else f"{name} {list(values)}"
 
     return Rule(f"{name} must be {low} to {high}", broken)
