@@ -2,12 +2,13 @@
 
     ./run bench vnpu_roundtrip
 
-Four ways, 25 times each in turns, so that a busy machine slows all of them; the medians count:
+Five ways, 25 times each in turns, so that a busy machine slows all of them; the medians count:
 
 - `pipe`: the same megabyte to a child process through a pipe, and back through another.
 - `in place`: the client's arrays are the device's memory; nothing is computed.
 - `in place, Identity`: ONNX Runtime copies the megabyte in the device; the same graph alone is taken off.
 - `run`: the arrays are the client's own, so they are copied in and out as well; nothing is computed.
+- `Identity alone`: the graph without a device, to be taken off.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from npuops.vnpu.spec import MachineSpec, ThermalSpec
 from npuops.vnpu.tensors import TensorSpec
 from npuops.vnpu.versions import Versions
 
+GOAL_US = 100
 FLOATS = 1 << 18
 TURNS = 40
 IN_A_ROW = 25
@@ -160,9 +162,14 @@ def report(times: dict[str, list[float]]) -> None:
         print(
             f"{name:20s} {middle[name]:8.1f} µs   p99 {late:8.1f} µs   {middle['pipe'] / middle[name]:6.1f} x the pipe"
         )
-    beyond = middle["in place, Identity"] - middle["Identity alone"]
-    verdict = "reached" if beyond < 100 else "missed"
-    print(f"beyond the compute, in place: {beyond:.1f} µs; goal < 100 µs: {verdict}")
+    beyond = {
+        "in place": middle["in place, Identity"] - middle["Identity alone"],
+        "run, copied in and out": middle["run"],
+    }
+    for name, us in beyond.items():
+        print(
+            f"beyond the compute, {name}: {us:.1f} µs; goal < {GOAL_US} µs: {'reached' if us < GOAL_US else 'missed'}"
+        )
 
 
 if __name__ == "__main__":

@@ -71,7 +71,10 @@ def ivpu_old(root: Path) -> Path:
 
 def ivpu_new(root: Path) -> Path:
     device = write(pci_accel(root, "intel_vpu", "8086:643e"), IVPU_NEW)
-    write(root / "sys/kernel/debug/accel/0000:00:0b.0", {"reset_counter": 0, "fw_version": "vpu_4000 1.2"})
+    write(
+        root / "sys/kernel/debug/accel/0000:00:0b.0",
+        {"reset_counter": 0, "engine_reset_counter": 0, "fw_version": "vpu_4000 1.2"},
+    )
     pmt(root)
     return device
 
@@ -113,8 +116,10 @@ def amd_fdinfo(client: int, engine_ns: int, *, address: str = "0000:c5:00.1") ->
 
 
 def qaic(root: Path) -> Path:
+    """Of Linux 6.19: the counters hang on the PCI device, the channels on its folder in the class."""
     device = pci_accel(root, "qaic", "17cb:a100", address="0000:41:00.0")
-    return write(device, {"ce_count": 2, "ue_count": 0, "ue_nonfatal_count": 0, "accel/accel0/dbc0_state": 1})
+    write(device / "accel/accel0", {f"dbc{number}_state": int(number in {0, 11}) for number in range(16)})
+    return write(device, {"ce_count": 2, "ue_count": 0, "ue_nonfatal_count": 0})
 
 
 HABANA = {
@@ -161,6 +166,8 @@ def rknpu(root: Path, *, address: str = "fdab0000.npu", soc: str = "rk3588", cor
         {"cur_freq": 1_000_000_000, "max_freq": 1_000_000_000, "min_freq": 300_000_000},
     )
     link(devfreq / "device", "../..")
+    (platform / "drm/renderD129").mkdir(parents=True)
+    write(root / "dev/dri", {"renderD129": ""})
     load = "NPU load:  Core0: 90%, Core1:  0%, Core2:  0%," if cores == 3 else "NPU load:  12%"
     write(root / "sys/kernel/debug/rknpu", {"load": load, "version": "RKNPU driver: v0.9.8"})
     write(root / "sys/class/thermal/thermal_zone0", {"type": "soc-thermal", "temp": 99_000})
@@ -217,21 +224,31 @@ VNPU = {
     "freq/set_max_freq": 1000,
     "reset_counter": 0,
     "throttle_count": 0,
+    "trip_count": 0,
     "ce_count": 0,
     "ue_count": 0,
+    "inference_count": 0,
+    "canary_count": 0,
+    "canary_fail_count": 0,
+    "refused_memory_count": 0,
+    "refused_operator_count": 0,
+    "refused_version_count": 0,
     "energy_uj": 0,
     "hwmon/hwmon0/name": "vnpu",
     "hwmon/hwmon0/temp1_input": 40_000,
+    "hwmon/hwmon0/temp1_max": 85_000,
     "hwmon/hwmon0/temp1_crit": 115_000,
     "hwmon/hwmon0/power1_input": 1_500_000,
-    "uevents": "0 online",
+    "uevents": "0 add SEQNUM=1 DRIVER=vnpu VNPU_NAME=npu0",
 }
 VNPU_CONTEXT = {
     "pid": 4242,
     "priority": "focus",
     "busy_time_us": 0,
+    "wait_time_us": 0,
     "memory_bytes": 4096,
     "submissions": 7,
+    "completions": 7,
     "errors": 0,
     "preemptions": 1,
 }

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from npuops.vnpu.device_events import DeviceEvent, JobCompleted
 from npuops.vnpu.device_telemetry import ContextTelemetry, Telemetry
+from npuops.vnpu.faults import Fault, Kind
 from npuops.vnpu.machine import Machine
 from npuops.vnpu.program import Program, Step
 from npuops.vnpu.spec import MachineSpec, ThermalSpec
 from npuops.vnpu.tenancy import Priority
-from npuops.vnpu.versions import Versions
+from npuops.vnpu.versions import Part, Versions
 
 MIB = 1024 * 1024
 SECOND = 1_000_000
@@ -44,6 +45,26 @@ SPEC = MachineSpec(
     reset_us=50_000,
     time_slice_us=2_000,
 )
+
+
+FAULTS: Final = {
+    "offline": Fault(kind=Kind.OFFLINE),
+    "hang": Fault(kind=Kind.HANG),
+    "reset": Fault(kind=Kind.RESET),
+    "driver_crash": Fault(kind=Kind.DRIVER_CRASH),
+    "thermal_trip": Fault(kind=Kind.THERMAL_TRIP),
+    "ecc_corrected": Fault(kind=Kind.ECC_CORRECTED, count=3),
+    "ecc_uncorrected": Fault(kind=Kind.ECC_UNCORRECTED, count=1),
+    "oom_pressure": Fault(kind=Kind.OOM_PRESSURE, share=0.95),
+    "poor scales": Fault(kind=Kind.WRONG_OUTPUT, op="Conv", rate=1.0, bit=0),
+    "firmware bug": Fault(kind=Kind.WRONG_OUTPUT, op="Conv", rate=0.2, bit=6),
+    "slow_dma": Fault(kind=Kind.SLOW_DMA, factor=4.0),
+    "unsupported_op": Fault(kind=Kind.UNSUPPORTED_OP, op="Conv"),
+    "old firmware": Fault(kind=Kind.VERSION_MISMATCH, part=Part.FIRMWARE, version="2.0.0"),
+    "new compiler": Fault(kind=Kind.VERSION_MISMATCH, part=Part.COMPILER, version="7.0.0"),
+    "noisy_neighbour": Fault(kind=Kind.NOISY_NEIGHBOUR, priority=Priority.NORMAL),
+}
+"""At least one of every kind."""
 
 
 def program(
@@ -79,6 +100,7 @@ class Bench:
 
     def __init__(self, spec: MachineSpec = SPEC, *, boot: bool = True, **options: Any) -> None:
         self.machine = Machine(spec, **options)
+        self._compiler = spec.released.compiler
         self.now_us = 0
         self.events: list[DeviceEvent] = []
         if boot:
@@ -98,7 +120,7 @@ class Bench:
         self, made: Program | None = None, priority: Priority = Priority.NORMAL, pid: int = 1
     ) -> tuple[int, int]:
         context = self.machine.open_context(pid, priority, self.now_us)
-        return context, self.machine.load(context, made or program(), COMPILER, self.now_us)
+        return context, self.machine.load(context, made or program(), self._compiler, self.now_us)
 
     def submit(self, tenant: tuple[int, int], *, canary: bool = False) -> int:
         return self.machine.submit(*tenant, self.now_us, canary=canary)

@@ -37,7 +37,7 @@ def one(
     constants = [numpy_helper.from_array(value, f"w{index}") for index, value in enumerate(made)]
     node = helper.make_node(op, [*names, *(c.name for c in constants)], [f"y{i}" for i in range(outputs)], **attributes)
     inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in zip(names, shapes, strict=True)]
-    results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in node.output]
+    results = [onnx.ValueInfoProto(name=name) for name in node.output]
     graph = helper.make_graph([node], "one", inputs, results, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
@@ -64,6 +64,28 @@ def tflite(op: str, data: Sequence[int], made: Sequence[int], *weights: Sequence
         activation_bytes=0,
     )
     return model_of(layer, kind=ModelFormat.TFLITE)
+
+
+def made(
+    op: str, *shapes: Sequence[int], weights: Sequence[Sequence[int]] = (), out: Sequence[int] = (), **attributes: Any
+) -> Model:
+    """A made ONNX layer with activations of `shapes`, without a file: for sizes at a limit and just beyond it."""
+
+    def tensor(name: str, shape: Sequence[int]) -> TensorInfo:
+        return TensorInfo(name=name, dtype="float32", shape=tuple(shape))
+
+    layer = Layer(
+        name="it",
+        op=op,
+        inputs=tuple(tensor(f"x{index}", shape) for index, shape in enumerate(shapes)),
+        weights=tuple(tensor(f"w{index}", shape) for index, shape in enumerate(weights)),
+        outputs=(tensor("y", out or shapes[0]),),
+        attributes=attributes,
+        macs=0,
+        weight_bytes=0,
+        activation_bytes=0,
+    )
+    return model_of(layer)
 
 
 def layer_called(op: str) -> Model:

@@ -23,15 +23,20 @@ class Memory(RuleBasedStateMachine):
 
     @rule(size=st.integers(1, 20 * PAGE_BYTES), owner=st.integers(1, 4))
     def allocate(self, size: int, owner: int) -> None:
-        largest = self.allocator.largest_free_bytes
-        try:
-            block = self.allocator.allocate(size, owner)
-        except DeviceMemoryError:
-            assert largest < size + PAGE_BYTES
-        else:
-            assert size <= block.size_bytes < size + PAGE_BYTES
-            assert block.owner == owner
-            self.blocks.append(block)
+        largest, pages = self.allocator.largest_free_bytes, -(-size // PAGE_BYTES) * PAGE_BYTES
+        if pages > largest:
+            with pytest.raises(DeviceMemoryError) as caught:
+                self.allocator.allocate(size, owner)
+            message, free = caught.value.message, self.allocator.free_bytes
+            assert f"asked for {size} bytes" in message
+            assert f"largest free block {largest}," in message
+            assert f"free {free}" in message
+            assert ("in pieces" in message) == (free >= pages)
+            return
+        block = self.allocator.allocate(size, owner)
+        assert block.size_bytes == pages
+        assert block.owner == owner
+        self.blocks.append(block)
 
     @precondition(lambda self: self.blocks)
     @rule(data=st.data())
@@ -64,6 +69,7 @@ class Memory(RuleBasedStateMachine):
     def the_sums_are_right(self) -> None:
         assert self.allocator.used_bytes + self.allocator.free_bytes == TOTAL
         assert self.allocator.free_bytes == sum(size for _, size in self.allocator.holes)
+        assert self.allocator.largest_free_bytes == max([size for _, size in self.allocator.holes], default=0)
         for owner in range(1, 5):
             assert self.allocator.owned_bytes(owner) == sum(b.size_bytes for b in self.blocks if b.owner == owner)
 

@@ -30,6 +30,14 @@ def test_a_low_bit_is_a_small_error_and_a_high_one_is_not() -> None:
     assert large > 0.4
 
 
+@pytest.mark.parametrize("bit", range(8))
+def test_a_truth_value_has_one_bit_and_stays_a_truth_value(bit: int) -> None:
+    array = np.arange(320) % 2 == 0
+    found = corrupted(array, bit)
+    assert (found != array).sum() == 320 // ONE_IN
+    assert set(found.view(np.uint8)) == {0, 1}
+
+
 def test_every_output_is_hit_and_empty_or_scalar_ones_do_no_harm() -> None:
     outputs = {"a": np.zeros(3, np.int8), "b": np.zeros((0, 4), np.float32), "c": np.array(1.0)}
     flip_bits(outputs, Corruption(op="Conv", bit=2, seed=1))

@@ -40,7 +40,7 @@ def test_json_is_the_documented_contract(tmp_path: Path):
     assert set(report["placement"]) == {"nodes", "fallback_ratio"}
     assert set(report["placement"]["fallback_ratio"]) == {"ops", "macs"}
     assert [set(node) for node in report["placement"]["nodes"]] == [{"name", "op", "runs_on", "rule", "found"}] * 3
-    assert set(report["fits"]) == {"ok", "weights_bytes", "peak_activation_bytes", "limit_bytes"}
+    assert set(report["fits"]) == {"ok", "weights_bytes", "peak_activation_bytes", "limit_bytes", "note", "uses"}
     assert all(set(entry) == {"pattern", "nodes", "message", "fix"} for entry in report["advice"])
     away = [node["op"] for node in report["placement"]["nodes"] if node["runs_on"] == "cpu"]
     assert away == ["Erf"]

@@ -9,6 +9,7 @@ import pytest
 
 from command_line import npuops
 from npuops.vnpu.client import connect
+from npuops.vnpu.control_client import control
 from npuops.vnpu.device_folder import device_folder
 from virtual_devices import SPEC_FILE, X, Y, home, kill, program
 
@@ -57,8 +58,10 @@ def test_faults_and_resets_by_command() -> None:
         (("inject", "npu0", "hang", "--share", 0.5), "takes no share"),
         (("inject", "npu0"), "either a fault or --clear"),
         (("inject", "npu0", "hang", "--clear"), "either a fault or --clear"),
+        (("inject", "npu0", "ecc_corrected", "--count", 2**63), "count must be from 1"),
     ):
         assert words in npuops("device", *arguments, code=2)
+    assert "64 bits" in npuops("device", "inject", "npu0", "ecc_corrected", "--count", 2**70, code=3)
 
 
 def test_firmware_is_attested_updated_and_refused(tmp_path: Path) -> None:
@@ -90,6 +93,39 @@ def test_firmware_is_attested_updated_and_refused(tmp_path: Path) -> None:
     assert "has not booted" in npuops("device", "firmware", "npu0", code=3)
     assert "no firmware image" in npuops("device", "firmware", "npu0", "--update", SPEC_FILE, code=1)
     assert "--make FILE goes with" in npuops("device", "firmware", "npu0", "--make", image, code=2)
+    for arguments in (("--make", image, "--version", "1.0.0"), ("--update", image)):
+        words = npuops("device", "firmware", "npu0", "--expect", image, *arguments, code=2)
+        assert "give one of them" in words, "what was asked for is not left out in silence"
+
+
+def test_a_plan_that_is_no_text_or_comes_through_a_link_is_answered(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_bytes(b"\xff\xfe")
+    assert "no fault plan: 'utf-8'" in npuops("device", "up", "--spec", SPEC_FILE, "--plan", plan, code=2)
+    plan.write_bytes(b"\n")
+    assert "it is empty" in npuops("device", "up", "--spec", SPEC_FILE, "--plan", plan, code=2)
+    plan.write_text('[[fault]]\nkind = "hang"\nat_s = 0.5\n', encoding="utf-8")
+    link = tmp_path / "link.toml"
+    link.symlink_to(plan)
+    said("up", "--spec", SPEC_FILE, "--plan", link, "--pacing", "manual")
+    with control("npu0") as client:
+        client.advance(1_000_000)
+        assert client.status().telemetry.status == "hung"
+
+
+def test_the_air_around_a_device_is_where_its_temperature_begins() -> None:
+    said("up", "--spec", SPEC_FILE, "--pacing", "manual", "--ambient", 41)
+    assert said("status", "npu0")["telemetry"]["temperature_c"] == pytest.approx(41, abs=1)
+
+
+def test_what_left_nothing_about_itself_is_listed_and_swept_up(home: Path) -> None:
+    (home / "npu0").mkdir(parents=True)
+    home.chmod(0o700)
+    (home / "npu0" / "lock").touch()
+    assert "npu0  gone  left nothing about itself" in npuops("device", "list")
+    assert said("list")["devices"][0]["pid"] is None
+    assert said("down", "npu0")["was_up"] is False
+    assert said("list")["devices"] == []
 
 
 def test_a_killed_device_is_gone_in_the_list_and_down_sweeps_it_up() -> None:
@@ -110,6 +146,10 @@ def test_a_killed_device_is_gone_in_the_list_and_down_sweeps_it_up() -> None:
         (("up", "--spec", "none.toml"), "cannot read none.toml", 2),
         (("up", "--spec", SPEC_FILE, "--pacing", "slow"), "no pacing is called 'slow'", 2),
         (("up", "--spec", SPEC_FILE, "--plan", "none.toml"), "no fault plan", 2),
+        (("up", "--spec", SPEC_FILE, "--plan", SPEC_FILE.parent), "no fault plan", 2),
+        (("up", "--spec", SPEC_FILE, "--plan", "/dev/zero"), "not a regular file", 2),
+        (("up", "--spec", SPEC_FILE, "--ambient", "200"), "ambient temperature of 200.0 °C", 2),
+        (("up", "--spec", SPEC_FILE, "--ambient", "nan"), "ambient temperature of nan °C", 2),
         (("up", "--spec", SPEC_FILE, "--plan", SPEC_FILE), "unknown key", 2),
         (("up", "--spec", SPEC_FILE, "--name", "../x"), "no name of a device", 2),
         (("status", "npu9"), "no device of that name is up", 3),

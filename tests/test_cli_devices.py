@@ -19,7 +19,7 @@ def answer(root: Path, *flags: str, code: int = 0) -> Any:
 
 def test_the_table_has_what_is_known_and_a_dash_for_what_is_not(tmp_path: Path) -> None:
     device_trees.apex(tmp_path)
-    heading, row, _, reason, *_ = npuops("devices", "--root", tmp_path).splitlines()
+    heading, row, _, reason, *past = npuops("devices", "--root", tmp_path).splitlines()
     assert heading.split() == [
         "name",
         "device",
@@ -49,7 +49,8 @@ def test_the_table_has_what_is_known_and_a_dash_for_what_is_not(tmp_path: Path) 
         "°C",
         "-",
     ]
-    assert reason.split(maxsplit=1) == ["apex_0", "nothing wrong in resets, temperature_celsius, status"]
+    assert reason.rstrip().split(maxsplit=1) == ["apex_0", "nothing wrong in resets, temperature_celsius, status"]
+    assert [line.strip() for line in past] == ["since its driver was loaded: 1 reset (F1 device offline)"]
 
 
 def test_json_says_value_unit_kind_and_source_or_why_not(tmp_path: Path) -> None:
@@ -75,9 +76,26 @@ def test_the_documented_keys_are_the_keys(tmp_path: Path) -> None:
     found = answer(tmp_path)
     device = found["devices"][0]
     assert "`[{" + ", ".join(device) + "}]`" in page
+    assert "`[{" + ", ".join(suspect(tmp_path)) + "}]`" in page
     assert "`{" + ", ".join(device["health"]) + "}`" in page
     assert "`[{" + ", ".join(device["tenants"][0]) + "}]`" in page
     assert all(f"`{key}`" in page for key in found)
+
+
+def suspect(root: Path) -> dict[str, Any]:
+    device_trees.write(root / "class/accel/accel0/device", {"status": "offline"})
+    (found,) = answer(root)["devices"][0]["suspected"]
+    assert (found["mode"], found["name"], found["evidence"]) == ("F1", "device offline", ["the driver says 'offline'"])
+    return dict(found)
+
+
+def test_a_suspicion_is_shown_with_its_evidence_and_what_to_do_and_the_past_apart(tmp_path: Path) -> None:
+    device = device_trees.vnpu(tmp_path)
+    device_trees.write(device, {"status": "hung", "refused_memory_count": 2})
+    words = npuops("devices", "--root", tmp_path)
+    assert "suspect F1 device offline: the driver says 'hung'" in words
+    assert "reset it" in words
+    assert "since its driver was loaded: 2 refusals (F4 out of memory)" in words
 
 
 def test_without_a_device_it_says_where_it_looked_and_what_to_do(tmp_path: Path) -> None:
@@ -110,7 +128,16 @@ def test_tenants_are_listed_below_the_devices(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [("--interval", "0.5"), ("--interval", "nan"), ("--watch", "--check"), ("--root", "/nowhere")]
+    "flags",
+    [
+        ("--interval", "0.5"),
+        ("--interval", "nan"),
+        ("--follow", "--interval", "0.5"),
+        ("--watch", "--check"),
+        ("--watch", "--follow"),
+        ("--follow", "--check"),
+        ("--root", "/nowhere"),
+    ],
 )
 def test_an_impossible_call_is_refused_with_advice(flags: tuple[str, ...]) -> None:
     assert "advice:" in npuops("devices", *flags, code=2)
@@ -129,6 +156,14 @@ def test_a_watch_prints_a_line_for_each_look_until_it_is_interrupted(tmp_path: P
         watch.stdout.read()
     assert watch.returncode == 0
     assert [each["devices"][0]["health"]["level"] for each in (first, second)] == ["healthy", "degraded"]
+
+
+def test_lines_of_json_are_utf_8_in_any_locale_and_a_name_that_is_no_text_is_an_error(tmp_path: Path) -> None:
+    root = Path(f"{tmp_path}/\udcff")
+    device_trees.vnpu(root)
+    for flags in (("--watch",), ()):
+        told = npuops("devices", "--root", root, "--json", *flags, code=2, PYTHONIOENCODING="ascii")
+        assert json.loads(told)["error"] == "UsageError"
 
 
 def test_names_from_a_hostile_tree_cannot_steer_the_terminal(tmp_path: Path) -> None:

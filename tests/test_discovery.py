@@ -19,7 +19,7 @@ WANTED = {
     ),
     "habanalabs_old": ("hl0", "Intel Habana", "GAUDI", "habanalabs", "hl-gaudi2-1.11", "0000:19:00.0", "/dev/hl0"),
     "apex": ("apex_0", "Google Coral", "Edge TPU", "apex", None, "0000:03:00.0", "/dev/apex_0"),
-    "rknpu": ("rknpu0", "Rockchip", "RK3588", "rknpu", None, "fdab0000.npu", None),
+    "rknpu": ("rknpu0", "Rockchip", "RK3588", "rknpu", None, "fdab0000.npu", "/dev/dri/renderD129"),
     "hailo8": ("hailo0", "Hailo", "Hailo-8", "hailo", None, "0001:01:00.0", "/dev/hailo0"),
     "hailo10": ("hailo0", "Hailo", "Hailo-10H", "hailo", None, "0001:01:00.0", "/dev/hailo0"),
     "hailo15": ("h1x", "Hailo", None, "hailo", None, None, None),

@@ -29,6 +29,8 @@ def signals(before: Readings | None, now: Readings, state: State = State.HEALTHY
         ("CORRECTED", Signal.CORRECTED),
         ("UNCORRECTED", Signal.UNCORRECTED),
         ("UNCORRECTED_NONFATAL", Signal.UNCORRECTED),
+        ("TRIPS", Signal.TRIPPED),
+        ("CANARY_FAILURES", Signal.WRONG),
     ],
 )
 def test_a_counter_that_rises_is_a_signal_and_one_that_stands_is_quiet(counter: str, signal: Signal) -> None:
@@ -44,6 +46,29 @@ def test_a_counter_that_starts_over_is_a_restart() -> None:
     found = evidence(State.HEALTHY, readings(BUSY=900), readings(BUSY=1))
     assert [each.signal for each in found] == [Signal.RESET]
     assert "busy_seconds started over" in found[0].words
+
+
+def test_a_counter_of_limited_width_that_wrapped_between_rare_looks_is_no_restart() -> None:
+    def traffic(value: float) -> Readings:
+        reading = Reading(value, "/telem", wraps_at=4.3e12)
+        return Readings(values={Quantity.MEMORY_TRAFFIC: reading, Quantity.RESETS: Reading(0, "/r")}, absent={})
+
+    assert signals(traffic(1e12), traffic(0.9e12)) == [Signal.QUIET]
+
+
+def test_canaries_that_the_driver_counts_speak_like_those_that_are_handed_in() -> None:
+    before = readings(CANARIES=10, CANARY_FAILURES=1)
+    assert signals(before, readings(CANARIES=12, CANARY_FAILURES=1)) == [Signal.PASSED]
+    assert signals(before, readings(CANARIES=12, CANARY_FAILURES=3)) == [Signal.WRONG]
+    assert signals(before, readings(CANARIES=12, CANARY_FAILURES=2)) == [Signal.WRONG, Signal.PASSED]
+    assert signals(before, before) == [Signal.QUIET]
+
+
+def test_a_workload_whose_sub_system_crashed_is_a_reset() -> None:
+    found = evidence(State.HEALTHY, None, readings(CHANNELS_CRASHED=1, CORRECTED=0))
+    assert [(each.signal, each.words) for each in found] == [
+        (Signal.RESET, "the sub-system of 1 workload crashed (/file)")
+    ]
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

@@ -55,6 +55,11 @@ def test_a_fault_is_active_from_its_beginning_to_just_before_its_end() -> None:
     assert plan.without((slow,)).faults == (plan.faults[1],)
 
 
+def test_what_is_over_is_forgotten_and_the_rest_is_not() -> None:
+    plan = FaultPlan((Fault(kind=Kind.RESET, at_us=5), Fault(kind=Kind.SLOW_DMA, at_us=3, for_us=4, factor=2.0)))
+    assert [len(plan.from_now(moment).faults) for moment in (0, 4, 5, 6, 7)] == [2, 2, 1, 1, 0]
+
+
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20) | st.none()), max_size=12), st.integers(0, 80))
 def test_walking_from_moment_to_moment_misses_no_change(spans: list[tuple[int, int | None]], now_us: int) -> None:
     plan = FaultPlan(tuple(Fault(kind=Kind.SLOW_DMA, at_us=at, for_us=lasts, factor=2.0) for at, lasts in spans))
@@ -84,7 +89,12 @@ def test_walking_from_moment_to_moment_misses_no_change(spans: list[tuple[int, i
         ("[[fault]]\nkind = 'hang'\nat_s = 1e308", "at_s must be a number from 0", ""),
         (f"[[fault]]\nkind = 'hang'\nat_s = 1{'0' * 400}", "at_s must be a number from 0", ""),
         ("[[fault]]\nkind = 'wrong_output'\nat_s = 1\nop = 'Conv'\nrate = 2\nbit = 1", "rate must be from 0 to 1", ""),
-        ("[[fault]]\nkind = 'hang'\nat_s = 1\nfor_s = 2", "fault 1: hang takes no for_s", "nothing but its time"),
+        ("[[fault]]\nkind = 'reset'\nat_s = 1\nfor_s = 2", "fault 1: reset takes no for_s", "nothing but its time"),
+        ("[[fault]]\nkind = 'hang'\nat_s = 1\nfor_s = 1e-9", "for_s must be at least a microsecond, 1e-6", ""),
+        ("[[fault]]\nkind = 'unsupported_op'\nat_s = 1\nop = ''", "op must be a word", ""),
+        ("[[fault]]\nkind = 'slow_dma'\nat_s = 1\nfactor = 1e6", "factor must be from 1 to 1000", ""),
+        ("seed = 1" + "0" * 5000, "is not TOML", ""),
+        ("fault = " + "[" * 5000, "is not TOML", ""),
         ("[[fault]]\nkind = 'slow_dma'\nat_s = 1", "slow_dma needs factor", "it takes factor, for_s"),
         ("[[fault]]\nkind = 'ecc_corrected'\nat_s = 1\ncount = 1.5", "count must be a whole number", ""),
         ("[[fault]]\nkind = 'noisy_neighbour'\nat_s = 1\npriority = 'high'", "unknown priority 'high'", "focus"),

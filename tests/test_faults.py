@@ -61,3 +61,15 @@ def test_an_impossible_figure_is_refused(name: str, value: float) -> None:
     kind = next(kind for kind in Kind if name in TAKES[kind] or name == "at_us")
     with pytest.raises(OptionError, match=f"{name} must be from"):
         Fault(kind=kind, **figures(kind) | {name: value})
+
+
+def test_an_operator_may_come_from_another_domain() -> None:
+    assert Fault(kind=Kind.UNSUPPORTED_OP, op="com.microsoft:Attention").op == "com.microsoft:Attention"
+
+
+@pytest.mark.parametrize("text", ["", "two words", "two\nlines", "x" * 65])
+@pytest.mark.parametrize("name", ["op", "version"])
+def test_a_word_that_would_do_nothing_or_spoil_a_line_is_refused(name: str, text: str) -> None:
+    kind = next(kind for kind in Kind if name in TAKES[kind])
+    with pytest.raises(OptionError, match=f"{name} must be a word"):
+        Fault(kind=kind, **figures(kind) | {name: text})

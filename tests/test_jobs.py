@@ -71,11 +71,18 @@ def test_a_tenant_that_goes_leaves_its_account_and_nothing_else(jobs: Jobs) -> N
     for _ in range(3):
         jobs.submit(context, handle, 0)
     jobs.dispatch(0)
+    jobs.bill_waiting(0)
+    waiting = jobs.open(2, Priority.IDLE)
+    jobs.submit(waiting, jobs.load(waiting, program()), 0)
+    jobs.bill_waiting(0)
+    jobs.close(waiting, 700_000)
+    assert jobs.departed.waited_ns == 700_000
     jobs.close(context, 1_000_000)
     assert jobs.memory.used_bytes == 0
     assert jobs.cores.running == []
     assert jobs.departed.busy_ns == 1_000_000
-    assert jobs.departed.submissions == 3
+    assert jobs.departed.energy_mj == pytest.approx(1e-3 * PACE.core_w * 1e3)
+    assert jobs.departed.submissions == 4
     with pytest.raises(DeviceLostError, match="no context"):
         jobs.context(context.id)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from npuops.vnpu.layer_view import Window, axis_letter, in_both_words, nchw, window_of
-from rule_nets import one, tflite
+from npuops.vnpu.layer_view import Window, axis_letter, in_both_words, is_tflite, nchw, window_of
+from rule_nets import layer_called, one, tflite
 
 
 def test_a_strided_convolution_has_one_window_in_both_formats(tmp_path: Path) -> None:
@@ -64,3 +64,37 @@ def test_axes_of_other_ranks_are_told_by_place(axis: int, name: str, tmp_path: P
 def test_a_rule_under_a_tflite_name_of_its_own_wins() -> None:
     own = in_both_words({"Relu": (), "Softmax": (), "SOFTMAX": ()})
     assert set(own) == {"Relu", "RELU", "Softmax", "SOFTMAX"}
+
+
+@pytest.mark.parametrize("op", ["SQUARED_DIFFERENCE", "REVERSE_V2", "CUSTOM:TFLite_Detection_PostProcess", "NOT_EQUAL"])
+def test_channels_are_last_in_every_tflite_layer_also_one_that_onnx_has_no_name_for(op: str) -> None:
+    layer = tflite(op, (1, 14, 13, 8), (1, 14, 13, 8)).layers[0]
+    assert is_tflite(layer)
+    assert axis_letter(layer, 3, 4) == "C"
+
+
+@pytest.mark.parametrize("op", ["LRN", "LSTM", "GRU", "RNN", "Relu"])
+def test_onnx_operators_in_capitals_are_not_tflite(op: str) -> None:
+    assert not is_tflite(layer_called(op).layers[0])
+
+
+@pytest.mark.parametrize("op", ["Add", "MatMul", "BatchNormalization"])
+def test_a_constant_of_four_axes_is_not_a_window(op: str) -> None:
+    assert window_of(layer_called(op).layers[0]) is None
+
+
+@pytest.mark.parametrize("op", ["ADD", "RELU", "MUL", "FULLY_CONNECTED"])
+def test_a_tflite_layer_without_a_window_has_none(op: str) -> None:
+    assert window_of(tflite(op, (1, 14, 13, 8), (1, 14, 13, 8), (1, 1, 1, 8)).layers[0]) is None
+
+
+def test_pooling_has_a_window_in_both_formats(tmp_path: Path) -> None:
+    onnx = window_of(one(tmp_path, "MaxPool", kernel_shape=[3, 2], strides=[2, 2]).layers[0])
+    lite = window_of(
+        tflite(
+            "MAX_POOL_2D", (1, 14, 14, 8), (1, 6, 7, 8), filter_height=3, filter_width=2, stride_h=2, stride_w=2
+        ).layers[0]
+    )
+    for window in (onnx, lite):
+        assert window is not None
+        assert (window.kernel, window.strides) == ((3, 2), (2, 2))

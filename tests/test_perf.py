@@ -45,7 +45,25 @@ def test_the_slowest_of_computing_and_memory_decides_and_both_together_cost_litt
     layer = dense()
     compute, weights = layer.macs / 1e6, layer.weight_elements / 1e6 * 100
     both = us(layer, mac_dense=1.0, memory_weights=100.0)
-    assert max(compute, weights) < both < max(compute, weights) * 2 ** (1 / 8) + 1e-6
+    assert max(compute, weights) < both < max(compute, weights) * 2 ** (1 / 4) + 1e-6
+
+
+def test_weights_and_spilled_activations_share_the_way_to_the_dram() -> None:
+    half = Geometry(sram_bytes=(2 * 196 * 64 + dense().weight_elements) // 2)
+    weights, spill = us(dense(), memory_weights=1e3, geometry=half), us(dense(), memory_spill=1e3, geometry=half)
+    assert us(dense(), memory_weights=1e3, memory_spill=1e3, geometry=half) == pytest.approx(weights + spill)
+
+
+def test_the_next_layer_is_launched_while_this_one_computes() -> None:
+    compute = us(dense(), mac_dense=1.0)
+    assert us(dense(), mac_dense=1.0, overhead_layer=compute / 4) == pytest.approx(compute, rel=2e-3)
+    assert us(dense(), mac_dense=1.0, overhead_layer=4 * compute) == pytest.approx(4 * compute, rel=2e-3)
+
+
+def test_of_wider_numbers_the_array_adds_up_fewer_at_once() -> None:
+    thin = dense(channels=16, depth=144)
+    assert us(thin, mac_dense=1.0) == pytest.approx(2 * thin.macs / 1e6)
+    assert us(thin, mac_dense=1.0, number_format="fp16") == pytest.approx(thin.macs / 1e6)
 
 
 def test_activations_that_do_not_fit_on_the_chip_are_moved() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from made_machine import program
 from npuops.errors import OptionError
-from npuops.vnpu.program import Program, Step
+from npuops.vnpu.program import LONGEST_US, Program, Step
 
 
 def test_computing_and_transfers_overlap_and_the_overhead_comes_on_top() -> None:
@@ -32,17 +33,26 @@ def test_a_timetable_never_goes_back_and_a_slower_clock_never_helps(times: list[
     assert fast[-1] == pytest.approx(sum(times) * 1000, abs=len(times))
 
 
-@pytest.mark.parametrize("figure", [-1.0, float("nan"), float("inf")])
-def test_no_step_takes_a_negative_or_endless_time(figure: float) -> None:
+@pytest.mark.parametrize("figure", [-1.0, float("nan"), float("inf"), 1e306, 2 * LONGEST_US])
+@pytest.mark.parametrize("name", ["compute_us", "memory_us", "overhead_us", "dram_bytes", "macs"])
+def test_no_step_takes_a_negative_or_endless_figure(name: str, figure: float) -> None:
+    figures: dict[str, Any] = {"compute_us": 0.0, "memory_us": 0.0, name: figure * (1e6 if "_us" not in name else 1)}
     with pytest.raises(OptionError, match="'a'"):
-        Step(name="a", op="Conv", compute_us=figure, memory_us=0)
+        Step(name="a", op="Conv", **figures)
+
+
+def test_the_longest_step_at_the_lowest_clock_and_the_slowest_memory_has_an_end() -> None:
+    step = Step(name="a", op="Conv", compute_us=LONGEST_US, memory_us=LONGEST_US)
+    made = replace(program(), steps=(step,))
+    assert made.step_ends_ns(1e-5, 1000.0)[0] == pytest.approx(1e17)
 
 
 def test_a_program_has_steps_sizes_and_the_classes_of_its_steps() -> None:
     made = program()
     with pytest.raises(OptionError, match="at least one step"):
         replace(made, steps=())
-    with pytest.raises(OptionError, match="less than 0 bytes"):
-        replace(made, weights_bytes=-1)
+    for size in (-1, 2**50):
+        with pytest.raises(OptionError, match="sizes must be from 0 to"):
+            replace(made, weights_bytes=size)
     with pytest.raises(OptionError, match="lacks the classes of its own steps: Conv"):
         replace(made, ops=frozenset({"Add"}))

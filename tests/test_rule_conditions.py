@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from npuops.models.placement import RunsOn
 from npuops.targets.rules import Rule, static_shapes
 from npuops.vnpu import rule_conditions as that
-from rule_nets import one, tflite
+from rule_nets import layer_called, made, model_of, one, tflite
 
 
 def test_an_unlisted_operator_is_told_its_other_broken_rules_too(tmp_path: Path) -> None:
@@ -91,3 +92,63 @@ def test_doubling_by_nearest_repeats_pixels_unless_corners_are_aligned(where: st
     ).layers[0]
     assert that.resize_scales(layer) == (2, 2)
     assert that.repeats_pixels(layer) is same
+
+
+def test_what_is_made_of_constants_alone_is_no_activation(tmp_path: Path) -> None:
+    rule = that.sizes_at_most(8)
+    layer = one(tmp_path, "Relu").layers[0]
+    assert rule.broken(layer) == "size 14"
+    assert rule.broken(replace(layer, inputs=())) == ""
+
+
+def test_indices_are_told_from_the_table_by_their_kind(tmp_path: Path) -> None:
+    taken, embedded = (one(tmp_path, "Gather", table).layers[0] for table in (np.zeros((2, 2), np.int64), (9, 4)))
+    assert that.indices_of_rank(1).broken(taken) == "indices of rank 2"
+    assert that.indices_of_rank(1).broken(embedded) == "indices of rank 4"
+    assert that.indices_of_rank(1, 0).words == "indices must be of rank 1 or 0"
+
+
+@pytest.mark.parametrize(
+    ("rule", "op", "weights", "attributes", "found"),
+    [
+        (that.channels_at_most(7), "Relu", [], {}, "8 channels"),
+        (that.channels_at_most(8), "Relu", [], {}, ""),
+        (that.one_constant("exponent"), "Pow", [(14,)], {}, "14 of them"),
+        (that.one_constant("exponent"), "Pow", [()], {}, ""),
+        (that.dilations_by_kind(1, 2), "Conv", [(8, 8, 3, 3)], {"dilations": [2, 2]}, "dilations [2, 2]"),
+        (that.dilations_by_kind(1, 2), "Conv", [(8, 1, 3, 3)], {"dilations": [2, 2], "group": 8}, ""),
+        (that.pads_inside_kernel(), "Conv", [(8, 8, 3, 3)], {"pads": [2, 2, 2, 2]}, ""),
+        (
+            that.pads_inside_kernel(),
+            "Conv",
+            [(8, 8, 3, 3)],
+            {"pads": [0, 0, 3, 0]},
+            "pads [0, 0, 3, 0] of kernel [3, 3]",
+        ),
+        (that.padding_counted(), "AveragePool", [], {"kernel_shape": [2, 2]}, ""),
+    ],
+)
+def test_more_conditions_find_what_breaks_them(
+    rule: Rule, op: str, weights: list[tuple[int, ...]], attributes: dict[str, object], found: str, tmp_path: Path
+) -> None:
+    assert rule.broken(one(tmp_path, op, *weights, **attributes).layers[0]) == found
+
+
+def test_a_refused_number_format_stands_beside_what_else_was_broken() -> None:
+    fine, broken = that.place_by(
+        model_of(*(layer_called(op).layers[0] for op in ("Relu", "Erf"))),
+        {"Relu": ()},
+        list_name="the list",
+        everywhere=(),
+    )
+    assert that.refused(fine, ("int8",), "int8") is fine
+    assert that.refused(fine, ("int8",), "fp16").found == "fp16"
+    assert that.refused(broken, ("int8",), "fp16").found == "fp16; Erf"
+
+
+def test_height_and_width_are_told_apart(tmp_path: Path) -> None:
+    none, scales = np.zeros(0, np.float32), np.array([1, 1, 2, 3], np.float32)
+    assert that.resize_scales(one(tmp_path, "Resize", none, scales, data=(1, 8, 6, 10)).layers[0]) == (2, 3)
+    assert that.resize_scales(made("Resize", (1, 8, 0, 4), out=(1, 8, 0, 8)).layers[0]) is None
+    wide = made("GlobalAveragePool", (1, 8, 6, 10), out=(1, 8, 1, 1)).layers[0]
+    assert that.plane_at_most(9, side=True).broken(wide) == "6x10"

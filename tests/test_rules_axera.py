@@ -39,3 +39,11 @@ def test_nearest_rounds_up_or_repeats_pixels(tmp_path: Path) -> None:
         return on_npu(AX650, one(tmp_path, "Resize", np.zeros(0, np.float32), scales, mode="nearest"))
 
     assert (nearest(2), nearest(1.5)) == (True, False)
+
+
+def test_other_limits_of_the_list(tmp_path: Path) -> None:
+    assert only(AX650, one(tmp_path, "ArgMax", select_last_index=1)).found == "select_last_index 1"
+    assert only(AX650, one(tmp_path, "Cast", to=9)).found == "to bool"
+    assert on_npu(AX650, one(tmp_path, "Cast", to=6))
+    fixed = one(tmp_path, "ConvTranspose", (8, 8, 2, 2), strides=[2, 2], output_shape=[28, 28])
+    assert only(AX650, fixed).found == "output_shape (28, 28)"

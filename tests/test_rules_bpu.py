@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from npuops.models.model import Model
 from npuops.vnpu.rules import rules_of
-from rule_nets import on_npu, one, only
+from rule_nets import made, on_npu, one, only
 
 X5 = rules_of("rdk-x5")
 
@@ -61,3 +62,129 @@ def test_operands_of_a_product_have_one_rank(tmp_path: Path) -> None:
 def test_division_by_a_constant_is_not_taken(tmp_path: Path) -> None:
     assert on_npu(X5, one(tmp_path, "Div", data=((1, 4), (1, 4))))
     assert only(X5, one(tmp_path, "Div", (1, 4), data=(1, 4))).found == "a constant"
+
+
+def test_an_exponent_is_one_constant(tmp_path: Path) -> None:
+    assert on_npu(X5, one(tmp_path, "Pow", (1,)))
+    assert not on_npu(X5, one(tmp_path, "Pow", data=((1, 4), (1, 4))))
+
+
+def test_a_dilated_filter_needs_a_plane_that_it_divides(tmp_path: Path) -> None:
+    weight = (16, 8, 3, 3)
+    assert on_npu(X5, one(tmp_path, "Conv", weight, data=(1, 8, 40, 40), dilations=[2, 2]))
+    assert only(X5, one(tmp_path, "Conv", weight, data=(1, 8, 40, 41), dilations=[2, 2])).found == "40x41 by [2, 2]"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "attributes", "found"),
+    [
+        (4, {"strides": [2, 2], "pads": [1, 1, 1, 1]}, ""),
+        (4, {"strides": [2, 2], "pads": [3, 3, 3, 3]}, "pads [3, 3, 3, 3] of kernel [4, 4]"),
+        (1, {"strides": [2, 2]}, "kernel [1, 1]"),
+        (4, {"strides": [3, 3], "output_padding": [2, 2]}, "output_padding [2, 2]"),
+    ],
+)
+def test_transposed_convolutions(kernel: int, attributes: dict[str, object], found: str, tmp_path: Path) -> None:
+    assert only(X5, one(tmp_path, "ConvTranspose", (8, 8, kernel, kernel), **attributes)).found == found
+
+
+def test_deep_volumes_are_limited_by_depth_times_channels(tmp_path: Path) -> None:
+    def volume(depth: int, channels: int) -> bool:
+        return on_npu(X5, one(tmp_path, "Conv", (4, channels, depth, 1, 1), data=(1, channels, depth, 4, 4)))
+
+    assert volume(40, 8)
+    assert not volume(5, 2000)
+
+
+IMAGE = (1, 8, 32, 32)
+LIMITS = [
+    (
+        made("AveragePool", (1, 8, 300, 300), kernel_shape=(256, 1)),
+        made("AveragePool", (1, 8, 300, 300), kernel_shape=(257, 1)),
+    ),
+    (
+        made("MaxPool", IMAGE, kernel_shape=(2, 2), strides=(256, 1)),
+        made("MaxPool", IMAGE, kernel_shape=(2, 2), strides=(257, 1)),
+    ),
+    (
+        made("MaxPool", IMAGE, kernel_shape=(2, 2), dilations=(1, 1)),
+        made("MaxPool", IMAGE, kernel_shape=(2, 2), dilations=(2, 1)),
+    ),
+    (
+        made("Conv", IMAGE, weights=[(8, 8, 3, 3)], pads=(256,) * 4),
+        made("Conv", IMAGE, weights=[(8, 8, 3, 3)], pads=(257,) * 4),
+    ),
+    (
+        made("Conv", IMAGE, weights=[(8, 8, 3, 3)], strides=(256, 1)),
+        made("Conv", IMAGE, weights=[(8, 8, 3, 3)], strides=(257, 1)),
+    ),
+    (
+        made("Conv", (1, 8, 32, 34), weights=[(8, 8, 2, 2)], dilations=(16, 1)),
+        made("Conv", (1, 8, 32, 34), weights=[(8, 8, 2, 2)], dilations=(1, 17)),
+    ),
+    (made("Conv", IMAGE, weights=[(8, 8, 31, 3)]), made("Conv", IMAGE, weights=[(8, 8, 32, 3)])),
+    (
+        made("Conv", (1, 8191, 8, 8), weights=[(8, 8191, 8, 1)]),
+        made("Conv", (1, 8192, 8, 8), weights=[(8, 8192, 8, 1)]),
+    ),
+    (
+        made("Conv", (1, 7281, 8, 8), weights=[(8, 7281, 3, 3)]),
+        made("Conv", (1, 7282, 8, 8), weights=[(8, 7282, 3, 3)]),
+    ),
+    (
+        made("Conv", (1, 8192, 8, 8), weights=[(8, 8192, 1, 1)]),
+        made("Conv", (1, 8193, 8, 8), weights=[(8, 8193, 1, 1)]),
+    ),
+    (
+        made("Conv", (1, 4, 9, 8, 8), weights=[(8, 4, 3, 3, 3)], strides=(1, 2, 2)),
+        made("Conv", (1, 4, 9, 8, 8), weights=[(8, 4, 3, 3, 3)], strides=(1, 3, 3)),
+    ),
+    (
+        made("Conv", (1, 4096, 9, 8, 8), weights=[(8, 4096, 2, 1, 1)]),
+        made("Conv", (1, 4097, 9, 8, 8), weights=[(8, 4097, 2, 1, 1)]),
+    ),
+    (
+        made("Conv", (1, 4, 9, 8, 8), weights=[(8, 4, 3, 3, 3)], pads=(1, 0, 0, 1, 0, 0)),
+        made("Conv", (1, 4, 9, 8, 8), weights=[(8, 4, 3, 3, 3)], pads=(2, 0, 0, 2, 0, 0)),
+    ),
+    (
+        made("ConvTranspose", IMAGE, weights=[(8, 8, 14, 14)], strides=(14, 1)),
+        made("ConvTranspose", IMAGE, weights=[(8, 8, 14, 14)], strides=(15, 1)),
+    ),
+    (
+        made("ConvTranspose", IMAGE, weights=[(8, 8, 14, 1)], strides=(2, 2)),
+        made("ConvTranspose", IMAGE, weights=[(8, 8, 15, 1)], strides=(2, 2)),
+    ),
+    (
+        made("ConvTranspose", (1, 2048, 4, 4), weights=[(2048, 8, 2, 2)], strides=(2, 2)),
+        made("ConvTranspose", (1, 2049, 4, 4), weights=[(2049, 8, 2, 2)], strides=(2, 2)),
+    ),
+    (
+        made("ConvTranspose", IMAGE, weights=[(8, 8, 6, 6)], strides=(3, 3), pads=(1,) * 4),
+        made("ConvTranspose", IMAGE, weights=[(8, 8, 6, 6)], strides=(3, 3), pads=(2,) * 4),
+    ),
+    (made("ArgMax", (1, 64, 4, 4), axis=1), made("ArgMax", (1, 65, 4, 4), axis=1)),
+    (made("GlobalMaxPool", (1, 8, 256, 256)), made("GlobalMaxPool", (1, 8, 257, 4))),
+    (made("Gather", (2, 3, 4, 5), (2,)), made("Gather", (1, 2, 3, 4, 5), (2,))),
+    (made("Add", (2, 3), (2, 3)), made("Add", (3,), (3,))),
+    (made("Max", (1, 2, 3, 4, 5), (1, 2, 3, 4, 5)), made("Max", (1, 1, 2, 3, 4, 5), (1, 1, 2, 3, 4, 5))),
+    (made("Sigmoid", (1,) * 10), made("Sigmoid", (1,) * 11)),
+    (made("MatMul", (8192, 8192), (8192, 8192)), made("MatMul", (8193, 64), (64, 64))),
+    (
+        made("ReduceMax", (1, 8192, 4), out=(1, 1, 4)),
+        made("ReduceMax", (1, 8193, 4), out=(1, 1, 4)),
+    ),
+    (made("DepthToSpace", (1, 16, 4, 4), blocksize=2), made("DepthToSpace", (1, 36, 4, 4), blocksize=3)),
+    (made("SpaceToDepth", (1, 4, 8, 8), blocksize=2), made("SpaceToDepth", (1, 4, 9, 9), blocksize=3)),
+    (made("GridSample", (1, 8, 720, 1024), (1, 4, 4, 2)), made("GridSample", (1, 8, 721, 1024), (1, 4, 4, 2))),
+    (made("GridSample", (1, 8, 1024, 4), (1, 4, 4, 2)), made("GridSample", (1, 8, 1025, 4), (1, 4, 4, 2))),
+    (made("TopK", (1, 8), sorted=1), made("TopK", (1, 8), sorted=0)),
+    (made("LSTM", (5, 1, 8), weights=[(1, 16, 8)]), made("LSTM", (5, 2, 8), weights=[(1, 16, 8)])),
+    (made("Gemm", (1, 8192), weights=[(8192, 8)]), made("Gemm", (1, 8193), weights=[(8193, 8)])),
+]
+
+
+@pytest.mark.parametrize(("fits", "breaks"), LIMITS, ids=lambda model: model.layers[0].op)
+def test_a_limit_of_the_table_is_taken_and_the_next_value_is_not(fits: Model, breaks: Model) -> None:
+    assert only(X5, fits).found == ""
+    assert only(X5, breaks).found != ""

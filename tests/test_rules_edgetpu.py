@@ -50,8 +50,9 @@ def test_softmax_is_one_line_of_at_most_16000_values(tmp_path: Path) -> None:
 
 
 def test_a_product_of_two_activations_is_not_on_the_list(tmp_path: Path) -> None:
-    assert on_npu(CORAL, one(tmp_path, "MatMul", (4, 5), data=(3, 4)))
-    assert only(CORAL, one(tmp_path, "MatMul", data=((3, 4), (4, 5)))).found == "weights computed at run time"
+    assert on_npu(CORAL, one(tmp_path, "MatMul", (4, 5), data=(1, 4)))
+    assert only(CORAL, one(tmp_path, "MatMul", (4, 5), data=(3, 4))).found == "shape [3, 5]"
+    assert only(CORAL, one(tmp_path, "MatMul", data=((1, 4), (4, 5)))).found == "weights computed at run time"
 
 
 def test_fused_activations_of_pools_and_uneven_dilation_are_refused() -> None:
@@ -71,3 +72,35 @@ def test_only_8_bits(tmp_path: Path) -> None:
 def test_a_squeeze_takes_leading_axes_only(tmp_path: Path) -> None:
     assert on_npu(CORAL, one(tmp_path, "Squeeze", np.array([0]), data=(1, 5, 10)))
     assert not on_npu(CORAL, one(tmp_path, "Squeeze", np.array([1]), data=(5, 1, 10)))
+
+
+def test_the_kind_of_the_first_layer_goes_first_as_in_tflite(tmp_path: Path) -> None:
+    node = helper.make_node
+    nodes = [node("Relu", ["x"], ["a"]), node("Erf", ["x"], ["b"]), node("Relu", ["b"], ["c"])]
+    placed = CORAL(open_model(save(tmp_path / "m.onnx", [*nodes, node("Add", ["a", "c"], ["y"])], ([1, 4], [1, 4]))))
+    assert [place.runs_on for place in placed] == [RunsOn.NPU, RunsOn.CPU, RunsOn.CPU, RunsOn.CPU]
+    later = [nodes[1], nodes[0], nodes[2], node("Add", ["a", "c"], ["y"])]
+    placed = CORAL(open_model(save(tmp_path / "m.onnx", later, ([1, 4], [1, 4]))))
+    assert [place.runs_on for place in placed] == [RunsOn.CPU, RunsOn.NPU, RunsOn.NPU, RunsOn.NPU]
+
+
+def test_padding_is_around_the_image_only(tmp_path: Path) -> None:
+    assert on_npu(CORAL, one(tmp_path, "Pad", np.array([0, 0, 1, 1, 0, 0, 1, 1], np.int64)))
+    assert not on_npu(CORAL, one(tmp_path, "Pad", np.array([0, 1, 0, 0, 0, 0, 0, 0], np.int64)))
+
+
+def test_weights_that_are_dequantized_are_neither_wide_nor_first(tmp_path: Path) -> None:
+    scale = {"s": np.array(0.1, np.float32), "w": np.zeros((8, 4, 3, 3), np.int8)}
+    node = helper.make_node
+    pair = [node("QuantizeLinear", ["x", "s"], ["q"]), node("DequantizeLinear", ["q", "s"], ["d"])]
+    tail = [node("Erf", ["d"], ["e"]), node("Conv", ["e", "v"], ["y"])]
+    weights = [node("DequantizeLinear", ["w", "s"], ["v"])]
+    shapes = ([1, 4, 8, 8], [1, 8, 6, 6])
+    placed = CORAL(open_model(save(tmp_path / "m.onnx", [*weights, *pair, *tail], shapes, **scale)))
+    assert {place.op for place in placed if place.runs_on is RunsOn.CPU} == {"Erf"}
+
+
+def test_a_mean_over_channels_needs_a_multiple_of_four() -> None:
+    assert on_npu(CORAL, tflite("MEAN", (1, 4, 4, 8), (1, 4, 4)))
+    assert only(CORAL, tflite("MEAN", (1, 4, 4, 6), (1, 4, 4))).found == "6 channels"
+    assert on_npu(CORAL, tflite("MEAN", (1, 4, 4, 6), (1, 6)))

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from npuops.models.model import Model
 from npuops.vnpu.rules import rules_of
-from rule_nets import on_npu, one, only, tflite
+from rule_nets import made, on_npu, one, only, tflite
 
 TDA4VM, AM62A = rules_of("tda4vm"), rules_of("am62a")
 
@@ -72,3 +73,113 @@ def test_tflite_has_a_shorter_list() -> None:
     assert on_npu(TDA4VM, tflite("LOGISTIC", (1, 4), (1, 4)))
     assert on_npu(TDA4VM, tflite("MEAN", (1, 7, 7, 8), (1, 8)))
     assert not on_npu(TDA4VM, tflite("HARD_SWISH", (1, 4), (1, 4)))
+
+
+def test_padding_is_around_the_image_only(tmp_path: Path) -> None:
+    def padded(*sides: int) -> str:
+        return only(TDA4VM, one(tmp_path, "Pad", np.array(sides, np.int64))).found
+
+    assert padded(0, 0, 1, 1, 0, 0, 1, 1) == ""
+    assert padded(0, 1, 0, 0, 0, 0, 0, 0) == "[1, 8, 14, 14] to [1, 9, 14, 14]"
+
+
+def test_nearest_must_say_how_it_rounds(tmp_path: Path) -> None:
+    def grown(**words: object) -> bool:
+        scales = np.array([1, 1, 2, 2], np.float32)
+        return on_npu(TDA4VM, one(tmp_path, "Resize", np.zeros(0, np.float32), scales, **words))
+
+    assert grown(nearest_mode="round_prefer_ceil")
+    assert not grown()
+    assert grown(mode="linear")
+    assert not grown(mode="linear", antialias=1)
+
+
+def test_an_eleven_by_three_filter_is_not_an_eleven_by_eleven(tmp_path: Path) -> None:
+    assert not on_npu(TDA4VM, one(tmp_path, "Conv", (8, 8, 11, 3), strides=[4, 4]))
+
+
+def test_a_sum_has_any_number_of_operands_and_an_addition_two(tmp_path: Path) -> None:
+    assert on_npu(TDA4VM, one(tmp_path, "Sum", data=((1, 8, 4, 4),) * 3))
+
+
+def test_slopes_and_exponents_are_constant(tmp_path: Path) -> None:
+    image = (1, 8, 4, 4)
+    assert on_npu(TDA4VM, one(tmp_path, "PRelu", (8, 1, 1), data=image))
+    assert only(TDA4VM, one(tmp_path, "PRelu", data=(image, image))).found == "slopes computed at run time"
+    assert only(TDA4VM, one(tmp_path, "Pow", (14,))).found == "14 of them"
+
+
+def test_the_small_chip_has_no_16_bit_deconvolution(tmp_path: Path) -> None:
+    model = one(tmp_path, "ConvTranspose", (8, 8, 4, 4), strides=[2, 2])
+    assert on_npu(AM62A, model)
+    assert not on_npu(rules_of("am62a", "w8a16"), model)
+    assert on_npu(rules_of("tda4vm", "w8a16"), model)
+
+
+def test_a_gather_takes_slices_of_an_activation(tmp_path: Path) -> None:
+    two = np.array([0, 2], np.int64)
+    assert on_npu(TDA4VM, one(tmp_path, "Gather", two, axis=1))
+    assert only(TDA4VM, one(tmp_path, "Gather", two, axis=2)).found == "sizes [1, 8] before axis 2"
+    assert on_npu(TDA4VM, one(tmp_path, "Gather", two, data=(9, 4)))
+    assert not on_npu(TDA4VM, one(tmp_path, "Gather", two, data=(9,)))
+
+
+DEPTHWISE = [(kernel, stride) for kernel in ((1, 3), (3, 3), (5, 5), (7, 7)) for stride in (1, 2)]
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (1, 3), (2, 2), (3, 3), (3, 5), (5, 5), (6, 6), (7, 7), (8, 8)])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_depthwise_filters_are_the_seven_of_the_list(kernel: tuple[int, int], stride: int) -> None:
+    model = made("Conv", (1, 8, 32, 32), weights=[(8, 1, *kernel)], group=8, strides=(stride, stride))
+    listed = (kernel, stride) in DEPTHWISE and (kernel, stride) != ((1, 3), 2)
+    assert on_npu(TDA4VM, model) is listed
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_pools_are_the_five_that_were_validated(kernel: int, stride: int) -> None:
+    model = made("MaxPool", (1, 8, 32, 32), kernel_shape=(kernel, kernel), strides=(stride, stride))
+    assert on_npu(TDA4VM, model) is (kernel in {1, 2, 3} and stride in {1, 2} and (kernel, stride) != (2, 1))
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_transposed_convolutions_double(kernel: int, stride: int) -> None:
+    model = made("ConvTranspose", (1, 8, 8, 8), weights=[(8, 8, kernel, kernel)], strides=(stride, stride))
+    assert on_npu(TDA4VM, model) is (kernel in {2, 3, 4} and stride == 2)
+
+
+LIMITS = [
+    (made("Relu", (1, 2, 2, 2, 2, 2, 2)), made("Relu", (2,) * 7)),
+    (made("MatMul", (2, 2, 2, 2), (2, 2, 2, 2)), made("MatMul", (2,) * 5, (2,) * 5)),
+    (made("Pad", (1,) * 6), made("Pad", (1,) * 7)),
+    (made("BatchNormalization", (2,) * 5, weights=[(2,)]), made("BatchNormalization", (2,) * 6, weights=[(2,)])),
+    (
+        made("DeformConv", (1, 8, 8, 8), weights=[(8, 8, 3, 3)]),
+        made("DeformConv", (1, 8, 8, 8), weights=[(8, 8, 3, 5)]),
+    ),
+    (made("InstanceNormalization", (1, 8, 8)), made("InstanceNormalization", (1, 8))),
+    (made("DepthToSpace", (1, 8, 8, 8)), made("DepthToSpace", (8, 8, 8))),
+    (made("Gemm", (1, 8), weights=[(8, 8)]), made("Gemm", (1, 8), weights=[(8, 8)], transA=1)),
+    (made("Gemm", (1, 8), weights=[(8, 8)], alpha=1.0), made("Gemm", (1, 8), weights=[(8, 8)], alpha=2.0)),
+    (made("ArgMax", (1, 8, 4, 4), axis=1), made("ArgMax", (1, 8, 4, 4), axis=1, select_last_index=1)),
+    (made("ScatterND", (1, 8), reduction="add"), made("ScatterND", (1, 8), reduction="mul")),
+    (made("ScatterElements", (1, 8)), made("ScatterElements", (1, 8), reduction="add")),
+    (made("TopK", (1, 8), axis=-1), made("TopK", (1, 8), axis=-1, sorted=0)),
+    (made("GridSample", (1, 8, 4, 4), (1, 4, 4, 2)), made("GridSample", (1, 8, 4, 4), (1, 4, 4, 2), mode="cubic")),
+    (made("Add", (1, 8), (1, 8)), made("Add", (1, 8), (1, 8), (1, 8))),
+    (
+        made("Transpose", (2, 2, 2, 2, 2), perm=(0, 1, 4, 2, 3)),
+        made("Transpose", (2, 2, 2, 2, 2), perm=(0, 4, 1, 2, 3)),
+    ),
+    (
+        made("ReduceMax", (1, 8, 4, 4), out=(1, 8, 1, 4)),
+        made("ReduceMax", (1, 8, 4, 4), out=(1, 8, 4, 1)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("fits", "breaks"), LIMITS, ids=lambda model: model.layers[0].op)
+def test_a_limit_of_the_list_is_taken_and_the_next_value_is_not(fits: Model, breaks: Model) -> None:
+    assert only(TDA4VM, fits).found == ""
+    assert only(TDA4VM, breaks).found != ""

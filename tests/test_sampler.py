@@ -6,6 +6,7 @@ import pytest
 
 import device_trees
 from npuops.devices.evidence import Canary, Verdict
+from npuops.devices.failure_modes import Mode
 from npuops.devices.health import Health, State
 from npuops.devices.quantities import Quantity
 from npuops.devices.sampler import DevicesSampled, HealthChanged, Sample, Sampler
@@ -71,6 +72,7 @@ def test_heat_beyond_the_critical_point_and_back(bench: Bench) -> None:
     assert bench.look(hwmon__hwmon0__temp1_input=116_000).condition.state is State.OVERHEATED
     assert bench.look(hwmon__hwmon0__temp1_input=113_000).condition.state is State.OVERHEATED
     assert bench.look(hwmon__hwmon0__temp1_input=100_000).condition.state is State.THROTTLED
+    assert bench.look(hwmon__hwmon0__temp1_input=70_000).condition.state is State.THROTTLED
     assert bench.look(after_s=10.0).condition.state is State.HEALTHY
     assert bench.seen() == [
         "healthy → overheated",
@@ -97,8 +99,63 @@ def test_a_silent_wrong_answer_is_known_by_the_canary_alone(bench: Bench) -> Non
     bench.sampler.report_canary(key, Canary(Verdict.WRONG, "class 3, wanted 7"))
     assert bench.look().condition.state is State.WRONG
     assert bench.look().condition.state is State.WRONG
-    bench.sampler.report_canary(key, Canary(Verdict.PASSED))
-    assert bench.look().condition.state is State.HEALTHY
+    for after_s in (1.0, 60.0):
+        assert bench.look().condition.state is State.WRONG
+        bench.sampler.report_canary(key, Canary(Verdict.PASSED))
+        healed = bench.look(after_s=after_s)
+    assert healed.condition.state is State.HEALTHY
+
+
+def test_canaries_tell_accuracy_from_firmware_on_a_driver_that_counts_none(tmp_path: Path) -> None:
+    device_trees.ivpu_new(tmp_path)
+    clock = ManualClock()
+    sampler = Sampler(Tree(tmp_path), clock)
+    key = sampler.sample()[0].device.id
+
+    def modes(*verdicts: Verdict) -> list[Mode]:
+        for verdict in verdicts:
+            sampler.report_canary(key, Canary(verdict))
+            clock.advance(1_000_000)
+            sample = sampler.sample()[0]
+        assert Quantity.CANARIES not in sample.values
+        return [each.mode for each in sample.suspected]
+
+    assert modes(Verdict.PASSED, Verdict.TIMED_OUT, Verdict.PASSED) == []
+    assert modes(Verdict.WRONG) == [Mode.ACCURACY, Mode.FIRMWARE]
+    assert modes(Verdict.WRONG, Verdict.WRONG) == [Mode.ACCURACY]
+    clock.advance(100_000_000)
+    sampler.sample()
+    assert modes(Verdict.PASSED, Verdict.WRONG, Verdict.PASSED) == [Mode.FIRMWARE]
+
+
+def test_a_canary_for_a_device_that_is_not_here_is_not_kept_for_one_that_comes_later(bench: Bench) -> None:
+    bench.sampler.report_canary("vnpu/npu1", Canary(Verdict.WRONG))
+    bench.look()
+    device_trees.vnpu(bench.device.parents[3], number=1)
+    assert [sample.condition.state for sample in bench.sampler.sample()] == [State.HEALTHY, State.HEALTHY]
+
+
+def test_a_device_that_has_been_gone_for_ten_minutes_is_forgotten(bench: Bench) -> None:
+    bench.look()
+    bench.device.parent.rename(bench.device.parent.with_name("aside"))
+    bench.clock.advance(1_000_000)
+    assert [sample.condition.state for sample in bench.sampler.sample()] == [State.GONE]
+    bench.clock.advance(600_000_000)
+    assert [sample.suspected[0].mode for sample in bench.sampler.sample()] == [Mode.OFFLINE]
+    bench.clock.advance(1_000_000)
+    assert bench.sampler.sample() == ()
+
+
+def test_a_sign_is_kept_in_mind_for_a_minute_and_then_is_history(bench: Bench) -> None:
+    bench.look()
+    seen = bench.look(refused_memory_count=2)
+    assert [(each.mode, each.evidence[0]) for each in seen.suspected] == [(Mode.MEMORY, "2 refusals")]
+    assert seen.condition.health is Health.HEALTHY, "a device that refuses is well"
+    assert [each.mode for each in bench.look(after_s=58.0).suspected] == [Mode.MEMORY]
+    later = bench.look(after_s=2.0)
+    later = bench.look(after_s=2.0)
+    assert later.suspected == ()
+    assert [(each.mode, each.evidence) for each in later.earlier] == [(Mode.MEMORY, ("2 refusals",))]
 
 
 def test_the_driver_says_hung_and_only_a_reset_cures_it(bench: Bench) -> None:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from npuops.errors import RunError
+from npuops.errors import DeviceError, RunError
 from npuops.vnpu.segment import Segment, make_segment
 from npuops.vnpu.tensors import TensorSpec, layout_of
+from virtual_devices import descriptors_of
 
 LAYOUT = layout_of([TensorSpec("x", "float32", (2, 3))], [TensorSpec("y", "int8", (5,))], 2)
 
@@ -50,6 +52,22 @@ def test_memory_that_is_not_sealed_or_of_another_size_is_refused_and_closed() ->
             Segment(descriptor, LAYOUT)
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(descriptor)
+
+
+def test_without_room_for_the_memory_it_is_an_error_and_no_descriptor_is_left() -> None:
+    open_before = descriptors_of(os.getpid())
+    for kind, soft, words in (
+        (resource.RLIMIT_FSIZE, 16, "File too large"),
+        (resource.RLIMIT_NOFILE, open_before + 40, "too many files are open"),
+    ):
+        limits = resource.getrlimit(kind)
+        resource.setrlimit(kind, (soft, limits[1]))
+        try:
+            with pytest.raises(DeviceError, match=words):
+                make_segment(LAYOUT)
+        finally:
+            resource.setrlimit(kind, limits)
+    assert descriptors_of(os.getpid()) <= open_before
 
 
 def test_nothing_of_it_has_a_name_and_views_outlive_the_segment() -> None:

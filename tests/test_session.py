@@ -1,16 +1,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from manifest_examples import manifest
 from npuops.artifacts.manifest import Artifact
-from npuops.errors import DataError, DeviceLostError, IncompatibleArtifactError, RunError
+from npuops.errors import (
+    DataError,
+    DeviceLostError,
+    DeviceMemoryError,
+    IncompatibleArtifactError,
+    NpuopsError,
+    RunError,
+    UnsupportedModelError,
+)
 from npuops.models.model import TensorInfo
+from npuops.vnpu.control_client import control
 from npuops.vnpu.device_folder import all_folders
 from npuops.vnpu.device_switch import down, up
+from npuops.vnpu.pacing import Pacing
 from npuops.vnpu.program_file import ENTRY, ProgramFile, encode_program
 from npuops.vnpu.session import VnpuRunner
 from virtual_devices import SPEC, home, order, program, relu_model, wait_until
@@ -73,6 +84,42 @@ def test_a_session_on_a_named_device_leaves_it_up_and_sees_it_die(artifact: Arti
     with pytest.raises(DeviceLostError):
         again.run({"x": x()})
     again.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        ({"kind": "offline"}, DeviceLostError, "shared: the device is off"),
+        ({"kind": "driver_crash"}, DeviceLostError, "shared: the device is gone"),
+        ({"kind": "hang"}, DeviceLostError, "shared: the device does not answer"),
+        ({"kind": "oom_pressure", "share": 1.0}, DeviceMemoryError, "shared: out of device memory: asked for"),
+        ({"kind": "unsupported_op", "op": "Relu"}, UnsupportedModelError, "shared: the device has no Relu"),
+        (
+            {"kind": "version_mismatch", "part": "firmware", "version": "1.0.0"},
+            IncompatibleArtifactError,
+            "shared: Incompatible FW JSM API version: 1.0.0",
+        ),
+    ],
+)
+def test_a_device_that_cannot_take_it_says_which_it_is_and_why(
+    artifact: Artifact, fault: dict[str, Any], kind: type[NpuopsError], words: str
+) -> None:
+    up(order("shared"))
+    with control("shared") as looker:
+        looker.inject(fault)
+        with pytest.raises(kind, match=words) as raised:
+            VnpuRunner(spec_of=lambda _: SPEC, device="shared").open(artifact)
+        assert raised.value.advice
+        wait_until(lambda: looker.status().telemetry.contexts == (), "the context of a session that never was")
+
+
+def test_a_device_whose_time_stands_still_is_told_from_one_that_hangs(artifact: Artifact) -> None:
+    up(order("shared", pacing=Pacing.MANUAL))
+    session = VnpuRunner(spec_of=lambda _: SPEC, device="shared", timeout_s=0.05).open(artifact)
+    with pytest.raises(DeviceLostError, match="did not answer") as raised:
+        session.run({"x": x()})
+    assert "its pacing is manual" in raised.value.advice
+    session.close()
 
 
 def test_another_chip_compiler_or_shape_is_refused_and_nothing_stays_up(tmp_path: Path) -> None:

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import resource
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from npuops.devices.discovery import find_devices
 from npuops.devices.tree import Tree
 from npuops.devices.vnpu_tree import CONTEXT_FILES, FILES
-from npuops.vnpu.device_events import ClockChanged, FaultBegan, LifeChanged, MemoryErrors
-from npuops.vnpu.faults import Kind
 from npuops.vnpu.life import Life
 from npuops.vnpu.machine import Machine
-from npuops.vnpu.sysfs import SysfsTree, uevent
+from npuops.vnpu.sysfs import SysfsTree
 from npuops.vnpu.tenancy import Priority
 from virtual_devices import SPEC
+
+EVENTS = "0 add SEQNUM=1 DRIVER=vnpu VNPU_NAME=npu0\n"
 
 
 def written(folder: Path) -> dict[str, str]:
@@ -31,7 +38,7 @@ def made(tmp_path: Path) -> tuple[Machine, SysfsTree, Path]:
 def test_the_tree_is_the_one_that_the_readers_table_describes(tmp_path: Path) -> None:
     machine, tree, device = made(tmp_path)
     context = machine.open_context(77, Priority.FOCUS, SPEC.boot_us)
-    tree.show(machine.telemetry(SPEC.boot_us))
+    tree.show(machine.telemetry(SPEC.boot_us), EVENTS)
     wanted = {file.path for file in FILES} | {f"contexts/{context}/{file.path}" for file in CONTEXT_FILES}
     found = written(device)
     assert set(found) == wanted
@@ -40,7 +47,7 @@ def test_the_tree_is_the_one_that_the_readers_table_describes(tmp_path: Path) ->
     }
     assert all(found[path].strip().isdigit() for path, unit in units.items() if unit != "text")
     assert found[f"contexts/{context}/priority"] == "focus\n"
-    assert found["uevents"] == "0 add DRIVER=vnpu VNPU_NAME=npu0\n"
+    assert found["uevents"] == EVENTS
 
 
 def test_the_readers_of_real_devices_find_it(tmp_path: Path) -> None:
@@ -76,13 +83,40 @@ def test_a_context_that_ends_takes_its_folder_and_a_dead_driver_everything(tmp_p
     assert set(written(device)) == {file.path for file in FILES}
 
 
-def test_what_an_onlooker_can_see_becomes_a_line_and_the_fault_behind_it_does_not() -> None:
-    reset = LifeChanged(at_us=7.4, before=Life.READY, after=Life.RESETTING, why="reset by command")
-    assert uevent(reset) == "7 change STATUS=resetting WHY=reset_by_command"
-    online = LifeChanged(at_us=8, before=Life.RESETTING, after=Life.READY, why="booted")
-    assert uevent(online) == "8 online STATUS=online WHY=booted"
-    slower = ClockChanged(at_us=9, before_mhz=1000, after_mhz=700, temperature_c=85.5)
-    assert uevent(slower) == "9 change THROTTLED_MHZ=700 TEMP=85500"
-    assert uevent(replace(slower, after_mhz=1200)) is None
-    assert uevent(MemoryErrors(at_us=9, corrected=3)) == "9 change CE=3 UE=0"
-    assert uevent(FaultBegan(at_us=9, kind=Kind.SLOW_DMA)) is None
+def test_a_folder_that_somebody_cleared_is_written_whole_again(tmp_path: Path) -> None:
+    machine, tree, device = made(tmp_path)
+    context = machine.open_context(77, Priority.FOCUS, SPEC.boot_us)
+    seen = machine.telemetry(SPEC.boot_us)
+    tree.show(seen, EVENTS)
+    before = written(device)
+    shutil.rmtree(device.parent)
+    tree.show(seen, EVENTS)
+    assert written(device) == before
+    assert f"contexts/{context}/pid" in before
+
+
+@contextmanager
+def disk_of(limit_bytes: int) -> Iterator[None]:
+    """No file of this process may become larger: the kernel refuses to write the rest, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 100])
+def test_a_disk_that_is_full_shows_no_half_file_and_loses_no_event(limit_bytes: int, tmp_path: Path) -> None:
+    machine, tree, device = made(tmp_path)
+    tree.show(machine.telemetry(SPEC.boot_us), EVENTS)
+    more = EVENTS + "9 change SEQNUM=2 CE=1 UE=0\n" * 20
+    before = written(device)
+    with disk_of(limit_bytes), pytest.raises(OSError, match=r"No space|too large"):
+        tree.show(machine.telemetry(SPEC.boot_us + 10_000_000), more)
+    assert set(written(device)) == set(before), "no scratch file stays"
+    assert written(device)["uevents"] == EVENTS
+    tree.show(machine.telemetry(SPEC.boot_us + 10_000_000), more)
+    assert written(device)["uevents"] == more

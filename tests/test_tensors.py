@@ -42,6 +42,9 @@ def test_tensors_lie_in_their_slot_on_lines_of_their_own(
         (TensorSpec("x", "int8", (-1,)), "negative"),
         (TensorSpec("x", "int8", (SEGMENT_LIMIT_BYTES + 1,)), "shared memory"),
         (TensorSpec("x", "int8", (2**62, 2**62, 2**62)), "shared memory"),
+        (TensorSpec("x", "int8", (0, 2**62)), "shared memory"),
+        (TensorSpec("x", "int8", (0, 2**64 - 1)), "shared memory"),
+        (TensorSpec("x", "int8", (1,) * 33), "33 dimensions"),
     ],
 )
 def test_what_memory_cannot_hold_is_refused(spec: TensorSpec, words: str) -> None:

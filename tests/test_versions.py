@@ -55,3 +55,6 @@ def test_versions_that_vendors_write_with_words_have_a_generation_too() -> None:
     assert driver_mismatch(released, released) is None
     assert compiler_mismatch(released, released) is None
     assert driver_mismatch(released, replace(released, firmware="unknown")) is not None
+    later = compiler_mismatch(released, replace(released, compiler="rknn-toolkit2-3.0.0"))
+    assert later is not None, "the 2 of toolkit2 is part of a name"
+    assert "Expected: 2.x" in later.message

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from command_line import npuops
+from onnx_models import save
 from virtual_devices import home
 
 __all__ = ["home"]
@@ -81,14 +85,86 @@ def test_what_does_not_fit_is_not_said_to_fit_and_is_not_compiled(tmp_path: Path
     fits = target.check(model).fits
     assert not fits.ok
     assert fits.weights_bytes + (fits.peak_activation_bytes or 0) > (fits.limit_bytes or 0)
-    with pytest.raises(CompileError, match=r"needs .* bytes"):
+    with pytest.raises(CompileError, match=r"cannot hold the model: DRAM would have to hold"):
         target.compile(model, CompileOptions(precision=Precision.A8W8), tmp_path)
+
+
+def test_check_tells_where_weights_and_activations_live_and_what_leaves_the_chip(tmp_path: Path) -> None:
+    roomy = npuops("check", "zoo:digits-cnn", "--target", "vnpu:stm32n6")
+    assert "fit       yes: weights" in roomy
+    assert "in flash (61.0 MiB)" in roomy
+    assert "activations: 6.0 KiB in chip memory (2.8 MiB)" in roomy
+    text = files("npuops.vnpu").joinpath("profiles/stm32n6.toml").read_text(encoding="utf-8")
+    tight = tmp_path / "tight.toml"
+    tight.write_text(text.replace("pool_kib = { value = 2816", "pool_kib = { value = 4"), encoding="utf-8")
+    fits = json.loads(npuops("check", "zoo:digits-cnn", "--target", f"vnpu:{tight}", "--json"))["fits"]
+    assert fits["ok"]
+    places = {(use["what"], use["where"]): use["bytes"] for use in fits["uses"]}
+    assert places["activations", "chip memory"] + places["activations", "DRAM"] == fits["peak_activation_bytes"]
+    assert places["weights", "flash"] == fits["weights_bytes"]
+    tight.write_text(text.replace("flash_mib = { value = 61", "flash_mib = { value = 0.01"), encoding="utf-8")
+    refused = npuops("check", "zoo:digits-cnn", "--target", f"vnpu:{tight}", code=1)
+    assert "the model does not fit: flash would have to hold about 29" in refused
+
+
+def test_a_model_without_fixed_sizes_is_not_said_to_fit_and_gets_no_latency(tmp_path: Path) -> None:
+    shape, conv = ["batch", 3, 8, 8], helper.make_node("Conv", ["x", "w"], ["y"], name="conv")
+    graph = helper.make_graph(
+        [conv],
+        "dynamic",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4, 6, 6])],
+        [numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w")],
+    )
+    path = save(graph, tmp_path / "dynamic.onnx")
+    loose = open_target("vnpu:rk3588").check(open_model(path))
+    assert not loose.fits.ok
+    assert "--shape" in loose.fits.note
+    assert loose.latency is loose.energy is None
+    fixed = open_target("vnpu:rk3588").check(open_model(path, shapes={"x": (1, 3, 8, 8)}))
+    assert fixed.fits.ok
+    assert fixed.latency is not None
+
+
+def test_detections_of_unknown_number_are_left_out_and_the_source_says_so(shared_models: Path) -> None:
+    report = open_target("vnpu:rk3588").check(
+        open_model(shared_models / "vision" / "ssd_mobilenet_v1_300_uint8.tflite")
+    )
+    assert report.fits.ok
+    assert report.fits.note == "not counted: tensors of unknown size on the host (4)"
+    assert report.latency is not None
+    assert report.latency.source.endswith("; layers of unknown size left out: 1")
+
+
+def test_an_operator_whose_work_is_unknown_gets_no_latency(shared_models: Path) -> None:
+    compiled = open_model(shared_models / "tiny" / "person_detect_vela.tflite")
+    assert open_target("vnpu:rk3588").check(compiled).latency is None
+
+
+def test_a_profile_of_ones_own_builds_runs_and_prices_by_its_own_figures(tmp_path: Path) -> None:
+    text = files("npuops.vnpu").joinpath("profiles/rk3588.toml").read_text(encoding="utf-8")
+    mine, out, image = tmp_path / "mine.toml", tmp_path / "digits.npuops", tmp_path / "zero.npy"
+    slow = re.sub(r'(?m)^"overhead.inference" = .*', '"overhead.inference" = 70000', text)
+    mine.write_text(slow.replace('name = "rk3588"', 'name = "mine"'), encoding="utf-8")
+    target = open_target(f"vnpu:{mine}")
+    assert target.name == f"vnpu:{mine}"
+    npuops("build", "zoo:digits-cnn", "--target", f"vnpu:{mine}", "-o", out, NPUOPS_CACHE=str(tmp_path / "cache"))
+    np.save(image, np.zeros((1, 1, 8, 8), np.float32))
+    assert "on vnpu:" in npuops("run", out, "--input", image)
+    session = target.runner.open(open_artifact(out))  # type: ignore[union-attr]
+    try:
+        assert isinstance(session, VnpuSession)
+        session.run({"image": np.zeros((1, 1, 8, 8), np.float32)})
+        assert session.last is not None
+        assert session.last.finished_us - session.last.started_us > 70_000
+    finally:
+        session.close()
 
 
 def test_weights_count_as_the_chip_holds_them_not_as_the_file_does() -> None:
     model = open_model(CNN.model)
     fits = open_target("vnpu:rk3588").check(model).fits
-    assert model.weight_bytes * 0.2 < fits.weights_bytes < model.weight_bytes * 0.3
+    assert model.weight_bytes * 0.25 <= fits.weights_bytes < model.weight_bytes * 0.3
 
 
 def test_a_precision_that_the_chip_lacks_is_refused(tmp_path: Path) -> None:

@@ -92,6 +92,11 @@ def test_a_message_too_long_for_a_frame_is_not_sent() -> None:
         wire.frame(wire.UpdateFirmware(id=1, image=os.urandom(wire.FRAME_LIMIT_BYTES)))
 
 
+def test_a_number_beyond_64_bits_is_not_sent_and_is_no_crash() -> None:
+    with pytest.raises(wire.ProtocolError, match="64 bits"):
+        wire.frame(wire.Advance(id=1, us=1 << 70))
+
+
 def test_an_error_crosses_the_wire_by_its_class_and_an_unknown_one_as_a_lost_device() -> None:
     assert type(wire.error_of("DeviceMemoryError", "m", "a")) is DeviceMemoryError
     for word in ("NoSuchError", "nearest", "annotations"):

@@ -51,6 +51,37 @@ def relu_model(folder: Path) -> Path:
     return path
 
 
+def slow_model(folder: Path) -> Path:
+    """An ONNX file that `X`, `Y` and `program()` fit, and that takes a processor some seconds."""
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 8]) for name in ("x", "y")]
+    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [512, 512])
+    count = helper.make_tensor("count", TensorProto.INT64, [], [2_000])
+    step = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("MatMul", ["m_in", "m_in"], ["m_out"])],
+        "step",
+        [
+            helper.make_tensor_value_info("number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("m_in", TensorProto.FLOAT, [512, 512]),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("m_out", TensorProto.FLOAT, [512, 512]),
+        ],
+    )
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0),
+        helper.make_node("Expand", ["mean", "shape"], ["m"]),
+        helper.make_node("Loop", ["count", "", "m"], ["last"], body=step),
+        helper.make_node("ReduceMax", ["last"], ["most"], keepdims=0),
+        helper.make_node("Min", ["x", "most"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "slow", value[:1], value[1:], [shape, count])
+    path = folder / "slow.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
 def order(name: str = "npu0", pacing: Pacing = Pacing.FAST, **rest: object) -> Order:
     """A device of `SPEC`."""
     return Order(name=name, spec=SPEC, pacing=pacing, **rest)  # type: ignore[arg-type]
@@ -109,6 +140,11 @@ def processes(home: Path) -> list[int]:
 def segments_of(pid: int) -> int:
     """Tensors that a process has mapped."""
     return Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").count("memfd:npuops-tensors")
+
+
+def descriptors_of(pid: int) -> int:
+    """Files that a process has open."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def wait_until(holds: object, complaint: str, limit_s: float = 10.0) -> None:

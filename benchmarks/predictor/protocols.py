@@ -20,13 +20,13 @@ from npuops.vnpu.work import Workload
 DRAWS = 3
 START = {
     "mac": 2.0,
-    "mac.depthwise": 4.0,
+    "mac.depthwise": 1.0,
     "mac.fully-connected": 8.0,
     "mac.attention": 5.0,
     "vector": 20.0,
     "memory.local": 50.0,
     "memory.spill": 2.0,
-    "overhead.layer": 3.0,
+    "overhead.layer": 1.5,
     "overhead.inference": 100.0,
     **dict.fromkeys(FORMAT_FACTORS, 1.0),
 }

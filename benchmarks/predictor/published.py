@@ -28,6 +28,9 @@ FORMATS = {
 QUALCOMM_RUNTIME = "qnn_dlc"
 """Of the runtimes that Qualcomm's rows name, the one whose compiler is the vendor's own."""
 
+CPU_TOO = "post-process op runs on CPU"
+"""Detectors timed with their non-maximum suppression; the graphs end before it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -73,6 +76,8 @@ def _is_usable(row: dict[str, str]) -> bool:
     if not row["latency_ms"] or row["dtype"] not in FORMATS or row["batch"] not in {"", "1"}:
         return False
     if row["vendor"] == "Qualcomm" and not row["runtime"].startswith(QUALCOMM_RUNTIME):
+        return False
+    if CPU_TOO in row["runtime"]:
         return False
     layers = re.search(r"layers npu/total (\d+)/(\d+)", row["runtime"])
     return layers is None or layers[1] == layers[2]

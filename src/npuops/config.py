@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -14,24 +14,27 @@ from npuops.errors import OptionError, nearest
 
 T = TypeVar("T")
 
+ADVICE: Final = "see the option's type in the docs"
 
-def read_options(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
+
+def read_options(kind: type[T], values: Mapping[str, Any], *, where: str, advice: str = ADVICE) -> T:
     """Build the frozen dataclass `kind` from `values`, checking names and types.
 
     Args:
         kind: a dataclass; nested dataclasses are read by the same rules.
         values: as `tomllib` or `json` gives them.
         where: what to call the source in an error, for example a file name.
+        advice: where the keys and their types are told.
 
     Raises:
         OptionError: an unknown key (the nearest known one is named), a missing key, a wrong type, or what the
             dataclass itself refuses.
     """
-    _refuse_unknown(kind, values, where)
+    _refuse_unknown_within(kind, values, where)
     try:
-        return msgspec.convert(values, kind)
+        return msgspec.convert(dict(values), kind)
     except msgspec.ValidationError as error:
-        raise OptionError(f"{where}: {error}", advice="see the option's type in the docs") from error
+        raise OptionError(f"{where}: {error}", advice=advice) from error
     except OptionError as error:
         raise OptionError(f"{where}: {error.message}", advice=error.advice) from error
 
@@ -42,21 +45,55 @@ def load_options(kind: type[T], path: Path) -> T:
     Raises:
         OptionError: also when the file cannot be read or is not TOML.
     """
+    return read_options(kind, read_toml(toml_text(path), where=str(path)), where=str(path))
+
+
+def toml_text(path: Path) -> str:
+    """The text of a TOML file.
+
+    Raises:
+        OptionError: it cannot be read, or is no text.
+    """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise OptionError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise OptionError(f"{path} is not TOML: {error}") from error
-    return read_options(kind, values, where=str(path))
 
 
-def _refuse_unknown(kind: type[Any], values: Mapping[str, Any], where: str) -> None:
-    types = get_type_hints(kind)
-    known = {field.name for field in dataclasses.fields(kind)}
-    for key, value in values.items():
+def read_toml(text: str, *, where: str) -> dict[str, Any]:
+    """The tables of a TOML text.
+
+    Raises:
+        OptionError: it is not TOML, or nested too deeply; the message begins with `where`.
+    """
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"{where} is not TOML: {error}") from error
+
+
+def refuse_unknown(values: Mapping[str, object], known: Collection[str], where: str) -> None:
+    """Every key must be known.
+
+    Raises:
+        OptionError: one is not; the advice names the nearest that is.
+    """
+    for key in values:
         if key not in known:
             raise OptionError(f"{where}: unknown key {key!r}", advice=nearest(key, known))
-        inner = types[key]
-        if isinstance(inner, type) and dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
-            _refuse_unknown(inner, value, f"{where}: [{key}]")
+
+
+def keys_of(kind: type[Any]) -> list[str]:
+    """The names of a dataclass's fields."""
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _refuse_unknown_within(kind: type[Any], values: Mapping[str, Any], where: str) -> None:
+    refuse_unknown(values, keys_of(kind), where)
+    types = get_type_hints(kind)
+    for key, value in values.items():
+        for inner in (types[key], *get_args(types[key])):  # also behind `| None`
+            if isinstance(inner, type) and dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
+                _refuse_unknown_within(inner, value, f"{where}: [{key}]")

@@ -97,7 +97,8 @@ def refused(report: SupportReport, max_fallback: float | None) -> list[str]:
         need = report.fits.weights_bytes + (report.fits.peak_activation_bytes or 0)
         limit = report.fits.limit_bytes
         room = f" of {format_bytes(limit)}" if limit is not None else ""
-        found.append(f"{report.target}: the model does not fit: it needs {format_bytes(need)}{room}")
+        why = report.fits.note or f"it needs {format_bytes(need)}{room}"
+        found.append(f"{report.target}: the model does not fit: {why}")
     if report.target.partition(":")[0] in HOST_ENGINES:
         return found
     ratio = report.placement.fallback_ratio

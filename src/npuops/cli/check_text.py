@@ -31,6 +31,11 @@ def print_check(report: SupportReport, *, show_all: bool) -> None:
         _print_nodes(shown, grouped=not show_all)
     out.print(f"fallback  {_ratio_words(report.placement.fallback_ratio)}")
     out.print(f"fit       {_fit_words(report)}")
+    for use in report.fits.uses:
+        held, limit = format_bytes(use.bytes), format_bytes(use.limit_bytes)
+        out.print(f"          {use.what}: {held} in {use.where} ({limit})", soft_wrap=True)
+    if report.fits.note:
+        out.print(f"          {report.fits.note}", soft_wrap=True)
     out.print(f"latency   {_latency_words(report.latency)}")
     out.print(f"energy    {_energy_words(report.energy)}")
     _print_advice(report.advice)
@@ -127,8 +132,8 @@ def _fit_words(report: SupportReport) -> str:
     fits = report.fits
     peak = "unknown" if fits.peak_activation_bytes is None else format_bytes(fits.peak_activation_bytes)
     limit = "no fixed limit" if fits.limit_bytes is None else f"limit {format_bytes(fits.limit_bytes)}"
-    answer = "yes" if fits.ok else "no"
-    return f"{answer}: weights {format_bytes(fits.weights_bytes)}, peak activations {peak}, {limit}"
+    answer = f"{'yes' if fits.ok else 'no'}: weights {format_bytes(fits.weights_bytes)}, peak activations {peak}"
+    return answer if fits.uses else f"{answer}, {limit}"
 
 
 def _latency_words(latency: Latency | None) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from npuops import app
@@ -132,6 +133,24 @@ def crops(
             pixels = np.asarray(square, dtype=np.float32) / np.float32(127.5) - 1
             found.append({name: pixels.transpose(2, 0, 1)[None]})
     return found
+
+
+def backbone(out: Path) -> Path:
+    """Write a made-up network of the kind that keeps an NPU busy: 20 convolutions, one behind the other.
+
+    Each is 3x3, 128 to 128 channels, on 160 x 160 (3.8 GMAC); they share their weights, which are 0.
+    """
+    layers, channels, side = 20, 128, 160
+    shape = [1, channels, side, side]
+    values = [onnx.helper.make_tensor_value_info(f"x{n}", onnx.TensorProto.FLOAT, shape) for n in (0, layers)]
+    nodes = [
+        onnx.helper.make_node("Conv", [f"x{n}", "weights"], [f"x{n + 1}"], f"conv_{n}", pads=[1, 1, 1, 1])
+        for n in range(layers)
+    ]
+    weights = onnx.numpy_helper.from_array(np.zeros((channels, channels, 3, 3), np.float32), "weights")
+    graph = onnx.helper.make_graph(nodes, "backbone", values[:1], values[1:], [weights])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), out)
+    return out
 
 
 def blank_calibration(model: DemoModel) -> Samples:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from npuops.vnpu.device_folder import DeviceFolder
 
 SCHEMA = "npuops.device/1"
+_PLAN_LIMIT_BYTES = 1 << 20
 
 app = typer.Typer(
     name="device",
@@ -39,6 +40,9 @@ def up(
     ] = "realtime",
     seed: Annotated[int, typer.Option("--seed", help="Of everything that chance decides.")] = 0,
     plan: Annotated[Path | None, typer.Option("--plan", help="Faults that will come: TOML.")] = None,
+    ambient: Annotated[
+        float | None, typer.Option("--ambient", metavar="CELSIUS", help="Of the air around it; else the profile's.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Start a device; return when it has booted and takes clients."""
@@ -56,9 +60,9 @@ def up(
     if pacing not in list(Pacing):
         raise OptionError(f"no pacing is called {pacing!r}", advice=nearest(pacing, Pacing))
     machine = load_options(MachineSpec, spec) if spec is not None else spec_of(str(target))
-    text = plan.read_text(encoding="utf-8") if plan is not None and plan.is_file() else ""
-    if plan is not None and not text:
-        raise OptionError(f"{plan} is no fault plan: missing or empty")
+    if ambient is not None:
+        machine = machine.at_ambient(ambient)
+    text = _plan_text(plan) if plan is not None else ""
     record = switch_on(Order(name=name, spec=machine, pacing=Pacing(pacing), seed=seed, plan=text))
     folder = device_folder(name)
     with _controlled(name) as client:
@@ -93,9 +97,10 @@ def list_devices(as_json: JsonFlag = False) -> None:
         print_json({"schema": SCHEMA, "root": str(devices_home()), "devices": rows})
         return
     for row in rows:
-        console().print(
-            f"{row['name']}  {row['state']}  {row['profile']}  {row['pacing']}  process {row['pid']}", markup=False
+        known = (
+            f"{row['profile']}  {row['pacing']}  process {row['pid']}" if row["pid"] else "left nothing about itself"
         )
+        console().print(f"{row['name']}  {row['state']}  {known}", markup=False)
     if not rows:
         console().print("no virtual device; start one with: npuops device up vnpu:PROFILE --name npu0")
 
@@ -188,21 +193,36 @@ def firmware(
     from npuops.vnpu.device_folder import device_folder  # noqa: PLC0415 - as above
 
     folder = device_folder(name)
-    if make is not None and version is not None and update is None:
+    if (make is None) != (version is None):
+        raise UsageError("--make FILE goes with --version")
+    if sum(each is not None for each in (make, update, expect)) > 1:
+        raise UsageError("--make, --update and --expect are three different things: give one of them")
+    if make is not None and version is not None:
         answer = make_file(folder, make, version)
-    elif update is not None and make is None and version is None:
+    elif update is not None:
         with _controlled(name) as client:
             answer = install(client, folder, update)
-    elif make is None and version is None:
+    else:
         with _controlled(name) as client:
             answer = attest(client, folder, expect)
-    else:
-        raise UsageError("--make FILE goes with --version, and not with --update")
     if as_json:
         print_json({"schema": SCHEMA, "name": name, **answer})
         return
     for key, value in answer.items():
         console().print(f"{key}: {value}", markup=False)
+
+
+def _plan_text(path: Path) -> str:
+    from npuops.artifacts.disk import read_small  # noqa: PLC0415 - help must not pay for it
+    from npuops.errors import ArtifactError, OptionError, StorageError  # noqa: PLC0415 - as above
+
+    try:
+        text = read_small(path.resolve(), limit_bytes=_PLAN_LIMIT_BYTES).decode("utf-8")
+    except (ArtifactError, StorageError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path} is no fault plan: {error}") from error
+    if not text.strip():
+        raise OptionError(f"{path} is no fault plan: it is empty")
+    return text
 
 
 def _controlled(name: str) -> DeviceControl:

@@ -12,7 +12,7 @@ from npuops.artifacts.keys import read_public_key
 from npuops.vnpu.control_client import DeviceControl
 from npuops.vnpu.device_folder import DeviceFolder
 from npuops.vnpu.factory import vendor_key
-from npuops.vnpu.firmware import NONCE_BYTES, BootRom, Header, make_image, read_header, verify_quote
+from npuops.vnpu.firmware import NONCE_BYTES, Header, Verifier, make_image, measure, read_header
 
 _IMAGE_LIMIT_BYTES = 8 << 20
 
@@ -43,8 +43,8 @@ def attest(client: DeviceControl, folder: DeviceFolder, expect: Path | None) -> 
     """A quote with a fresh nonce, checked against the device's key and the image that should run."""
     image = read_small(expect or folder.firmware, limit_bytes=_IMAGE_LIMIT_BYTES)
     config = read_small(folder.config, limit_bytes=_IMAGE_LIMIT_BYTES)
-    expected = BootRom(vendor=vendor_key(folder).public, image=image, config=config).measured()
+    verifier = Verifier(read_public_key(folder.device_key), measure(image, config))
     nonce = secrets.token_bytes(NONCE_BYTES)
     quote = client.attest(nonce)
-    verify_quote(quote, nonce=nonce, device=read_public_key(folder.device_key), expected=expected)
+    verifier.check(quote, nonce)
     return {"verified": True, **msgspec.to_builtins(read_header(image)), **msgspec.to_builtins(quote.measurements)}

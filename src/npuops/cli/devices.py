@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +24,9 @@ def command(
         Path, typer.Option("--root", help="A tree shaped like / or like /sys, instead of this machine.")
     ] = Path("/"),
     watch: Annotated[bool, typer.Option("--watch", help="Look again every interval, until interrupted.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="A line for everything that happens, until interrupted.")
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Exit 1 unless there is a device and all are healthy.")
     ] = False,
@@ -39,11 +41,14 @@ def command(
     from npuops.devices.sampling_worker import SamplingWorker  # noqa: PLC0415 - as above
     from npuops.devices.tree import Tree  # noqa: PLC0415 - as above
 
-    if watch and check:
-        raise UsageError("--watch never ends, so --check has no end to judge", advice="leave one of them out")
+    if watch + follow + check > 1:
+        raise UsageError("--watch, --follow and --check are three ways to look", advice="take one of them")
     tree, clock = Tree(root), SystemClock()
     if watch:
         _watch(tree, interval, as_json=as_json)
+        return
+    if follow:
+        _follow(tree, interval, as_json=as_json)
         return
     worker = SamplingWorker(Sampler(tree, clock), clock, period_s=interval)
     worker.run(rounds=2 if find_devices(tree) else 1)
@@ -60,6 +65,7 @@ def _watch(tree: Tree, interval: float, *, as_json: bool) -> None:
     from rich.live import Live  # noqa: PLC0415 - help must not pay for it
 
     from npuops.cli.devices_text import whole_page  # noqa: PLC0415 - as above
+    from npuops.cli.json_line import print_json_line  # noqa: PLC0415 - as above
     from npuops.clock import SystemClock  # noqa: PLC0415 - as above
     from npuops.devices.sampler import DevicesSampled, Sampler  # noqa: PLC0415 - as above
     from npuops.devices.sampling_worker import SamplingWorker  # noqa: PLC0415 - as above
@@ -71,7 +77,7 @@ def _watch(tree: Tree, interval: float, *, as_json: bool) -> None:
         if not isinstance(event, DevicesSampled):
             return
         if as_json:
-            _print_line(_plain(tree, event.samples))
+            print_json_line(_plain(tree, event.samples))
         elif screen.is_terminal:
             live.update(whole_page(tree, event.samples), refresh=True)
         else:
@@ -85,11 +91,10 @@ def _watch(tree: Tree, interval: float, *, as_json: bool) -> None:
             return  # the way a watch ends
 
 
-def _print_line(value: object) -> None:
-    import msgspec  # noqa: PLC0415 - help must not pay for it
+def _follow(tree: Tree, interval: float, *, as_json: bool) -> None:
+    from npuops.cli.devices_follow import follow  # noqa: PLC0415 - help must not pay for it
 
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
-    sys.stdout.flush()
+    follow(tree, interval, as_json=as_json)
 
 
 def _show(tree: Tree, samples: tuple[Sample, ...]) -> None:
@@ -130,6 +135,8 @@ def _plain_device(sample: Sample) -> dict[str, object]:
             "why": condition.why,
             "for_seconds": (sample.taken_us - condition.since_us) / 1e6,
         },
+        "suspected": sample.suspected,
+        "earlier": sample.earlier,
         "interval_seconds": sample.interval_s,
         "values": {
             quantity: {

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from npuops.devices.discovery import find_driverless, looked_in
+from npuops.devices.failure_modes import FAILURE_MODES
 from npuops.devices.health import Health
 from npuops.devices.quantities import Quantity
 from npuops.units import format_bytes
@@ -37,7 +38,7 @@ def whole_page(tree: Tree, samples: tuple[Sample, ...]) -> RenderableType:
     """Everything there is to say about one look at the machine."""
     parts: list[RenderableType] = []
     if samples:
-        parts = [_table(samples), Text(), _lines([(sample.device.name, _reason(sample)) for sample in samples])]
+        parts = [_table(samples), Text(), _lines([row for sample in samples for row in _findings(sample)])]
     else:
         parts.append(Text(f"no NPU found in {', '.join(looked_in(tree))}"))
     if any(sample.tenants for sample in samples):
@@ -78,6 +79,20 @@ def _table(samples: tuple[Sample, ...]) -> Table:
             _figure(sample.value(Quantity.POWER), "W"),
         )
     return table
+
+
+def _findings(sample: Sample) -> list[tuple[str, str]]:
+    """Why it is as healthy as it is, and what may be wrong with it."""
+    now = {each.mode for each in sample.suspected}
+    earlier = [each for each in sample.earlier if each.mode not in now]
+    found = [(sample.device.name, _reason(sample))]
+    for each in sample.suspected:
+        found.append(("", f"suspect {each.mode} {each.name}: {'; '.join(each.evidence)}"))
+        found.append(("", f"  {FAILURE_MODES[each.mode].first}"))
+    if earlier:
+        past = ", ".join(f"{'; '.join(each.evidence)} ({each.mode} {each.name})" for each in earlier)
+        found.append(("", f"since its driver was loaded: {past}"))
+    return found
 
 
 def _reason(sample: Sample) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from npuops.vnpu.profile import Profile
 
 LIST_SCHEMA = "npuops.profiles/1"
-SCHEMA = "npuops.profile/1"
+SCHEMA = "npuops.chip-profile/1"
 
 app = typer.Typer(
     name="profiles",

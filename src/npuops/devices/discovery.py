@@ -156,7 +156,9 @@ def _rknpus(tree: Tree, taken: set[str | None]) -> Iterator[Device]:
         if not tree.exists(device) and Place.DEVFREQ in chip:
             device = chip[Place.DEVFREQ] / "device"
         places = {**shared, **chip, Place.MINOR: device, Place.DEVICE: device}
-        yield _device(tree, name=f"rknpu{index}", key="rknpu", address=address, node="rknpu", places=places)
+        render = tree.names(device / "drm", "renderD*")  # the driver is built as a DRM one, or with a node of its own
+        node = f"dri/{render[0]}" if render else "rknpu"
+        yield _device(tree, name=f"rknpu{index}", key="rknpu", address=address, node=node, places=places)
     if not addresses and tree.names(debug_folder):
         places = {**shared, **_chip_places(tree, None)}
         yield _device(tree, name="rknpu0", key="rknpu", address=None, node="rknpu", places=places)

@@ -30,6 +30,7 @@ class Driver:
         model, firmware, version, status: where the driver says so; the first that answers counts.
         probes: its numbers.
         pmt: energy and temperature are in Intel's platform monitoring, not in the driver's files.
+        channels: its workloads run on DMA bridge channels, each with a state (qaic).
     """
 
     vendor: str
@@ -41,6 +42,7 @@ class Driver:
     status: tuple[TextAt, ...] = ()
     probes: tuple[Probe, ...] = ()
     pmt: bool = False
+    channels: bool = False
 
 
 _HABANA_PLACES: Final = (Place.DEVICE, Place.MINOR)
@@ -77,13 +79,20 @@ DRIVERS: Final[Mapping[str, Driver]] = {
     "qaic": Driver(
         vendor="Qualcomm",
         module="qaic",
-        models={"17cb:a100": "Cloud AI 100", "17cb:a080": "Cloud AI 80"},
+        models={"17cb:a100": "Cloud AI 100", "17cb:a080": "Cloud AI 80", "17cb:a110": "Cloud AI 200"},
         probes=probes.QAIC,
+        channels=True,
     ),
     "habanalabs": Driver(
         vendor="Intel Habana",
         module="habanalabs",
-        models={"1da3:0001": "Goya", "1da3:1000": "Gaudi", "1da3:1020": "Gaudi 2", "1da3:1060": "Gaudi 3"},
+        models={
+            "1da3:0001": "Goya",
+            "1da3:1000": "Gaudi",
+            "1da3:1010": "Gaudi (secured)",
+            "1da3:1020": "Gaudi 2",
+            "1da3:1060": "Gaudi 3",
+        },
         model=tuple(TextAt(place, "device_type") for place in _HABANA_PLACES),
         firmware=tuple(TextAt(place, name) for name in ("fw_os_ver", "cpucp_ver") for place in _HABANA_PLACES),
         status=tuple(TextAt(place, "status") for place in _HABANA_PLACES),

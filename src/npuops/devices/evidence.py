@@ -39,9 +39,11 @@ RISES: Final[Mapping[Quantity, tuple[Signal, str]]] = {
     Quantity.RESETS: (Signal.RESET, "reset"),
     Quantity.SOFT_RESETS: (Signal.RESET, "soft reset"),
     Quantity.THROTTLES: (Signal.THROTTLING, "throttle event"),
+    Quantity.TRIPS: (Signal.TRIPPED, "thermal trip"),
     Quantity.CORRECTED: (Signal.CORRECTED, "corrected error"),
     Quantity.UNCORRECTED: (Signal.UNCORRECTED, "uncorrected error"),
     Quantity.UNCORRECTED_NONFATAL: (Signal.UNCORRECTED, "uncorrected non-fatal error"),
+    Quantity.CANARY_FAILURES: (Signal.WRONG, "wrong canary answer"),
 }
 """Counters whose rise is a signal. What they counted before the first look is history, not health."""
 
@@ -81,13 +83,26 @@ def evidence(
         now: this look.
         canary: the result of an inference since the last look, if one was run.
     """
-    found = [*_rises(before, now), *_heat(state, now), *_status(now), *_canary(canary)]
+    found = [*_rises(before, now), *_channels(now), *_heat(state, now), *_status(now), *_canaries(before, now, canary)]
     if any(each.signal is not Signal.QUIET for each in found):
         return tuple(found)
     sources = _sources(now)
     if sources:
         return (Observed(Signal.QUIET, f"nothing wrong in {', '.join(sources)}"),)
     return (Observed(Signal.BLIND, _why_blind(now)),)
+
+
+def rise(before: Readings | None, now: Readings, quantity: Quantity) -> float:
+    """How much a counter rose between two looks; 0 where either lacks it, or it started over."""
+    if before is None or quantity not in before.values or quantity not in now.values:
+        return 0.0
+    found = change(before.values[quantity], now.values[quantity])
+    return 0.0 if found.restarted else found.amount
+
+
+def counted(amount: float, word: str) -> str:
+    """`1 reset`, `2 resets`."""
+    return f"{amount:.0f} {word}" + ("" if amount == 1 else "s")
 
 
 ABSENCE: Final = (Observed(Signal.ABSENT, "the device was here and is not any more"),)
@@ -98,15 +113,21 @@ def _rises(before: Readings | None, now: Readings) -> list[Observed]:
         return []
     found = []
     for quantity, (signal, word) in RISES.items():
-        if quantity in before.values and quantity in now.values:
-            rise = change(before.values[quantity], now.values[quantity])
-            if rise.amount > 0 and not rise.restarted:
-                many = "" if rise.amount == 1 else "s"
-                found.append(Observed(signal, f"{rise.amount:.0f} {word}{many} since the last look"))
+        amount = rise(before, now, quantity)
+        if amount > 0:
+            found.append(Observed(signal, f"{counted(amount, word)} since the last look"))
     over = restarted(before.values, now.values)
     if over:
         found.append(Observed(Signal.RESET, f"{', '.join(over)} started over: the driver or the device was restarted"))
     return found
+
+
+def _channels(now: Readings) -> list[Observed]:
+    crashed = now.values.get(Quantity.CHANNELS_CRASHED)
+    if crashed is None or crashed.value == 0:
+        return []
+    words = f"the sub-system of {counted(crashed.value, 'workload')} crashed ({crashed.source})"
+    return [Observed(Signal.RESET, words)]
 
 
 def _heat(state: State, now: Readings) -> list[Observed]:
@@ -118,8 +139,8 @@ def _heat(state: State, now: Readings) -> list[Observed]:
         limit = now.values.get(quantity)
         if limit is None:
             continue
-        cooled_c = limit.value - (HYSTERESIS_C if state is while_in else 0.0)
-        if temperature.value >= limit.value or temperature.value > cooled_c:
+        is_cooling = state is while_in and temperature.value > limit.value - HYSTERESIS_C
+        if is_cooling or temperature.value >= limit.value:
             found.append(Observed(signal, f"{temperature.value:.1f} °C, {name} is {limit.value:.0f} °C"))
     return found
 
@@ -131,11 +152,14 @@ def _status(now: Readings) -> list[Observed]:
     return [] if signal is None else [Observed(signal, f"the driver says {now.status!r}")]
 
 
-def _canary(canary: Canary | None) -> list[Observed]:
+def _canaries(before: Readings | None, now: Readings, canary: Canary | None) -> list[Observed]:
+    """Those that the driver counts (wrong ones are a counter that rises), and the one that was handed in."""
+    passed = rise(before, now, Quantity.CANARIES) - rise(before, now, Quantity.CANARY_FAILURES)
+    found = [Observed(Signal.PASSED, f"{counted(passed, 'canary inference')} answered right")] if passed > 0 else []
     if canary is None:
-        return []
+        return found
     words = f"the canary inference {canary.verdict}" + (f": {canary.words}" if canary.words else "")
-    return [Observed(_CANARY[canary.verdict], words)]
+    return [*found, Observed(_CANARY[canary.verdict], words)]
 
 
 def _sources(now: Readings) -> list[str]:

@@ -58,6 +58,8 @@ class Signal(StrEnum):
 
     SETTLED = "settled"
     """Quiet for the whole time that the state asks for; given by `step` alone."""
+    FADED = "faded"
+    """As long without anything wrong, but nothing that tells health can be read any more; given by `step` alone."""
     QUIET = "quiet"
     """Sources of health were read, and nothing is wrong."""
     BLIND = "blind"
@@ -69,7 +71,7 @@ class Signal(StrEnum):
     RESET = "reset"
     UNCORRECTED = "uncorrected"
     TRIPPED = "tripped"
-    """At or above the critical temperature."""
+    """At or above the critical temperature, or switched off by it."""
     WRONG = "wrong"
     """The canary inference answered wrong."""
     HANG = "hang"
@@ -79,23 +81,25 @@ class Signal(StrEnum):
 
 _RANK: Final[Mapping[Signal, int]] = {signal: rank for rank, signal in enumerate(Signal)}
 _GOOD: Final = frozenset({Signal.PASSED, Signal.QUIET})
+_CALM: Final = _GOOD | {Signal.BLIND}
 
 TABLE: Final = """
-state        settled  quiet        blind        passed      corrected    throttling   reset      uncorrected  tripped     wrong  hang  offline  absent
-unknown      -        healthy      unknown      healthy     correcting   throttled    resetting  uncorrected  overheated  wrong  hung  offline  gone
-healthy      -        healthy      unknown      healthy     correcting   throttled    resetting  uncorrected  overheated  wrong  hung  offline  gone
-correcting   healthy  correcting   unknown      correcting  correcting   throttled    resetting  uncorrected  overheated  wrong  hung  offline  gone
-throttled    healthy  throttled    unknown      throttled   throttled    throttled    resetting  uncorrected  overheated  wrong  hung  offline  gone
-resetting    healthy  resetting    unknown      healthy     resetting    resetting    resetting  uncorrected  overheated  wrong  hung  offline  gone
-uncorrected  healthy  uncorrected  uncorrected  healthy     uncorrected  uncorrected  resetting  uncorrected  overheated  wrong  hung  offline  gone
-overheated   -        throttled    overheated   throttled   throttled    throttled    resetting  uncorrected  overheated  wrong  hung  offline  gone
-hung         -        hung         hung         healthy     hung         hung         resetting  hung         hung        wrong  hung  offline  gone
-wrong        -        wrong        wrong        healthy     wrong        wrong        wrong      wrong        wrong       wrong  hung  offline  gone
-offline      -        resetting    offline      healthy     resetting    resetting    resetting  uncorrected  overheated  wrong  hung  offline  gone
-gone         -        resetting    unknown      healthy     resetting    resetting    resetting  uncorrected  overheated  wrong  hung  offline  gone
+state        settled  faded    quiet        blind        passed      corrected    throttling   reset      uncorrected  tripped     wrong  hang  offline  absent
+unknown      -        -        healthy      unknown      healthy     correcting   throttled    resetting  uncorrected  overheated  wrong  hung  offline  gone
+healthy      -        -        healthy      unknown      healthy     correcting   throttled    resetting  uncorrected  overheated  wrong  hung  offline  gone
+correcting   healthy  unknown  correcting   correcting   correcting  correcting   throttled    resetting  uncorrected  overheated  wrong  hung  offline  gone
+throttled    healthy  unknown  throttled    throttled    throttled   throttled    throttled    resetting  uncorrected  overheated  wrong  hung  offline  gone
+resetting    healthy  unknown  resetting    resetting    resetting   resetting    resetting    resetting  uncorrected  overheated  wrong  hung  offline  gone
+uncorrected  healthy  unknown  uncorrected  uncorrected  resetting   uncorrected  uncorrected  resetting  uncorrected  overheated  wrong  hung  offline  gone
+overheated   -        -        throttled    overheated   throttled   throttled    throttled    resetting  uncorrected  overheated  wrong  hung  offline  gone
+hung         -        -        hung         hung         resetting   hung         hung         resetting  hung         hung        wrong  hung  offline  gone
+wrong        healthy  -        wrong        wrong        wrong       wrong        wrong        wrong      wrong        wrong       wrong  hung  offline  gone
+offline      -        -        resetting    offline      resetting   resetting    resetting    resetting  uncorrected  overheated  wrong  hung  offline  gone
+gone         -        -        resetting    resetting    resetting   resetting    resetting    resetting  uncorrected  overheated  wrong  hung  offline  gone
 """  # noqa: E501 - a matrix is read by its columns
-"""`-`: no such pair. A device that comes back is `resetting` until it has been quiet; a device that answered wrong is
-cured by a canary that passes and by nothing else that leaves it running."""
+"""`-`: no such pair. Three rules, which the tests hold against every input: a state that was bad is left for healthy
+only by `settled`; a device that comes back, or moves on after it hung, is `resetting` until it has been quiet; one
+that answered wrong is cured by canaries that pass and by nothing else that leaves it running."""
 
 
 def _parsed(table: str) -> dict[tuple[State, Signal], State]:
@@ -116,8 +120,12 @@ SETTLE_S: Final[Mapping[State, int]] = {
     State.THROTTLED: 10,
     State.RESETTING: 10,
     State.UNCORRECTED: 300,
+    State.WRONG: 60,
 }
 """How long a state wants nothing wrong to be seen before it is left as `settled`."""
+
+BY_CANARY: Final = frozenset({State.WRONG})
+"""States whose quiet time begins and ends with a canary that passed: silence proves nothing there."""
 
 HYSTERESIS_C: Final = 5.0
 """A device that was too hot must be this much below the limit before it counts as cooled."""
@@ -166,22 +174,52 @@ def next_state(state: State, signal: Signal) -> State:
 
 def step(condition: Condition, observed: Sequence[Observed], now_us: int) -> Condition:
     """Apply what one look gave; there is always at least one signal."""
-    worst = max(observed, key=lambda each: _RANK[each.signal])
-    good = worst.signal in _GOOD
-    quiet_since_us = (now_us if condition.quiet_since_us is None else condition.quiet_since_us) if good else None
-    signal, words = worst.signal, "; ".join(each.words for each in observed if each.signal not in _GOOD)
-    wanted_s = SETTLE_S.get(condition.state)
-    if quiet_since_us is not None and wanted_s is not None and now_us - quiet_since_us >= wanted_s * 1_000_000:
-        signal, words = Signal.SETTLED, f"nothing wrong seen for {wanted_s} s"
+    signals = {each.signal for each in observed}
+    worst = max(signals, key=lambda signal: _RANK[signal])
+    quiet_since_us = _quiet_since_us(condition, signals, worst, now_us)
+    signal = _settled(condition.state, worst, quiet_since_us, now_us)
     state = next_state(condition.state, signal)
     stays = state is condition.state
-    if good and stays and state is not State.HEALTHY:
-        words = condition.why
-    elif good and not words and state in SETTLE_S:
-        words = f"was {condition.state}; not yet quiet for {SETTLE_S[state]} s"
+    if not stays and quiet_since_us is not None:
+        quiet_since_us = now_us
     return Condition(
         state=state,
-        why=words or worst.words,
+        why=_why(condition, observed, signal, state),
         since_us=condition.since_us if stays else now_us,
         quiet_since_us=quiet_since_us,
     )
+
+
+def _quiet_since_us(condition: Condition, signals: set[Signal], worst: Signal, now_us: int) -> int | None:
+    """Since when nothing wrong was seen, this look included; after a wrong answer, since when answers are right."""
+    if condition.state in BY_CANARY:
+        begins, ends = Signal.PASSED in signals, Signal.WRONG in signals
+    else:
+        begins, ends = worst in _CALM, worst not in _CALM
+    if ends:
+        return None
+    return now_us if condition.quiet_since_us is None and begins else condition.quiet_since_us
+
+
+def _settled(state: State, worst: Signal, quiet_since_us: int | None, now_us: int) -> Signal:
+    """The worst signal, or that it was quiet for long enough."""
+    if quiet_since_us is None or state not in SETTLE_S or now_us - quiet_since_us < SETTLE_S[state] * 1_000_000:
+        return worst
+    if worst is Signal.BLIND and state not in BY_CANARY:
+        return Signal.FADED
+    return Signal.SETTLED if worst in ({Signal.PASSED} if state in BY_CANARY else _GOOD) else worst
+
+
+def _why(condition: Condition, observed: Sequence[Observed], signal: Signal, state: State) -> str:
+    """The words of what leads to the state; a state that merely lasts keeps its reason."""
+    wrong = "; ".join(each.words for each in observed if each.signal not in _GOOD)
+    if signal is Signal.SETTLED:
+        return f"nothing wrong seen for {SETTLE_S[condition.state]} s"
+    if signal is Signal.FADED:
+        return f"was {condition.state}; {wrong}"
+    if next_state(State.HEALTHY, signal) is state:
+        return wrong or "; ".join(each.words for each in observed)
+    if state is condition.state:
+        return condition.why
+    waits = f"was {condition.state}; not yet quiet for {SETTLE_S[state]} s"
+    return f"{waits}; {wrong}" if wrong else waits

@@ -54,6 +54,7 @@ IVPU: Final = (
     Probe(Quantity.CLOCK_MIN, Place.DEVICE, "freq/hw_min_freq", Raw.MHZ),
     Probe(Quantity.CLOCK_LIMIT, Place.DEVICE, "freq/set_max_freq", Raw.MHZ),
     Probe(Quantity.RESETS, Place.DEBUG, "reset_counter", Raw.COUNT),
+    Probe(Quantity.SOFT_RESETS, Place.DEBUG, "engine_reset_counter", Raw.COUNT),
 )
 """`npu_memory_utilization` is bytes despite its name; a clock of 0 is an idle device."""
 
@@ -88,6 +89,7 @@ APEX: Final = (
     Probe(Quantity.TEMPERATURE_THROTTLE, Place.MINOR, "trip_point0_temp", Raw.MILLI_CELSIUS),
     Probe(Quantity.RESETS, Place.MINOR, "reset_count", Raw.COUNT),
 )
+"""Of little worth beside the heat: in the sources read, `status` is ALIVE unasked, and nothing raises `reset_count`."""
 
 RKNPU: Final = (
     Probe(Quantity.BUSY_RATIO, Place.DEBUG, "load", Raw.PERCENT, Form.RKNPU_LOAD),
@@ -121,10 +123,18 @@ VNPU: Final = (
     Probe(Quantity.CLOCK_LIMIT, Place.DEVICE, "freq/set_max_freq", Raw.MHZ),
     Probe(Quantity.RESETS, Place.DEVICE, "reset_counter", Raw.COUNT),
     Probe(Quantity.THROTTLES, Place.DEVICE, "throttle_count", Raw.COUNT),
+    Probe(Quantity.TRIPS, Place.DEVICE, "trip_count", Raw.COUNT),
     Probe(Quantity.CORRECTED, Place.DEVICE, "ce_count", Raw.COUNT),
     Probe(Quantity.UNCORRECTED, Place.DEVICE, "ue_count", Raw.COUNT),
+    Probe(Quantity.INFERENCES, Place.DEVICE, "inference_count", Raw.COUNT),
+    Probe(Quantity.CANARIES, Place.DEVICE, "canary_count", Raw.COUNT),
+    Probe(Quantity.CANARY_FAILURES, Place.DEVICE, "canary_fail_count", Raw.COUNT),
+    Probe(Quantity.REFUSED_MEMORY, Place.DEVICE, "refused_memory_count", Raw.COUNT),
+    Probe(Quantity.REFUSED_OPERATOR, Place.DEVICE, "refused_operator_count", Raw.COUNT),
+    Probe(Quantity.REFUSED_VERSION, Place.DEVICE, "refused_version_count", Raw.COUNT),
     Probe(Quantity.ENERGY, Place.DEVICE, "energy_uj", Raw.UJ),
     Probe(Quantity.TEMPERATURE, Place.DEVICE, _TEMP, Raw.MILLI_CELSIUS),
+    Probe(Quantity.TEMPERATURE_THROTTLE, Place.DEVICE, "hwmon/hwmon*/temp1_max", Raw.MILLI_CELSIUS),
     Probe(Quantity.TEMPERATURE_CRITICAL, Place.DEVICE, "hwmon/hwmon*/temp1_crit", Raw.MILLI_CELSIUS),
     Probe(Quantity.POWER, Place.DEVICE, _POWER, Raw.UW),
 )

@@ -40,6 +40,13 @@ class Quantity(StrEnum):
     BUSY_TICKS = "busy_ticks"
     TICKS = "ticks"
     INFERENCES = "inferences"
+    CANARIES = "canaries"
+    CANARY_FAILURES = "canary_failures"
+    REFUSED_MEMORY = "refused_for_memory"
+    REFUSED_OPERATOR = "refused_for_operator"
+    REFUSED_VERSION = "refused_for_version"
+    CHANNELS_ASSIGNED = "channels_assigned"
+    CHANNELS_CRASHED = "channels_crashed"
     MEMORY_USED = "memory_used_bytes"
     MEMORY_TOTAL = "memory_total_bytes"
     MEMORY_TRAFFIC = "memory_traffic_bytes"
@@ -56,6 +63,7 @@ class Quantity(StrEnum):
     RESETS = "resets"
     SOFT_RESETS = "soft_resets"
     THROTTLES = "throttles"
+    TRIPS = "thermal_trips"
     CORRECTED = "corrected_errors"
     UNCORRECTED = "uncorrected_errors"
     UNCORRECTED_NONFATAL = "uncorrected_nonfatal_errors"
@@ -79,6 +87,8 @@ _DECADES_S: Final = 3.2e9
 _BYTES: Final = Meaning(Unit.BYTES, _GAUGE, 0, 2.0**50)
 _CLOCK: Final = Meaning(Unit.HERTZ, _GAUGE, 0, 2e10)
 _TEMPERATURE: Final = Meaning(Unit.CELSIUS, _GAUGE, -60, 250)
+_LIMIT: Final = Meaning(Unit.CELSIUS, _GAUGE, 20, 250)
+"""A limit of 0 means that there is none, and must not make every device too hot."""
 _POWER: Final = Meaning(Unit.WATTS, _GAUGE, 0, 1e4)
 _EVENTS: Final = Meaning(Unit.COUNT, _COUNTER, 0, 2.0**32 - 2)
 _MANY: Final = Meaning(Unit.COUNT, _COUNTER, 0, 2.0**62)
@@ -89,6 +99,13 @@ MEANINGS: Final[Mapping[Quantity, Meaning]] = {
     Quantity.BUSY_TICKS: _MANY,
     Quantity.TICKS: _MANY,
     Quantity.INFERENCES: _MANY,
+    Quantity.CANARIES: _MANY,
+    Quantity.CANARY_FAILURES: _MANY,
+    Quantity.REFUSED_MEMORY: _MANY,
+    Quantity.REFUSED_OPERATOR: _MANY,
+    Quantity.REFUSED_VERSION: _MANY,
+    Quantity.CHANNELS_ASSIGNED: Meaning(Unit.COUNT, _GAUGE, 0, 256),
+    Quantity.CHANNELS_CRASHED: Meaning(Unit.COUNT, _GAUGE, 0, 256),
     Quantity.MEMORY_USED: _BYTES,
     Quantity.MEMORY_TOTAL: _BYTES,
     Quantity.MEMORY_TRAFFIC: Meaning(Unit.BYTES, _COUNTER, 0, 2.0**62),
@@ -97,14 +114,15 @@ MEANINGS: Final[Mapping[Quantity, Meaning]] = {
     Quantity.CLOCK_MAX: _CLOCK,
     Quantity.CLOCK_LIMIT: _CLOCK,
     Quantity.TEMPERATURE: _TEMPERATURE,
-    Quantity.TEMPERATURE_THROTTLE: _TEMPERATURE,
-    Quantity.TEMPERATURE_CRITICAL: _TEMPERATURE,
+    Quantity.TEMPERATURE_THROTTLE: _LIMIT,
+    Quantity.TEMPERATURE_CRITICAL: _LIMIT,
     Quantity.POWER: _POWER,
     Quantity.POWER_LIMIT: _POWER,
     Quantity.ENERGY: Meaning(Unit.JOULES, _COUNTER, 0, 1e4 * _DECADES_S),
     Quantity.RESETS: _EVENTS,
     Quantity.SOFT_RESETS: _EVENTS,
     Quantity.THROTTLES: _EVENTS,
+    Quantity.TRIPS: _EVENTS,
     Quantity.CORRECTED: _EVENTS,
     Quantity.UNCORRECTED: _EVENTS,
     Quantity.UNCORRECTED_NONFATAL: _EVENTS,

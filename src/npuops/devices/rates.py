@@ -34,12 +34,16 @@ def change(before: Reading, now: Reading) -> Change:
 
 
 def restarted(before: Mapping[Quantity, Reading], now: Mapping[Quantity, Reading]) -> tuple[Quantity, ...]:
-    """The counters that started over between two looks."""
+    """The counters that started over between two looks: their driver or their device was restarted.
+
+    One of limited width says nothing: seldom looked at, it may have wrapped instead.
+    """
     return tuple(
         quantity
         for quantity, reading in now.items()
         if MEANINGS[quantity].kind is Kind.COUNTER
         and quantity in before
+        and reading.wraps_at is None
         and change(before[quantity], reading).restarted
     )
 

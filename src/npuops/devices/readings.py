@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from npuops.devices.channels import read_channels
 from npuops.devices.discovery import Device, first_words
 from npuops.devices.pmt import read_pmt
-from npuops.devices.probes import Probe
+from npuops.devices.probes import Place, Probe
 from npuops.devices.quantities import Absent, Quantity, Reading, believed
 from npuops.devices.raw_values import parse
 from npuops.devices.tree import Tree
@@ -40,9 +41,11 @@ def read_device(tree: Tree, device: Device) -> Readings:
     for probe in device.table.probes:
         if probe.quantity not in values:
             _note(probe.quantity, _read_probe(tree, device, probe, texts), values, absent)
-    if device.table.pmt:
-        for quantity, answer in read_pmt(tree).items():
-            _note(quantity, answer, values, absent)
+    more = read_pmt(tree) if device.table.pmt else {}
+    if device.table.channels:
+        more = {**more, **read_channels(tree, device.places[Place.MINOR])}
+    for quantity, answer in more.items():
+        _note(quantity, answer, values, absent)
     return Readings(
         values=values,
         absent={quantity: reason.why for quantity, reason in absent.items() if quantity not in values},

@@ -17,8 +17,9 @@ class Tenant:
         priority: in the driver's words.
         busy_seconds: of device time so far, never falling.
         busy_ratio: of the time since the last look; None at the first.
+        wait_seconds: so far, with work in its queue and none on the device: what the others cost it.
         memory_bytes: held now.
-        submissions, errors, preemptions: so far.
+        submissions, completions, errors, preemptions: so far.
     """
 
     client: str
@@ -27,8 +28,10 @@ class Tenant:
     priority: str | None = None
     busy_seconds: float | None = None
     busy_ratio: float | None = None
+    wait_seconds: float | None = None
     memory_bytes: int | None = None
     submissions: int | None = None
+    completions: int | None = None
     errors: int | None = None
     preemptions: int | None = None
 

@@ -38,22 +38,37 @@ FILES: Final = (
     TreeFile("freq/set_max_freq", "MHz", "the cap in force"),
     TreeFile("reset_counter", "count", "counter: resets since the device came up, its boot not counted"),
     TreeFile("throttle_count", "count", "counter: times that heat or power lowered the clock"),
+    TreeFile("trip_count", "count", "counter: times that the critical temperature switched the device off"),
     TreeFile("ce_count", "count", "counter: corrected memory errors"),
     TreeFile("ue_count", "count", "counter: uncorrected memory errors"),
+    TreeFile("inference_count", "count", "counter: jobs that are through"),
+    TreeFile("canary_count", "count", "counter: of them, those whose right answer was known"),
+    TreeFile("canary_fail_count", "count", "counter: and those whose answer was another"),
+    TreeFile("refused_memory_count", "count", "counter: programs and jobs that found no room"),
+    TreeFile("refused_operator_count", "count", "counter: programs with an operator that the device lacks"),
+    TreeFile("refused_version_count", "count", "counter: programs, and firmware at boot, whose version does not fit"),
     TreeFile("energy_uj", "µJ", "counter: the integral of power"),
     TreeFile("hwmon/hwmon0/name", "text", "`vnpu`"),
     TreeFile("hwmon/hwmon0/temp1_input", "m°C", "temperature of the die"),
+    TreeFile("hwmon/hwmon0/temp1_max", "m°C", "at this temperature the clock falls"),
     TreeFile("hwmon/hwmon0/temp1_crit", "m°C", "at this temperature the device trips"),
     TreeFile("hwmon/hwmon0/power1_input", "µW", "power now"),
-    TreeFile("uevents", "text", "append-only lines `<µs> <add|remove|change|online|offline> [KEY=VALUE …]`"),
+    TreeFile("uevents", "text", "the last lines `<µs> <add|remove|change|online|offline> SEQNUM=<n> [KEY=VALUE …]`"),
 )
+
+EVENTS_KEPT: Final = 256
+"""Lines of `uevents`. SEQNUM grows by one with each, so that whoever reads too seldom sees how many it missed."""
+EVENT_LIMIT: Final = 512
+"""Bytes of a line, its end included."""
 
 CONTEXT_FILES: Final = (
     TreeFile("pid", "count", "process that holds the context"),
     TreeFile("priority", "text", "`idle`, `normal`, `focus` or `realtime`"),
     TreeFile("busy_time_us", "µs", "counter: device time spent for it"),
+    TreeFile("wait_time_us", "µs", "counter: time with a job in its queue and none on the device"),
     TreeFile("memory_bytes", "bytes", "device memory it holds"),
     TreeFile("submissions", "count", "counter: jobs submitted"),
+    TreeFile("completions", "count", "counter: jobs that are through"),
     TreeFile("errors", "count", "counter: jobs that failed"),
     TreeFile("preemptions", "count", "counter: times it was made to wait for another"),
 )

@@ -25,7 +25,7 @@ from npuops.errors import MalformedModelError, RunError, UnsupportedModelError
 from npuops.evaluate.reference import run_reference
 from npuops.evaluate.samples import Samples
 from npuops.events import Observer, Warned, ignore
-from npuops.models.onnx_layers import captured
+from npuops.models.onnx_order import sort_graph
 from npuops.models.shapes import infer_shapes, skeleton_of
 from npuops.quantize.bit_units import WEIGHT_OPS, own_constants
 from npuops.quantize.ranges import float_activations
@@ -204,21 +204,8 @@ def _rewrite(base: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
         if fusion(wrapped).apply():
             fused = sum(node.op_type == name for node in model.graph.node) - count
             notes.append(f"fused {fused} {name}")
-    sort_nodes(wrapped)
+    sort_graph(model.graph)
     return model, tuple(notes)
-
-
-def sort_nodes(wrapped: ONNXModel) -> None:
-    """Each node after those that it needs, in place; also those whose tensors the body of an If or Loop reads."""
-    graph = wrapped.model.graph
-    known = {name for node in graph.node for name in node.output}
-    known |= {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    listed = {tuple(node.output): len(node.input) for node in graph.node}
-    for node in graph.node:
-        node.input.extend(sorted({*captured(node)} & known))  # ONNX Runtime's sort looks at inputs alone
-    wrapped.topological_sort()
-    for node in graph.node:
-        del node.input[listed[tuple(node.output)] :]
 
 
 def _optimized(base: onnx.ModelProto) -> onnx.ModelProto:

@@ -22,8 +22,9 @@ from npuops.errors import DataError, OptionError, StorageError, UnsupportedModel
 from npuops.evaluate.calibration import judge_calibration
 from npuops.evaluate.samples import Samples
 from npuops.events import Observer, Warned, ignore
+from npuops.models.onnx_order import sort_graph
 from npuops.quantize.bit_units import BitPlan, WidthRanges, bit_plan, tensors_at_16, width_overrides
-from npuops.quantize.prepare import prepare, sort_nodes
+from npuops.quantize.prepare import prepare
 from npuops.quantize.ranges import ActivationTap, Method, choose_range, float_activations, observe_activations
 from npuops.quantize.softmax_ranges import choose_softmax_ranges, softmax_inputs
 from npuops.targets.protocol import Precision
@@ -249,8 +250,8 @@ def _place(
             },
         )
         quantizer.quantize_model()
-        sort_nodes(quantizer.model)  # ONNX Runtime reads any order, the standard's checker does not
     model: onnx.ModelProto = quantizer.model.model
+    sort_graph(model.graph)  # ONNX Runtime reads any order, the standard's checker does not
     return model
 
 

@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 
 from npuops.models.onnx_guard import ONNX_DOMAINS
 from npuops.models.onnx_layers import captured
+from npuops.models.onnx_order import in_order
 from npuops.models.onnx_tensors import is_external
 from npuops.models.shapes import skeleton_of
 
@@ -226,7 +227,7 @@ class Graph:
         alive = _alive(self.nodes, self.outputs)
         read = self.outputs | {name for node in alive for name in (*node.input, *captured(node))}
         del graph.node[:], graph.initializer[:], graph.value_info[:]
-        graph.node.extend(_sorted(alive))
+        graph.node.extend(in_order(alive))
         graph.initializer.extend(tensor for name, tensor in self.initializers.items() if name in read)
         kept = [value for value in graph.input if value.name not in self.initializers or value.name in read]
         del graph.input[:]
@@ -325,30 +326,6 @@ def _alive(nodes: list[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProt
             keep.add(id(node))
             queue.extend(makers[name] for name in (*node.input, *captured(node)) if name in makers)
     return [node for node in nodes if id(node) in keep]
-
-
-def _sorted(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """Each node after the makers of its inputs, otherwise in the given order."""
-    makers = {name: node for node in nodes for name in node.output if name}
-    order: list[onnx.NodeProto] = []
-    state: dict[int, bool] = {}
-    for first in nodes:
-        stack = [first]
-        while stack:
-            node = stack[-1]
-            if state.get(id(node)):
-                stack.pop()
-                continue
-            names = (*node.input, *captured(node))
-            waits = [makers[name] for name in names if name in makers and id(makers[name]) not in state]
-            if waits and id(node) not in state:
-                state[id(node)] = False
-                stack.extend(reversed(waits))
-                continue
-            state[id(node)] = True
-            order.append(node)
-            stack.pop()
-    return order
 
 
 def _infer(proto: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:

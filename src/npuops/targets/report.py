@@ -13,13 +13,30 @@ SCHEMA = "npuops.check/1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryUse:
+    """What a model would take of one memory: `what` is weights or activations, `where` chip memory, DRAM or flash."""
+
+    what: str
+    where: str
+    bytes: int
+    limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """Whether weights and the peak of activations fit the device; `limit_bytes` None: no fixed limit."""
+    """Whether weights and the peak of activations fit the device; `limit_bytes` None: no fixed limit.
+
+    Attributes:
+        note: why it does not fit, where the target knows more than the sum; or what is not counted.
+        uses: where weights and activations would live; empty where the target does not know.
+    """
 
     ok: bool
     weights_bytes: int
     peak_activation_bytes: int | None
     limit_bytes: int | None
+    note: str = ""
+    uses: tuple[MemoryUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

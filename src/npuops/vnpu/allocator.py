@@ -86,7 +86,7 @@ class Allocator:
         size = -(-size_bytes // PAGE_BYTES) * PAGE_BYTES
         index = next((index for index, (_, hole) in enumerate(self._free) if hole >= size), None)
         if index is None:
-            raise self._out_of_memory(size)
+            raise self._out_of_memory(size_bytes)
         address, hole = self._free[index]
         self._free[index : index + 1] = [(address + size, hole - size)] if hole > size else []
         block = self._used[address] = Block(address, size, owner)

@@ -17,8 +17,9 @@ ONE_IN: Final = 16
 def flip_bits(outputs: Mapping[str, NDArray[Any]], corruption: Corruption) -> None:
     """Change the arrays in place: the same bits for the same seed.
 
-    The bit is one of the byte that says most about an element's size without its sign: of an integer the lowest, of a
-    float the one below the highest, whose low bits are the first of the mantissa. So a low bit is a small error.
+    The bit is one of a byte in which a low bit is a small error and a high one a large error: of an integer the
+    lowest, of a float the second from the top (of float32: the last of the exponent and the first 7 of the mantissa).
+    Of a truth value it is the only bit there is.
     """
     chosen = np.random.default_rng(corruption.seed)
     for name in sorted(outputs):
@@ -29,5 +30,5 @@ def flip_bits(outputs: Mapping[str, NDArray[Any]], corruption: Corruption) -> No
         flat = array.reshape(-1)
         octets = np.ascontiguousarray(flat[hit]).view(np.uint8).reshape(len(hit), -1)
         place = max(0, array.itemsize - 2) if array.dtype.kind == "f" else 0
-        octets[:, place] ^= np.uint8(1 << corruption.bit)
+        octets[:, place] ^= np.uint8(1 if array.dtype.kind == "b" else 1 << corruption.bit)
         flat[hit] = octets.reshape(-1).view(array.dtype)

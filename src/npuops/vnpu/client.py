@@ -7,6 +7,7 @@ what to do then (connect again, another device, give up) is the caller's busines
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from npuops.errors import DataError, NpuopsError, RunError
 from npuops.vnpu import wire
 from npuops.vnpu.control_client import CALL_LIMIT_S, DeviceControl
 from npuops.vnpu.device_folder import device_folder
-from npuops.vnpu.line_client import Line
+from npuops.vnpu.line_client import Line, NoAnswerError
 from npuops.vnpu.program import Program
 from npuops.vnpu.segment import Segment, Views
 from npuops.vnpu.tenancy import Priority
@@ -82,7 +83,8 @@ class DeviceClient(DeviceControl):
             model=path,
         )
         loaded = self._line.ask(request, wire.Loaded, timeout_s)
-        return DeviceProgram(self._line, loaded.handle, Segment(self._line.take_descriptor(), layout), slots)
+        segment = Segment(self._line.take_descriptor(request.id), layout)
+        return DeviceProgram(self._line, loaded.handle, segment, slots)
 
 
 class DeviceProgram:
@@ -99,6 +101,7 @@ class DeviceProgram:
         self._line, self._handle = line, handle
         self._free = list(range(slots))
         self._under_way: dict[int, int] = {}
+        self._abandoned: set[int] = set()
 
     def submit(self, slot: int, *, canary: bool = False) -> int:
         """Start an inference on what lies in a slot's inputs; gives a ticket for `wait`.
@@ -111,6 +114,7 @@ class DeviceProgram:
             RunError: a job is under way in that slot.
             DeviceLostError: the device is gone.
         """
+        self._reclaim()
         if slot not in self._free:
             raise RunError(f"slot {slot} is under way, or there is no such slot", advice="wait for its job first")
         request = wire.Submit(id=self._line.number(), handle=self._handle, slot=slot, canary=canary)
@@ -123,21 +127,22 @@ class DeviceProgram:
         """Until the inference is through; its outputs are in its slot.
 
         Raises:
-            DeviceLostError: the device was reset, is gone, or does not answer in time. In the last case the slot
-                stays the device's: the answer may still come.
+            NoAnswerError: the device does not answer in time. The slot stays the device's, and the ticket may be
+                waited for again.
+            DeviceLostError: the device was reset or is gone.
             DeviceError: the device refused, or the job failed.
             RunError: the host runner refused the inputs, or no such ticket is under way.
         """
         if ticket not in self._under_way:
             raise RunError(f"no job {ticket} is under way", advice="a ticket can be waited for once")
-        slot = self._under_way.pop(ticket)
         try:
             completed = self._line.wait(ticket, wire.Completed, timeout_s)
-        except NpuopsError:
-            if not self._line.is_given_up(ticket):
-                self._free.append(slot)
+        except NoAnswerError:
             raise
-        self._free.append(slot)
+        except NpuopsError:
+            self._free.append(self._under_way.pop(ticket))
+            raise
+        self._free.append(self._under_way.pop(ticket))
         return completed
 
     def run(
@@ -147,11 +152,12 @@ class DeviceProgram:
 
         Raises:
             DataError: a name, shape or dtype is not the program's.
-            RunError: every slot is under way; also as `wait`.
+            RunError: every slot is under way; also as `wait`, but the slot is reclaimed once a late answer comes.
         """
+        self._reclaim()
         if not self._free:
             raise RunError("every slot is under way", advice="wait for a job first, or load with more slots")
-        slot = self._free[0]
+        slot = self._free[-1]  # the one used last: its pages are in the caches
         views = self.inputs[slot]
         if inputs.keys() != views.keys():
             raise DataError(f"inputs are {', '.join(sorted(views))}; found {', '.join(sorted(inputs))}")
@@ -162,7 +168,12 @@ class DeviceProgram:
                     f"input {name!r} is {array.dtype}{list(array.shape)}, not {view.dtype}{list(view.shape)}"
                 )
             np.copyto(view, array)
-        completed = self.wait(self.submit(slot, canary=canary), timeout_s)
+        ticket = self.submit(slot, canary=canary)
+        try:
+            completed = self.wait(ticket, timeout_s)
+        finally:
+            if ticket in self._under_way:
+                self._abandoned.add(ticket)
         return {name: view.copy() for name, view in self.outputs[slot].items()}, completed
 
     def unload(self, timeout_s: float = CALL_LIMIT_S) -> None:
@@ -172,3 +183,10 @@ class DeviceProgram:
             OptionError: jobs of it are not through.
         """
         self._line.ask(wire.Unload(id=self._line.number(), handle=self._handle), wire.Done, timeout_s)
+
+    def _reclaim(self) -> None:
+        """Slots of inferences that nobody waits for any more, and that are through by now."""
+        for ticket in [ticket for ticket in self._abandoned if self._line.has_come(ticket)]:
+            self._abandoned.remove(ticket)
+            with suppress(NpuopsError):
+                self.wait(ticket)

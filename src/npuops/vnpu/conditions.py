@@ -47,10 +47,14 @@ class Conditions:
         return replace(installed, **self.versions)
 
     def corruption(self, program: Program, seed: int, job: int) -> Corruption | None:
-        """What happens to the outputs of a job; None for most, and for programs without such an operator."""
+        """What happens to the outputs of a job; None for most, and for programs without such an operator.
+
+        Of two faults each hits its own jobs; a job that both would hit gets the first.
+        """
         for fault in self.wrong:
-            if fault.op is not None and fault.op in program.ops and chance(seed, job) < (fault.rate or 0.0):
-                return Corruption(op=fault.op, bit=fault.bit or 0, seed=draw(seed + 1, job))
+            bug = (fault.op or "", fault.bit or 0, job)
+            if fault.op in program.ops and chance(seed, "hit", *bug) < (fault.rate or 0.0):
+                return Corruption(op=fault.op or "", bit=fault.bit or 0, seed=draw(seed, "elements", *bug))
         return None
 
 

@@ -48,7 +48,7 @@ class Cores:
 
     Attributes:
         running: at most as many as there are cores.
-        dram_bytes: moved by steps that are over, counted when their job leaves the core.
+        dram_bytes: moved by steps that are over, counted when their job leaves the core or the device hangs.
     """
 
     def __init__(self, count: int, slice_ns: int, pace: Pace) -> None:
@@ -93,10 +93,8 @@ class Cores:
     def leave(self, running: Running, now_ns: int) -> None:
         """Take a job off its core, at an edge or because it failed."""
         self.bill(running, now_ns)
-        job, steps = running.job, running.job.loaded.program.steps
-        done = bisect_right(running.ends_ns, now_ns - running.base_ns) if not self._frozen else job.step
-        self.dram_bytes += sum(step.dram_bytes for step in steps[job.step : done])
-        job.step = done
+        if not self._frozen:
+            self._progress(running, now_ns)
         self._count(now_ns)
         self.running.remove(running)
 
@@ -128,6 +126,7 @@ class Cores:
         """The device hangs: jobs keep their cores and get no further."""
         for running in self.running:
             self.bill(running, now_ns)
+            self._progress(running, now_ns)
             running.stop_ns = None
         self._frozen = True
 
@@ -150,6 +149,13 @@ class Cores:
         """Who leaves first."""
         stopping = [running for running in self.running if running.stop_ns is not None]
         return min(stopping, key=lambda running: running.stop_ns or 0, default=None)
+
+    def _progress(self, running: Running, now_ns: int) -> None:
+        """Note which steps are over."""
+        job, steps = running.job, running.job.loaded.program.steps
+        done = bisect_right(running.ends_ns, now_ns - running.base_ns)
+        self.dram_bytes += sum(step.dram_bytes for step in steps[job.step : done])
+        job.step = done
 
     def _count(self, now_ns: int) -> None:
         """Before the number of running jobs changes."""

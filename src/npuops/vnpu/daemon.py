@@ -23,6 +23,7 @@ from typing import Final
 
 import msgspec
 
+from npuops.artifacts.disk import storage_errors
 from npuops.clock import SystemClock
 from npuops.errors import NpuopsError
 from npuops.vnpu.desk import Desk, Identity
@@ -70,14 +71,15 @@ class Report:
 
 def main() -> None:
     """Keep, or be, the device."""
-    ready = int(sys.argv[1])
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    ready = _Ready(int(sys.argv[1]), keep=order.private)
     if os.fork():
         os._exit(0)  # so that the keeper is nobody's child: whoever called `up` need not wait for it
     folder = device_folder(order.name)
+    os.chdir("/")  # neither of the two may keep the caller's folder from being unmounted
     daemon = os.fork()
     if daemon:
-        os.close(ready)
+        os.close(ready.descriptor)
         _keep(daemon, folder)
     else:
         _be(order, folder, ready)
@@ -89,30 +91,50 @@ def _keep(daemon: int, folder: DeviceFolder) -> None:
     _, status = os.waitpid(daemon, 0)
     if os.WIFSIGNALED(status):
         sys.stderr.write(f"{folder.name} was killed by {signal.Signals(os.WTERMSIG(status)).name}\n")
-    if folder.root.exists():
+    if folder.root.is_dir():
         folder.bury()
 
 
-def _be(order: Order, folder: DeviceFolder, ready: int) -> None:
+class _Ready:
+    """The pipe to whoever ordered the device: one report goes over it."""
+
+    def __init__(self, descriptor: int, *, keep: bool) -> None:
+        """With `keep` it stays open after the report: its end tells that nobody needs the device any more."""
+        self.descriptor, self._keep = descriptor, keep
+        self._has_told = False
+
+    def tell(self, report: Report) -> None:
+        """The second report and all later ones go nowhere: the number may be another file's by then."""
+        if self._has_told:
+            return
+        self._has_told = True
+        with suppress(OSError):  # whoever waited is gone
+            os.write(self.descriptor, msgspec.json.encode(report) + b"\n")
+        if not self._keep:
+            os.close(self.descriptor)
+
+
+def _be(order: Order, folder: DeviceFolder, ready: _Ready) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    os.chdir("/")
     try:
         with claimed(folder, profile=order.spec.name, pacing=order.pacing) as number:
             _serve(order, folder, number, ready)
     except NpuopsError as error:
         _log.error("%s", error.message)
-        _report(ready, Report(error=type(error).__name__, message=error.message, advice=error.advice))
+        ready.tell(Report(error=type(error).__name__, message=error.message, advice=error.advice))
     except BaseException:  # noqa: BLE001 - the last words of this process
         _log.exception("the daemon failed")
         sys.stderr.flush()
         os._exit(1)
+    if order.private:  # whoever had the device has had its errors, and a log for each run would pile up
+        folder.log.unlink(missing_ok=True)
     # The host's arithmetic may be in the middle of something; nobody waits for it any more.
     sys.stderr.flush()
     os._exit(0)
 
 
-def _serve(order: Order, folder: DeviceFolder, number: int, ready: int) -> None:
-    clock = SystemClock()
+def _serve(order: Order, folder: DeviceFolder, number: int, ready: _Ready) -> None:
+    born, clock = folder.identity(), SystemClock()
     pace = DeviceTime(order.pacing, clock.now_us())
     kit = outfit(order.spec, folder)
     plan = parse_plan(order.plan, where="fault plan")
@@ -123,20 +145,26 @@ def _serve(order: Order, folder: DeviceFolder, number: int, ready: int) -> None:
     _boot(desk, pace, order.spec, clock)
     tree = TreeWorker(SysfsTree(folder.accel(number), order.name))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    with folder.socket_address() as address:
+    with storage_errors("make", folder.socket), folder.socket_address() as address:
         listener.bind(address)
     listener.listen(BACKLOG)
-    engine = DeviceEngine(listener, desk, worker, tree, clock, lifeline=ready if order.private else None)
+    lifeline = ready.descriptor if order.private else None
+
+    def is_there() -> bool:
+        return folder.identity() == born
+
+    engine = DeviceEngine(listener, desk, worker, tree, clock, lifeline=lifeline, is_there=is_there)
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: engine.stop())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _log.info("%s is up: %s, pacing %s, seed %d", order.name, order.spec.name, order.pacing, order.seed)
-    _report(ready, Report(), keep=order.private)
+    ready.tell(Report())
     try:
         engine.run()
     finally:
-        folder.socket.unlink(missing_ok=True)
-        tree.close()
+        if is_there():
+            folder.socket.unlink(missing_ok=True)
+            tree.close()
         worker.close()
     _log.info("%s is down", order.name)
 
@@ -147,13 +175,6 @@ def _boot(desk: Desk, pace: DeviceTime, spec: MachineSpec, clock: SystemClock) -
         pace.jump_to(spec.boot_us, clock.now_us())
     while desk.telemetry().life is Life.BOOTING:
         time.sleep(_BOOT_POLL_S)
-
-
-def _report(ready: int, report: Report, *, keep: bool = False) -> None:
-    with suppress(OSError):  # whoever waited is gone, or has had its answer
-        os.write(ready, msgspec.json.encode(report) + b"\n")
-        if not keep:
-            os.close(ready)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from npuops.clock import Clock
 from npuops.errors import DeviceError, DeviceLostError, NpuopsError, OptionError, nearest
 from npuops.vnpu import wire
 from npuops.vnpu.bit_flips import flip_bits
-from npuops.vnpu.device_events import ContextLost, DeviceEvent, JobCompleted, JobFailed
+from npuops.vnpu.device_events import ContextLost, DeviceEvent, JobCompleted, JobFailed, LifeChanged
 from npuops.vnpu.device_telemetry import Telemetry
 from npuops.vnpu.fault_plan import read_plan
 from npuops.vnpu.firmware import quote, read_header
@@ -30,8 +30,12 @@ from npuops.vnpu.numerics import Numerics, SlotNumerics
 from npuops.vnpu.numerics_worker import Finished, attempt
 from npuops.vnpu.pacing import DeviceTime, Pacing
 from npuops.vnpu.segment import Segment, make_segment
+from npuops.vnpu.simulation import POWERED
 from npuops.vnpu.tenancy import Priority
 from npuops.vnpu.tensors import Layout, layout_of
+
+_ADVANCE_LIMIT_US: Final = 10**15
+"""Thirty years."""
 
 _PRIORITIES: Final[Mapping[str, Priority]] = MappingProxyType({level.word: level for level in Priority})
 
@@ -222,7 +226,9 @@ class Desk:
         context = self._context(client)
         layout = layout_of(request.inputs, request.outputs, request.slots)
         compiler = request.compiler or self._identity.compiler
-        handle = self._machine.load(context, request.program, compiler, self.now_us())
+        now_us = self.now_us()
+        self._hear(self._machine.advance(now_us))  # what the device lost until now is not what it gets now
+        handle = self._machine.load(context, request.program, compiler, now_us)
 
         def opened(finished: Finished) -> None:
             if client not in self._tenants:
@@ -255,7 +261,11 @@ class Desk:
         self._reply(client, wire.Loaded(id=request, handle=handle), descriptor)
 
     def _unload(self, client: int, request: wire.Unload) -> None:
-        self._machine.unload(self._context(client), request.handle, self.now_us())
+        try:
+            self._machine.unload(self._context(client), request.handle, self.now_us())
+        except DeviceLostError:
+            self._tenants[client].held.pop(request.handle, None)  # the device has forgotten it, so do we
+            raise
         self._tenants[client].held.pop(request.handle, None)
         self._reply(client, wire.Done(id=request.id))
 
@@ -292,6 +302,8 @@ class Desk:
                 f"time cannot be moved by hand: the device's pacing is {self._pace.pacing}",
                 advice="npuops device up … --pacing manual",
             )
+        if not 0 <= request.us <= _ADVANCE_LIMIT_US:
+            raise OptionError(f"time moves by 0 to {_ADVANCE_LIMIT_US} µs at once, not by {request.us}")
         self._pace.jump_to(self.now_us() + request.us, self._clock.now_us())
         self._hear(self._machine.advance(self.now_us()))
         self._reply(client, wire.Done(id=request.id))
@@ -336,7 +348,14 @@ class Desk:
             elif isinstance(event, ContextLost):
                 self._lose(event)
             else:
+                if isinstance(event, LifeChanged) and event.after not in POWERED:
+                    self._forget_programs()
                 self._events.append(event)
+
+    def _forget_programs(self) -> None:
+        """The device has lost its memory: nobody will unload what was in it."""
+        for tenant in self._tenants.values():
+            tenant.held.clear()
 
     def _lose(self, event: ContextLost) -> None:
         """Its jobs were reported as failed, if they were reported at all."""

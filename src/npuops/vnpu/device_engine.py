@@ -10,6 +10,7 @@ import os
 import resource
 import select
 import socket
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from npuops.clock import Clock
@@ -57,6 +58,7 @@ class DeviceEngine:
         clock: Clock,
         *,
         lifeline: int | None = None,
+        is_there: Callable[[], bool] = lambda: True,
     ) -> None:
         """Prepare.
 
@@ -67,9 +69,10 @@ class DeviceEngine:
             publisher: shows it.
             clock: the system's.
             lifeline: a descriptor; when its other end is closed, the device ends.
+            is_there: asked now and then; a device whose folder somebody removed can be reached by nobody, and ends.
         """
         self._listener, self._desk, self._worker = listener, desk, worker
-        self._publisher, self._clock = publisher, clock
+        self._publisher, self._clock, self._is_there = publisher, clock, is_there
         self._bell, self._alarm = Bell(), Alarm()
         self._links: dict[int, Link] = {}
         self._by_descriptor: dict[int, Link] = {}
@@ -110,6 +113,8 @@ class DeviceEngine:
         events = self._desk.take_events()
         if not events and now_us < self._publish_us:
             return
+        if not self._is_there():
+            self._stopping = True
         seen = self._desk.telemetry()
         self._publisher.show(seen, events)
         works = seen.core_busy_us != self._worked_us

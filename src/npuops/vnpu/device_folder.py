@@ -8,7 +8,7 @@
       NAME/device.json          the record: pid, profile, pacing, number
       NAME/socket               where clients connect
       NAME/device.pub           the device's own key, firmware.bin the image it should run, config its configuration
-      logs/NAME.log             what the daemon said; kept
+      logs/NAME.log             what the daemon said; kept, but that of a private device which ended in order
       keys/vendor               signs firmware images, as a chip's vendor would
 
 Only the lock tells whether a device is up: a record or a socket may be left over from a killed daemon.
@@ -122,6 +122,8 @@ class DeviceFolder:
 
     def is_up(self) -> bool:
         """Whether a daemon holds the lock now."""
+        if not self.root.is_dir():
+            return False
         with alone_in(self.home):  # so that nobody who claims the name meets our short look at its lock
             return _is_locked(self.lock)
 
@@ -134,28 +136,49 @@ class DeviceFolder:
             time.sleep(0.005)
         return False
 
+    def holder(self) -> int | None:
+        """The process that holds the lock now; None when nobody does.
+
+        Raises:
+            StorageError: somebody does, and the file does not say who.
+        """
+        with alone_in(self.home):
+            if not _is_locked(self.lock):
+                return None
+            words = self.lock.read_text(encoding="ascii", errors="replace")
+        if not words.isdecimal():
+            raise StorageError(f"{self.lock} is held, and says {words!r} for a process", advice=f"fuser {self.lock}")
+        return int(words)
+
+    def identity(self) -> int | None:
+        """Of the lock that others find here: a daemon knows by it whether the folder is still its own."""
+        try:
+            return self.lock.stat().st_ino
+        except OSError:
+            return None
+
     def record(self) -> Record | None:
         """What the last daemon of this name wrote; None without one."""
         try:
             return msgspec.json.decode(self.record_file.read_bytes(), type=Record)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
             return None
 
     def bury(self) -> None:
         """After a daemon was killed: what would mislead others goes, the record stays for `npuops device list`."""
         with alone_in(self.home):
-            record = self.record()
-            if _is_locked(self.lock) or record is None:
+            if _is_locked(self.lock):
                 return
-            _clear(self)
-            self.record_file.write_bytes(msgspec.json.encode(record))
+            _hide(self)
+            if self.record() is None:  # killed before it had written one
+                shutil.rmtree(self.root, ignore_errors=True)
 
     def sweep(self) -> bool:
         """Remove all that a dead daemon left, except its log; False, and nothing is removed, while one lives."""
         with alone_in(self.home):
             if _is_locked(self.lock):
                 return False
-            _clear(self)
+            _hide(self)
             shutil.rmtree(self.root, ignore_errors=True)
             return True
 
@@ -207,42 +230,66 @@ def all_folders() -> tuple[DeviceFolder, ...]:
 def claimed(folder: DeviceFolder, *, profile: str, pacing: str) -> Iterator[int]:
     """Hold a device's name during the block; what a killed daemon left there is removed first.
 
-    Gives the number of the device, the lowest that is free. The folder and the tree are removed at the end.
+    Gives the number of the device, the lowest that is free. The folder and the tree are removed at the end, unless
+    somebody removed them before, and they may be another's by now.
 
     Raises:
         UsageError: a device of that name is up.
         StorageError: the home cannot be written.
     """
     with alone_in(folder.home):
-        with storage_errors("make", folder.root):
-            folder.root.mkdir(mode=0o700, exist_ok=True)
-        descriptor = try_lock(folder.lock)
-        if descriptor is None:
-            record = folder.record()
-            who = f" (process {record.pid})" if record is not None else ""
-            raise UsageError(
-                f"{folder.name} is up already{who}", advice=f"npuops device down {folder.name}, or take another name"
-            )
-        _clear(folder)
-        number = _free_number(folder)
-        record = Record(name=folder.name, pid=os.getpid(), profile=profile, pacing=pacing, number=number)
-        with storage_errors("write", folder.record_file):
-            folder.record_file.write_bytes(msgspec.json.encode(record))
-            folder.accel(number).mkdir(parents=True)
+        descriptor = _lock(folder)
+        try:
+            number = _move_in(folder, profile, pacing)
+        except BaseException:
+            _hide(folder)
+            shutil.rmtree(folder.root, ignore_errors=True)
+            os.close(descriptor)
+            raise
     try:
         yield number
     finally:
-        with alone_in(folder.home):
-            shutil.rmtree(folder.accel(number), ignore_errors=True)
+        if folder.identity() == os.fstat(descriptor).st_ino:
+            with alone_in(folder.home):
+                shutil.rmtree(folder.accel(number), ignore_errors=True)
+                shutil.rmtree(folder.root, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _lock(folder: DeviceFolder) -> int:
+    try:
+        with storage_errors("make", folder.root):
+            folder.root.mkdir(mode=0o700, exist_ok=True)
+        descriptor = try_lock(folder.lock)
+    except StorageError:
+        if not _is_locked(folder.lock):
             shutil.rmtree(folder.root, ignore_errors=True)
-            os.close(descriptor)
+        raise
+    if descriptor is not None:
+        return descriptor
+    record = folder.record()
+    who = f" (process {record.pid})" if record is not None else ""
+    raise UsageError(
+        f"{folder.name} is up already{who}", advice=f"npuops device down {folder.name}, or take another name"
+    )
 
 
-def _clear(folder: DeviceFolder) -> None:
+def _move_in(folder: DeviceFolder, profile: str, pacing: str) -> int:
+    """The record before the tree, so that whoever finds the tree of a killed daemon knows whose it was."""
+    _hide(folder)
+    number = _free_number(folder)
+    record = Record(name=folder.name, pid=os.getpid(), profile=profile, pacing=pacing, number=number)
+    with storage_errors("write", folder.record_file):
+        folder.record_file.write_bytes(msgspec.json.encode(record))
+        folder.accel(number).mkdir(parents=True)
+    return number
+
+
+def _hide(folder: DeviceFolder) -> None:
+    """From onlookers and clients: the tree and the socket of a daemon that is dead."""
     record = folder.record()
     if record is not None and not any(each.number == record.number for each in _live_records(folder)):
         shutil.rmtree(folder.accel(record.number), ignore_errors=True)
-    folder.record_file.unlink(missing_ok=True)
     folder.socket.unlink(missing_ok=True)
 
 
@@ -263,7 +310,7 @@ def _free_number(folder: DeviceFolder) -> int:
 def _is_locked(lock: Path) -> bool:
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

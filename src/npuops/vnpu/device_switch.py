@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 
@@ -67,13 +67,13 @@ def down(name: str, *, timeout_s: float = END_LIMIT_S) -> bool:
         DeviceError: it does not end.
     """
     folder = device_folder(name)
-    record = folder.record()
-    if record is None and not folder.root.exists():
+    if not folder.root.is_dir():
         raise UsageError(f"there is no device {name!r}", advice=nearest(name, _names()) if _names() else "none is up")
-    if record is None or not folder.is_up():
+    holder = folder.holder()
+    if holder is None:
         folder.sweep()
         return False
-    _end(folder, record, timeout_s)
+    _end(folder, holder, timeout_s)
     return True
 
 
@@ -84,30 +84,43 @@ def _names() -> list[str]:
 def _start(order: Order, timeout_s: float) -> tuple[Record, socket.socket]:
     folder = device_folder(order.name)
     ours, theirs = socket.socketpair()
-    with storage_errors("write", folder.log):
-        folder.log.parent.mkdir(mode=0o700, exist_ok=True)
-        log = folder.log.open("ab")
-    said_before = folder.log.stat().st_size
-    with log, theirs:
+    try:
+        with storage_errors("write", folder.log):
+            folder.log.parent.mkdir(mode=0o700, exist_ok=True)
+            log = folder.log.open("ab")
+        said_before = folder.log.stat().st_size
+        with log, theirs:
+            _launch(order, theirs, log)
+        _await_report(ours, folder, said_before, timeout_s)
+        return _record(folder), ours
+    except BaseException:
+        ours.close()
+        theirs.close()
+        raise
+
+
+def _record(folder: DeviceFolder) -> Record:
+    record = folder.record()
+    if record is None:
+        raise DeviceLostError(f"{folder.name} went down at once", advice=f"its log is {folder.log}")
+    return record
+
+
+def _launch(order: Order, ready: socket.socket, log: BinaryIO) -> None:
+    # -P: whatever lies in the folder that we are called in must not be taken for one of our modules.
+    command = [sys.executable, "-P", "-m", "npuops.vnpu.daemon", str(ready.fileno())]
+    try:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "npuops.vnpu.daemon", str(theirs.fileno())],
+            command,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[ready.fileno()],
             start_new_session=True,
         )
-        process.communicate(msgspec.json.encode(order))
-    try:
-        _await_report(ours, folder, said_before, timeout_s)
-    except BaseException:
-        ours.close()
-        raise
-    record = folder.record()
-    if record is None:
-        ours.close()
-        raise DeviceLostError(f"{order.name} went down at once", advice=f"its log is {folder.log}")
-    return record, ours
+    except OSError as error:
+        raise DeviceError(f"cannot start the process of {order.name}: {error.strerror}") from error
+    process.communicate(msgspec.json.encode(order))
 
 
 def _await_report(ready: socket.socket, folder: DeviceFolder, said_before: int, timeout_s: float) -> None:
@@ -136,22 +149,22 @@ def _last_words(folder: DeviceFolder, said_before: int) -> str:
     return f"; it said:\n{words[-_LAST_WORDS:]}" if words else "; it said nothing"
 
 
-def _end(folder: DeviceFolder, record: Record, timeout_s: float) -> None:
+def _end(folder: DeviceFolder, holder: int, timeout_s: float) -> None:
     try:
-        process = os.pidfd_open(record.pid)
+        process = os.pidfd_open(holder)
     except ProcessLookupError:
         folder.sweep()
         return
     try:
         # Only now is the number sure to mean the process that holds the lock.
-        if folder.is_up() and not _ended(process, signal.SIGTERM, timeout_s):
+        if folder.holder() == holder and not _ended(process, signal.SIGTERM, timeout_s):
             _ended(process, signal.SIGKILL, timeout_s)
     finally:
         os.close(process)
     deadline = time.monotonic() + timeout_s
     while folder.root.exists() and not folder.sweep():
         if time.monotonic() > deadline:
-            raise DeviceError(f"{folder.name} does not end", advice=f"its process is {record.pid}")
+            raise DeviceError(f"{folder.name} does not end", advice=f"its process is {holder}")
         time.sleep(0.01)
 
 

@@ -26,6 +26,7 @@ class ContextTelemetry:
 
     Attributes:
         busy_us: of cores, so two cores for a second are two seconds.
+        wait_us: with a job in the queue and none on a core: what others cost it.
         energy_mj: above the idle power of the device.
         queued, running: jobs now.
     """
@@ -34,6 +35,7 @@ class ContextTelemetry:
     pid: int
     priority: str
     busy_us: float
+    wait_us: float
     memory_bytes: int
     queued: int
     running: int
@@ -56,12 +58,14 @@ class Telemetry:
         busy_us: with at least one job on a core, so never faster than time.
         core_busy_us: of all cores; the contexts' and the departed ones' add up to it.
         current_mhz: 0 when nothing runs.
+        throttle_c, critical_c: heat lowers the clock, and switches the device off, from here on.
         cap_mhz: highest clock that the governor allows now.
         energy_uj: the integral of `power_w`.
         idle_energy_uj: the part of it that no context pays.
         throttles: how often heat has lowered the clock.
         trips: how often the critical temperature has switched the device off.
-        refusals: programs and jobs that the device didn't take.
+        completions: jobs that are through, those of closed contexts too.
+        refusals: programs and jobs that the device didn't take; for their version also boots of a firmware.
         canary_runs, canary_failures: jobs whose right answer is known, and those that came out wrong.
         dram_bytes: moved by steps that are over.
         departed_busy_us, departed_energy_mj: of contexts that are closed.
@@ -84,6 +88,7 @@ class Telemetry:
     max_mhz: float
     temperature_c: float
     case_c: float
+    throttle_c: float
     critical_c: float
     power_w: float
     energy_uj: float
@@ -93,6 +98,7 @@ class Telemetry:
     trips: int
     ce_count: int
     ue_count: int
+    completions: int
     refusals: Mapping[Refusal, int]
     canary_runs: int
     canary_failures: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
@@ -48,7 +49,17 @@ def vendor_key(folder: DeviceFolder) -> SigningKey:
     path = folder.vendor_key
     with alone_in(folder.home):
         if not path.exists():
-            with storage_errors("make", path.parent):
-                path.parent.mkdir(mode=0o700, exist_ok=True)
-            write_key(new_key(Algorithm.ED25519), path)
+            _make_key(path)
         return read_signing_key(path)
+
+
+def _make_key(path: Path) -> None:
+    """Whole or not at all: half a key would keep every later device from coming up."""
+    unfinished = path.with_name("unfinished")
+    with storage_errors("make", path):
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        for left in (unfinished, unfinished.with_suffix(".pub")):
+            left.unlink(missing_ok=True)
+        public = write_key(new_key(Algorithm.ED25519), unfinished)
+        public.rename(path.with_suffix(".pub"))
+        unfinished.rename(path)

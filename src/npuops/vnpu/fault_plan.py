@@ -41,6 +41,11 @@ class FaultPlan:
         """Lasting faults that have begun and are not over."""
         return tuple(fault for fault in self.faults if fault.at_us <= now_us < fault.end_us)
 
+    def from_now(self, now_us: float) -> FaultPlan:
+        """Without those that are over: a device that meets a fault a second for a month must not remember them all."""
+        rest = tuple(fault for fault in self.faults if fault.end_us > now_us)
+        return self if len(rest) == len(self.faults) else FaultPlan(rest)
+
     def next_us(self, after_us: float) -> float | None:
         """The next moment at which a fault begins or ends."""
         moments = (moment for fault in self.faults for moment in (fault.at_us, fault.end_us))
@@ -72,7 +77,7 @@ def parse_plan(text: str, *, where: str = "fault plan") -> FaultPlan:
     """
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of numbers with thousands of digits
         raise OptionError(f"{where} is not TOML: {error}") from error
     return read_plan(values, where=where)
 
@@ -131,7 +136,10 @@ def _read_fault(table: object, seed: int, number: int, where: str) -> Fault:
     late_s = values.pop("jitter_s", 0.0) * chance(seed, number)
     values["at_us"] = round((values.pop("at_s") + late_s) * 1e6)
     if "for_s" in values:
-        values["for_us"] = round(values.pop("for_s") * 1e6)
+        for_s = values.pop("for_s")
+        values["for_us"] = round(for_s * 1e6)
+        if not values["for_us"]:
+            raise OptionError(f"{here}: for_s must be at least a microsecond, 1e-6, found {for_s}")
     for key, names in _NAMES.items():
         if key in values:
             values[key] = _named(values[key], names, key, here)

@@ -1,40 +1,27 @@
-"""What can go wrong with a device, and by which signs it is recognised. Pure.
+"""What can go wrong with a device, and which failure mode of the guide each fault produces. Pure.
 
-The failure modes of the guide, what produces each here, and what an onlooker sees who knows the telemetry alone;
-tests/test_machine.py recognises every one of them by these signs.
+What an onlooker sees of each mode is the table of `devices/failure_modes.py`.
 
-F1 device offline
-    By `offline`, `driver_crash`, `hang`, `reset`, `ecc_uncorrected`, `thermal_trip`. The status is not online, or
-    resets, trips or ue_count grew; after a driver crash the device is not in the tree at all.
-F2 thermal throttle
-    By load enough; no fault is needed. The temperature is at the trip point, throttles grew, the clock's cap is below
-    its top, and a completion takes more busy time.
-F3 quantization accuracy loss
-    By `wrong_output` with rate 1 and a low bit: every answer is a little off, as with coarse scales. Every canary of
-    the program fails from the start on, and the counters of the hardware are quiet. (The real cause is in the
-    artifact, where its gate catches it; this is for rehearsing what comes after the gate.)
-F4 memory OOM
-    By `oom_pressure`, or programs enough. Used memory is near the total, refusals for memory grew.
-F5 unsupported operator
-    By `unsupported_op`. Refusals for an operator grew.
-F6 driver version mismatch
-    By `version_mismatch`. The versions are of different generations, and refusals for a version grew, or the boot was
-    refused and the device is offline.
-F7 noisy neighbour
-    By `noisy_neighbour`, or a greedy tenant. One context has most of the busy time, while the others' preemptions and
-    waiting jobs grow.
-F8 firmware bug
-    By `wrong_output` with a rate below 1 and a high bit. Some canaries fail and others pass, and the counters of the
-    hardware are quiet.
-(no number) slow memory
-    By `slow_dma`. A completion takes more busy time at an unchanged clock, and the bytes per busy second fall.
-(no number) wear
-    By `ecc_corrected`. ce_count grew.
+==  ===========================================================================================================
+F1  `offline`, `driver_crash`, `hang`, `reset`, `ecc_uncorrected`, `thermal_trip`
+F2  load enough; no fault is needed
+F3  `wrong_output` with rate 1 and a low bit: every answer is a little off, as with coarse scales. (The real cause
+    is in the artifact, where its gate catches it; this is for rehearsing what comes after the gate.)
+F4  `oom_pressure`, or programs enough
+F5  `unsupported_op`
+F6  `version_mismatch`
+F7  `noisy_neighbour`, or a greedy tenant
+F8  `wrong_output` with a rate below 1 and a high bit
+==  ===========================================================================================================
+
+Two have no number: slow memory, by `slow_dma` (a completion takes more busy time at an unchanged clock, and fewer bytes
+a busy second move), and wear, by `ecc_corrected` (`ce_count` grows).
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -43,7 +30,7 @@ from typing import Final
 
 from npuops.errors import OptionError
 from npuops.vnpu.tenancy import Priority
-from npuops.vnpu.versions import Part
+from npuops.vnpu.versions import VERSION, Part
 
 
 class Kind(StrEnum):
@@ -52,7 +39,7 @@ class Kind(StrEnum):
     OFFLINE = "offline"
     """Power is lost; with a duration it comes back by itself, otherwise a reset brings it back."""
     HANG = "hang"
-    """Jobs stand still until a reset."""
+    """Jobs stand still until a reset; with a duration the driver's watchdog gives it after that time."""
     RESET = "reset"
     """The device resets itself."""
     DRIVER_CRASH = "driver_crash"
@@ -62,7 +49,7 @@ class Kind(StrEnum):
     ECC_CORRECTED = "ecc_corrected"
     """`count` errors that the memory repaired."""
     ECC_UNCORRECTED = "ecc_uncorrected"
-    """`count` errors that it couldn't repair; the device resets itself, as qaic's does."""
+    """`count` errors that it couldn't repair; the device resets itself, as qaic's does, and forgets all programs."""
     OOM_PRESSURE = "oom_pressure"
     """Something else takes `share` of the free memory."""
     WRONG_OUTPUT = "wrong_output"
@@ -80,7 +67,7 @@ class Kind(StrEnum):
 TAKES: Final[Mapping[Kind, frozenset[str]]] = MappingProxyType(
     {
         Kind.OFFLINE: frozenset({"for_us"}),
-        Kind.HANG: frozenset(),
+        Kind.HANG: frozenset({"for_us"}),
         Kind.RESET: frozenset(),
         Kind.DRIVER_CRASH: frozenset({"for_us"}),
         Kind.THERMAL_TRIP: frozenset(),
@@ -96,6 +83,9 @@ TAKES: Final[Mapping[Kind, frozenset[str]]] = MappingProxyType(
 )
 """The figures of each kind. All are required but `for_us`; a kind without `for_us` is over at once."""
 
+_WORD: Final = re.compile(r"[!-~]{1,64}")
+"""An operator class: `Conv`, `CONV_2D`, `com.microsoft:Attention`."""
+
 _RANGES: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
     {
         "at_us": (0, 2**53),
@@ -104,7 +94,7 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         "share": (0, 1),
         "rate": (0, 1),
         "bit": (0, 7),
-        "factor": (1, 1e6),
+        "factor": (1, 1000),
     }
 )
 
@@ -149,6 +139,9 @@ class Fault:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise OptionError(f"{self.kind}: {name} must be from {low} to {high}, found {value}")
+        for name, text, rule in (("op", self.op, _WORD), ("version", self.version, VERSION)):
+            if text is not None and not rule.fullmatch(text):
+                raise OptionError(f"{self.kind}: {name} must be a word of at most 64 characters, found {text!r}")
 
     @property
     def lasts(self) -> bool:

@@ -7,19 +7,20 @@ which says what it stands for. Two kinds of keys have a meaning of their own: ``
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
-import msgspec
-
+from npuops.config import keys_of, read_options, refuse_unknown
 from npuops.errors import OptionError, nearest
 
 V = TypeVar("V")
 T = TypeVar("T")
+
+KEYS: Final = "docs/profiles.md lists the keys of a profile"
+LARGEST: Final = 1e12
+"""No figure of a chip is larger in its unit; arithmetic with more could end at infinity."""
 
 
 class Origin(StrEnum):
@@ -76,37 +77,7 @@ def read_section(kind: type[T], table: object, sources: Mapping[str, str], where
     values = _table(table, where)
     refuse_unknown(values, keys_of(kind), where)
     figures = {key: _figures(value, sources, f"{where} {key}") for key, value in values.items()}
-    return convert(kind, figures, where)
-
-
-def convert(kind: type[T], values: Mapping[str, object], where: str) -> T:
-    """A mapping into a dataclass, by its types.
-
-    Raises:
-        OptionError: a missing key, a wrong type, or what the dataclass itself refuses; `where` stands before it.
-    """
-    try:
-        return msgspec.convert(dict(values), kind)
-    except msgspec.ValidationError as error:
-        raise OptionError(f"{where}: {error}", advice=_ADVICE) from error
-    except OptionError as error:
-        raise OptionError(f"{where} {error.message}", advice=error.advice) from error
-
-
-def keys_of(kind: type[Any]) -> list[str]:
-    """The names of a dataclass's fields."""
-    return [field.name for field in dataclasses.fields(kind)]
-
-
-def refuse_unknown(values: Mapping[str, object], known: Collection[str], where: str) -> None:
-    """Every key must be known.
-
-    Raises:
-        OptionError: one is not; the advice names the nearest that is.
-    """
-    for key in values:
-        if key not in known:
-            raise OptionError(f"{where}: unknown key {key!r}", advice=nearest(key, known))
+    return read_options(kind, figures, where=where, advice=KEYS)
 
 
 def refuse_unless(holds: bool, key: str, rule: str, found: object) -> None:
@@ -117,9 +88,6 @@ def refuse_unless(holds: bool, key: str, rule: str, found: object) -> None:
     """
     if not holds:
         raise OptionError(f"{key} {rule}, found {found!r}", advice="correct the profile of the chip")
-
-
-_ADVICE: Final = "docs/profiles.md lists the keys of a profile"
 
 
 def _figures(value: object, sources: Mapping[str, str], where: str) -> object:
@@ -140,8 +108,8 @@ def _figure(found: object, sources: Mapping[str, str], where: str) -> dict[str, 
     if not isinstance(key, str) or key not in sources:
         raise OptionError(f"{where}: {key!r} is not in [sources]", advice=nearest(str(key), sources) or _SHAPE)
     numbers = value if isinstance(value, list) else [value]
-    if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
-        raise OptionError(f"{where} must be finite, found {value!r}")
+    if any(isinstance(number, int | float) and not abs(number) <= LARGEST for number in numbers):
+        raise OptionError(f"{where} must be at most {LARGEST:g}, found {value!r:.40}")
     return {"value": value, "key": key, "source": sources[key]}
 
 

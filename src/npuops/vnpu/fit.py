@@ -17,7 +17,7 @@ from npuops.vnpu.perf import RATES, Floats, Geometry, Table
 from npuops.vnpu.prior import Prior
 from npuops.vnpu.work import Fold, Workload
 
-ERROR_SCALE: Final = 0.1
+ERROR_SCALE: Final = 0.15
 """A row that is off by more than about this counts linearly, not squared."""
 STEPS: Final = 60
 LIFTS: Final = (0.0, 3.0)

@@ -1,10 +1,13 @@
 """A profile calibrated on measured rows, with the error that it will have. Pure, but for scipy's optimizer.
 
 The error is found by leaving groups of rows out: architecture families where they are known, single models otherwise.
+The interval holds the left-out rows' errors by their median-unbiased quantiles (Hyndman and Fan 1996, definition 8):
+numpy's own interpolation promises too much where rows are few.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from typing import Final
 import numpy as np
 
 from npuops.errors import DataError
+from npuops.events import Observer, StepProgressed, Warned, ignore
 from npuops.vnpu.fit import Fitted, fit_chip
 from npuops.vnpu.perf import FORMAT_FACTORS, MAC_RATES, RATES, Floats, Table
 from npuops.vnpu.predict import UNFITTED, nominal_of
@@ -21,10 +25,16 @@ from npuops.vnpu.profile import Profile, geometry_of
 from npuops.vnpu.profile_sections import Effective, FitError, Interval
 from npuops.vnpu.work import Workload
 
-LEAST_ROWS: Final = 3
+LEAST_GROUPS: Final = 3
+"""With fewer nothing is left to judge the fit by."""
+COVERS: Final = 0.8
 INTERVAL_ROWS: Final = 8
 """With fewer rows the interval is that of chips which nobody measured."""
-COVERS: Final = 0.8
+ODD_FACTOR: Final = 3.0
+"""A row this far from what the others say is named: a wrong unit, a wrong file, or a model that fell back."""
+FAR_FACTOR: Final = 10.0
+"""Rows this far from the data sheet, on the whole, are in another unit, or of another chip."""
+STEP: Final = "fit"
 ROUNDING: Final = 1e-3
 """Written with four digits, a rate at its bound must not fall below it."""
 
@@ -38,27 +48,36 @@ class Measured:
     us: float
     group: str
     """Rows that are left out together when the error is judged."""
+    where: str = ""
+    """For messages; the model's name where it is not given."""
 
 
-def fit_profile(profile: Profile, rows: Sequence[Measured], *, source: str) -> Effective:
+def fit_profile(profile: Profile, rows: Sequence[Measured], *, source: str, observe: Observer = ignore) -> Effective:
     """Fit a chip's rates.
 
     Args:
         profile: with its nominal figures; what was fitted before does not count.
-        rows: at least three.
+        rows: of at least three groups.
         source: which rows, by which command, when; it becomes the rates' provenance.
+        observe: gets `StepProgressed` for each group, and `Warned` of a row that the others contradict.
 
     Raises:
-        DataError: too few rows, a latency that is not above 0, or a format that the chip does not run.
+        DataError: too few groups, a latency that is not above 0, or a format that the chip does not run.
         MissingToolchainError: scipy is not installed.
     """
-    if len(rows) < LEAST_ROWS:
-        raise DataError(f"{len(rows)} rows cannot calibrate a chip", advice=f"measure at least {LEAST_ROWS} models")
+    groups = len({row.group for row in rows})
+    if groups < LEAST_GROUPS:
+        raise DataError(
+            f"{len(rows)} rows cannot calibrate a chip: they are of {groups} models or groups",
+            advice=f"measure at least {LEAST_GROUPS} different models, ten for an interval",
+        )
     for row in rows:
         if row.format not in profile.formats:
-            raise DataError(f"{row.workload.name}: {profile.name} does not run {row.format}")
+            raise DataError(f"{_name(row)}: {profile.name} does not run {row.format}")
     prior = profile_prior(profile)
-    logs = _left_out(profile, rows, prior)
+    _warn_far(profile, rows, prior, observe)
+    logs = _left_out(profile, rows, prior, observe)
+    _warn_odd(rows, logs, observe)
     whole = _fit(profile, rows, prior)
     return Effective(
         rates={name: float(f"{np.exp(value):.4g}") for name, value in zip(RATES, whole.log_rates, strict=True)},
@@ -82,15 +101,16 @@ def floor_of(profile: Profile) -> Floats:
 
 
 def with_effective(text: str, effective: Effective) -> str:
-    """A profile's TOML with the section `[effective]` replaced or added; it is the last one."""
-    body = re.split(r"(?m)^\[effective[\].]", text)[0].rstrip()
-    return f"{body}\n\n{effective_toml(effective)}"
+    """A profile's TOML with the section `[effective]` replaced or added, at the end."""
+    sections = re.split(r"(?m)^(?=[ \t]*\[)", text)
+    kept = [section for section in sections if not re.match(r"[ \t]*\[[ \t]*effective[ \t]*[\].]", section)]
+    return f"{''.join(kept).rstrip()}\n\n{effective_toml(effective)}"
 
 
 def effective_toml(effective: Effective) -> str:
     """The section `[effective]`."""
     folds = ", ".join(f'"{fold}"' for fold in sorted(effective.folds))
-    lines = ["[effective]", f'from = "{effective.source}"', f"folds = [{folds}]"]
+    lines = ["[effective]", f"from = {_quoted(effective.source)}", f"folds = [{folds}]"]
     lines.append(f"interval = {{ low = {effective.interval.low:.3g}, high = {effective.interval.high:.3g} }}")
     if effective.error is not None:
         error = effective.error
@@ -100,38 +120,66 @@ def effective_toml(effective: Effective) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _quoted(text: str) -> str:
+    """A basic string of TOML: JSON's escapes are good there, but DEL needs one too, and half a character has none."""
+    return json.dumps(text.encode("utf-8", "replace").decode(), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _fit(profile: Profile, rows: Sequence[Measured], prior: Prior) -> Fitted:
     cases = [(row.workload, row.format) for row in rows]
     us = np.array([row.us for row in rows])
     return fit_chip(cases, us, geometry_of(profile), prior, floor_of(profile))
 
 
-def _left_out(profile: Profile, rows: Sequence[Measured], prior: Prior) -> Floats:
+def _left_out(profile: Profile, rows: Sequence[Measured], prior: Prior, observe: Observer) -> Floats:
     """Logarithms of measured by predicted of each row, by a fit without its group."""
     logs = np.zeros(len(rows))
     groups = np.array([row.group for row in rows])
-    for group in sorted(set(groups)):
-        known = [row for row in rows if row.group != group]
-        fitted = _fit(profile, known, prior) if known else None
-        where = np.flatnonzero(groups == group)
-        for index in where:
-            logs[index] = np.log(rows[index].us / _predict(profile, rows[index], fitted, prior))
+    names = sorted(set(groups))
+    for done, group in enumerate(names):
+        fitted = _fit(profile, [row for row in rows if row.group != group], prior)
+        geometry = geometry_of(profile).folding(fitted.folds)
+        for index in np.flatnonzero(groups == group):
+            table = Table([(rows[index].workload, rows[index].format)], geometry)
+            logs[index] = np.log(rows[index].us / table.case_us(fitted.log_rates)[0])
+        observe(StepProgressed(step=STEP, done=done + 1, total=len(names)))
     return logs
 
 
-def _predict(profile: Profile, row: Measured, fitted: Fitted | None, prior: Prior) -> float:
-    geometry = geometry_of(profile)
-    if fitted is not None:
-        geometry = geometry.folding(fitted.folds)
-    table = Table([(row.workload, row.format)], geometry)
-    return float(table.case_us(prior.mean if fitted is None else fitted.log_rates)[0])
+def _warn_far(profile: Profile, rows: Sequence[Measured], prior: Prior, observe: Observer) -> None:
+    expected_us = Table([(row.workload, row.format) for row in rows], geometry_of(profile)).case_us(prior.mean)
+    times = float(np.median(np.array([row.us for row in rows]) / expected_us))
+    if not 1 / FAR_FACTOR < times < FAR_FACTOR:
+        observe(
+            Warned(
+                step=STEP,
+                message=f"the rows take {times:.3g} times as long as the data sheet of {profile.name} lets expect",
+                advice="check that latency_ms holds milliseconds of one inference, and that this is the chip",
+            )
+        )
+
+
+def _warn_odd(rows: Sequence[Measured], logs: Floats, observe: Observer) -> None:
+    for row, log in zip(rows, logs, strict=True):
+        if abs(log) > np.log(ODD_FACTOR):
+            observe(
+                Warned(
+                    step=STEP,
+                    message=f"{_name(row)}: {row.us / 1e3:.4g} ms is {np.exp(log):.3g} times what the other rows say",
+                    advice="check the unit, the file, and whether the whole model ran on the NPU",
+                )
+            )
+
+
+def _name(row: Measured) -> str:
+    return row.where or row.workload.name
 
 
 def _interval(logs: Floats) -> Interval:
     if len(logs) < INTERVAL_ROWS:
         return Interval(low=UNFITTED[0], high=UNFITTED[1])
     tail = (1 - COVERS) / 2
-    low, high = np.quantile(logs, [tail, 1 - tail])
+    low, high = np.quantile(logs, [tail, 1 - tail], method="median_unbiased")
     return Interval(low=min(1.0, float(np.exp(low))), high=max(1.0, float(np.exp(high))))
 
 

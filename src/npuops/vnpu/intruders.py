@@ -13,7 +13,9 @@ from npuops.vnpu.spec import MachineSpec
 OUTSIDE: Final = 0
 """Owner of the memory that no context has, and process of a neighbour: nobody's."""
 
-_STEPS: Final = 16
+_SLICES: Final = 100
+"""Length of a neighbour's job: long, so that a day of noise has few events."""
+_STEPS_PER_SLICE: Final = 4
 
 
 class Intruders:
@@ -72,10 +74,10 @@ class Intruders:
 
 
 def _noise(slice_us: int) -> Program:
-    """Jobs four time slices long, so that equals have to take turns with them; without memory, so they always fit."""
+    """Jobs of many time slices, so that equals have to take turns with them; without memory, so they always fit."""
     steps = tuple(
-        Step(name=f"noise_{number}", op="Noise", compute_us=4 * slice_us / _STEPS, memory_us=0.0)
-        for number in range(_STEPS)
+        Step(name=f"noise_{number}", op="Noise", compute_us=slice_us / _STEPS_PER_SLICE, memory_us=0.0)
+        for number in range(_SLICES * _STEPS_PER_SLICE)
     )
     return Program(
         steps=steps,

@@ -1,6 +1,6 @@
 """Tenants, their programs and jobs, on the memory and the cores of one device. Pure.
 
-Knows nothing of heat, faults or the device's life: `machine.py` tells it the pace and the time, and when everything
+Knows nothing of heat, faults or the device's life: `simulation.py` tells it the pace and the time, and when everything
 on the cores is lost.
 """
 
@@ -37,6 +37,8 @@ class Jobs:
         self._sram_bytes = spec.sram_bytes
         self._report = report
         self._next_id = 1
+        self._held_up: tuple[Context, ...] = ()
+        self._held_up_ns = 0
 
     def open(self, pid: int, priority: Priority) -> Context:
         """A context for a client."""
@@ -58,6 +60,7 @@ class Jobs:
         """Everything of a client goes: jobs on the cores and in the queue, programs, memory."""
         for running in [running for running in self.cores.running if running.job.context is context]:
             self.cores.leave(running, now_ns)
+        self.bill_waiting(now_ns)
         self.memory.free_all(context.id)
         del self.contexts[context.id]
         self.departed.add(context.account)
@@ -139,6 +142,17 @@ class Jobs:
                 waiting.remove(context)
         self.cores.plan(waiting, now_ns)
 
+    def bill_waiting(self, now_ns: int) -> None:
+        """Until now those waited that had a job in the queue and none on a core; who does from now on?
+
+        To be called after every change, whatever the device's state: a queue waits for a reset as for a neighbour.
+        """
+        for context in self._held_up:
+            context.account.waited_ns += now_ns - self._held_up_ns
+        waiting = [context for context in self.contexts.values() if context.queue]
+        served = [running.job.context for running in self.cores.running] if waiting else []
+        self._held_up, self._held_up_ns = tuple(each for each in waiting if each not in served), now_ns
+
     def stop(self, running: Running, now_ns: int) -> Job | None:
         """A job leaves its core: the job if it is through, None if it has to wait for the rest."""
         self.cores.leave(running, now_ns)
@@ -180,11 +194,13 @@ class Jobs:
         mine = [running for running in self.cores.running if running.job.context is context]
         unbilled = [self.cores.unbilled(running, now_ns) for running in mine]
         account = context.account
+        unbilled_wait_ns = now_ns - self._held_up_ns if context in self._held_up else 0
         return ContextTelemetry(
             id=context.id,
             pid=context.pid,
             priority=context.priority.word,
             busy_us=(account.busy_ns + sum(spent_ns for spent_ns, _ in unbilled)) / 1000,
+            wait_us=(account.waited_ns + unbilled_wait_ns) / 1000,
             memory_bytes=self.memory.owned_bytes(context.id),
             queued=len(context.queue),
             running=len(mine),

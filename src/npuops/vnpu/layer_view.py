@@ -8,26 +8,28 @@ from typing import Final
 
 from npuops.models.model import Layer, TensorInfo
 from npuops.targets.rules import OpRules
+from npuops.vnpu.work_kinds import CONVOLUTIONS
 
 _PAIRS: Final = (
     "ABS:Abs ADD:Add ARG_MAX:ArgMax ARG_MIN:ArgMin AVERAGE_POOL_2D:AveragePool BATCH_MATMUL:MatMul CAST:Cast "
-    "CEIL:Ceil CONCATENATION:Concat CONV_2D:Conv CONV_3D:Conv COS:Cos CUMSUM:CumSum DEPTH_TO_SPACE:DepthToSpace "
-    "DEPTHWISE_CONV_2D:Conv DEQUANTIZE:DequantizeLinear DIV:Div ELU:Elu EQUAL:Equal EXP:Exp "
+    "CEIL:Ceil CONCATENATION:Concat CONV_2D:Conv CONV_3D:Conv COS:Cos CUMSUM:CumSum DEPTHWISE_CONV_2D:Conv "
+    "DEPTH_TO_SPACE:DepthToSpace DEQUANTIZE:DequantizeLinear DIV:Div ELU:Elu EQUAL:Equal EXP:Exp "
     "EXPAND_DIMS:Unsqueeze FLOOR:Floor FULLY_CONNECTED:Gemm GATHER:Gather GATHER_ND:GatherND GELU:Gelu "
     "GREATER:Greater GREATER_EQUAL:GreaterOrEqual HARD_SWISH:HardSwish L2_NORMALIZATION:LpNormalization "
-    "LEAKY_RELU:LeakyRelu LESS:Less LESS_EQUAL:LessOrEqual LOCAL_RESPONSE_NORMALIZATION:LRN LOG:Log "
+    "L2_POOL_2D:LpPool LEAKY_RELU:LeakyRelu LESS:Less LESS_EQUAL:LessOrEqual LOCAL_RESPONSE_NORMALIZATION:LRN LOG:Log "
     "LOGICAL_AND:And LOGICAL_NOT:Not LOGICAL_OR:Or LOGISTIC:Sigmoid LOG_SOFTMAX:LogSoftmax MAXIMUM:Max "
     "MAX_POOL_2D:MaxPool MEAN:ReduceMean MINIMUM:Min MIRROR_PAD:Pad MUL:Mul NEG:Neg ONE_HOT:OneHot PACK:Concat "
     "PAD:Pad PADV2:Pad POW:Pow PRELU:PRelu QUANTIZE:QuantizeLinear REDUCE_MAX:ReduceMax REDUCE_MIN:ReduceMin "
-    "RELU:Relu RELU6:Clip RELU_N1_TO_1:Clip RELU_0_TO_1:Clip RESHAPE:Reshape RESIZE_BILINEAR:Resize "
-    "RESIZE_NEAREST_NEIGHBOR:Resize ROUND:Round RSQRT:Sqrt SCATTER_ND:ScatterND SELECT:Where SELECT_V2:Where "
-    "SHAPE:Shape SIGN:Sign SIN:Sin SLICE:Slice SOFTMAX:Softmax SPACE_TO_DEPTH:SpaceToDepth SPLIT:Split "
-    "SPLIT_V:Split SQRT:Sqrt SQUARE:Pow SQUEEZE:Squeeze STRIDED_SLICE:Slice SUB:Sub SUM:ReduceSum TANH:Tanh "
-    "TILE:Tile TOPK_V2:TopK TRANSPOSE:Transpose TRANSPOSE_CONV:ConvTranspose UNIDIRECTIONAL_SEQUENCE_LSTM:LSTM "
-    "UNPACK:Split"
+    "RELU6:Clip RELU:Relu RELU_0_TO_1:Clip RELU_N1_TO_1:Clip RESHAPE:Reshape RESIZE_BILINEAR:Resize "
+    "RESIZE_NEAREST_NEIGHBOR:Resize ROUND:Round SCATTER_ND:ScatterND SELECT:Where SELECT_V2:Where SHAPE:Shape "
+    "SIGN:Sign SIN:Sin SLICE:Slice SOFTMAX:Softmax SPACE_TO_DEPTH:SpaceToDepth SPLIT:Split SPLIT_V:Split SQRT:Sqrt "
+    "SQUARE:Pow SQUEEZE:Squeeze STRIDED_SLICE:Slice SUB:Sub SUM:ReduceSum TANH:Tanh TILE:Tile TOPK_V2:TopK "
+    "TRANSPOSE:Transpose TRANSPOSE_CONV:ConvTranspose UNIDIRECTIONAL_SEQUENCE_LSTM:LSTM UNPACK:Split"
 )
 ONNX_NAMES: Final[Mapping[str, str]] = dict(pair.split(":") for pair in _PAIRS.split())
 """TFLite operator → the ONNX operator that does the same work."""
+
+_ONNX_CAPITALS: Final = frozenset({"GRU", "LRN", "LSTM", "RNN"})
 
 
 def in_both_words(rules: OpRules) -> OpRules:
@@ -37,8 +39,8 @@ def in_both_words(rules: OpRules) -> OpRules:
 
 
 def is_tflite(layer: Layer) -> bool:
-    """TFLite puts channels last and names operators in capitals."""
-    return layer.op in ONNX_NAMES
+    """TFLite puts channels last and names operators in capitals (`CUSTOM:…` too)."""
+    return layer.op.partition(":")[0].isupper() and layer.op not in _ONNX_CAPITALS
 
 
 def sizes(tensor: TensorInfo) -> tuple[int, ...]:
@@ -103,7 +105,9 @@ class Window:
 
 
 def window_of(layer: Layer) -> Window | None:
-    """The window of a layer; None where it has none, or its shapes are unknown."""
+    """The window of a convolution or pooling layer; None where a layer has none, or its shapes are unknown."""
+    if layer.op not in _CONVOLUTIONS | _POOLINGS:
+        return None
     shape = sizes(layer.weights[0]) if layer.weights else ()
     read = _tflite_window if is_tflite(layer) else _onnx_window
     return read(layer, shape, first_in(layer))
@@ -127,7 +131,9 @@ def _onnx_window(layer: Layer, weight: tuple[int, ...], data: tuple[int, ...]) -
     )
 
 
-_PER_CHANNEL: Final = frozenset({"DEPTHWISE_CONV_2D", "AVERAGE_POOL_2D", "MAX_POOL_2D", "L2_POOL_2D"})
+_CONVOLUTIONS: Final = CONVOLUTIONS | {"ConvTranspose", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"}
+_POOLINGS: Final = frozenset({"MaxPool", "AveragePool", "LpPool", "MAX_POOL_2D", "AVERAGE_POOL_2D", "L2_POOL_2D"})
+_PER_CHANNEL: Final = _POOLINGS | {"DEPTHWISE_CONV_2D"}
 
 
 def _tflite_window(layer: Layer, weight: tuple[int, ...], data: tuple[int, ...]) -> Window | None:

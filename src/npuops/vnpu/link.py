@@ -10,7 +10,8 @@ from typing import Final
 
 from npuops.vnpu.wire import Message, ProtocolError, Request, frame, requests
 
-_READ_BYTES: Final = 1 << 18
+_READ_BYTES: Final = 1 << 14
+"""At once: some hundred requests at most, so that one client cannot keep the others waiting for long."""
 _UNREAD_LIMIT_BYTES: Final = 4 << 20
 _CREDENTIALS: Final = struct.Struct("3i")
 

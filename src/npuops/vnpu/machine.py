@@ -10,7 +10,6 @@ the device, `climate.py` heat, power and clock, `fault_plan.py` what goes wrong 
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from typing import Final
 
@@ -58,7 +57,7 @@ class Machine:
     ) -> None:
         self._spec = spec
         self._simulation = Simulation(spec, seed, start_us, plan, rom)
-        self._refusals: Counter[Refusal] = Counter()
+        self._refusals = dict.fromkeys(Refusal, 0)
 
     def advance(self, now_us: int) -> tuple[DeviceEvent, ...]:
         """Let time pass; what has been reported since the last call, in order.
@@ -182,12 +181,16 @@ class Machine:
         simulation.rom = replace(simulation.rom, image=image)
 
     def inject(self, fault: Fault, now_us: int) -> None:
-        """Let a fault begin now, whatever time it names."""
+        """Let a fault begin now, whatever time it names.
+
+        Raises:
+            DeviceError: the device's state cannot take it, for example a hang while it is off; nothing happened.
+        """
         self._simulation.run_until(now_us)
         self._simulation.inject(fault)
 
     def clear_faults(self, now_us: int) -> None:
-        """End every lasting fault that has begun; what they broke stays broken."""
+        """End every lasting fault that has begun, as its time would; lost jobs and programs stay lost."""
         self._simulation.run_until(now_us)
         self._simulation.clear()
 
@@ -215,6 +218,7 @@ class Machine:
             max_mhz=self._spec.top_mhz,
             temperature_c=weather.temperatures.junction_c,
             case_c=weather.temperatures.case_c,
+            throttle_c=self._spec.thermal.throttle_c,
             critical_c=self._spec.thermal.critical_c,
             power_w=weather.power_w,
             energy_uj=weather.energy_mj * 1000,
@@ -224,7 +228,8 @@ class Machine:
             trips=counts["trips"],
             ce_count=counts["ce"],
             ue_count=counts["ue"],
-            refusals={refusal: self._refusals[refusal] for refusal in Refusal},
+            completions=counts["completions"],
+            refusals={**self._refusals, Refusal.VERSION: self._refusals[Refusal.VERSION] + counts["refused boots"]},
             canary_runs=counts["canary runs"],
             canary_failures=counts["canary failures"],
             dram_bytes=jobs.cores.dram_bytes,

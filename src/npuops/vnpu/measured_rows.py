@@ -3,62 +3,108 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from npuops.errors import DataError, nearest
+from npuops.errors import DataError, ModelError, nearest
 from npuops.events import Observer, StepProgressed, ignore
 from npuops.models.open import open_model
 from npuops.vnpu.fit_profile import Measured
+from npuops.vnpu.perf import FORMATS
 from npuops.vnpu.work import workload_of
 
 COLUMNS: Final = ("model", "latency_ms", "format", "group")
-"""`format` is int8 where it is left out, `group` the model itself."""
+"""`format` is int8 where it is left out, `group` the model itself: a copy of its file counts as the same model."""
 STEP: Final = "read models"
+_COMMAS: Final = "commas between the columns, a point in the numbers: model,latency_ms"
 
 
-def read_measured(file: Path, *, observe: Observer = ignore) -> tuple[Measured, ...]:
-    """Read the rows and the models that they name, which lie beside the file or where an absolute path says.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """A line whose numbers are good, before its model is opened."""
+
+    where: str
+    model: Path
+    us: float
+    format: str
+    group: str
+
+
+def read_measured(
+    file: Path, *, formats: Collection[str] = FORMATS, observe: Observer = ignore
+) -> tuple[Measured, ...]:
+    """Read the rows, then the models that they name, which lie beside the file or where an absolute path says.
 
     Args:
         file: CSV with a line of column names.
+        formats: number formats that the board runs.
         observe: gets `StepProgressed`, one for each model.
 
     Raises:
-        DataError: not such a file, an unknown column, a latency that is no number above 0.
+        DataError: not such a file, an unknown column, a row that is no measurement; the message names the line.
         ModelError: a model cannot be read.
     """
+    rows = [_row(file, number, cells, formats) for number, cells in _lines(file)]
+    found = []
+    for index, row in enumerate(rows):
+        try:
+            model = open_model(row.model)
+        except ModelError as error:
+            raise type(error)(f"{row.where}: {error.message}", advice=error.advice) from error
+        group = row.group or str(model.digest)
+        found.append(Measured(workload=workload_of(model), format=row.format, us=row.us, group=group, where=row.where))
+        observe(StepProgressed(step=STEP, done=index + 1, total=len(rows)))
+    return tuple(found)
+
+
+def _lines(file: Path) -> list[tuple[int, dict[str, str]]]:
+    """Number and cells by column, of the lines that are not empty."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
-            reader = csv.DictReader(text)
-            names = reader.fieldnames or []
-            lines = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} is no readable CSV file: {error}", advice="columns: model,latency_ms") from error
+            reader = csv.reader(text, strict=True)
+            names = [name.strip() for name in next(reader, [])]
+            _check_columns(file, names)
+            return [(reader.line_num, _cells(file, reader.line_num, names, cells)) for cells in reader if any(cells)]
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}", advice="the path of a CSV file") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file} is no CSV file in UTF-8: {error}", advice=_COMMAS) from error
+
+
+def _check_columns(file: Path, names: Sequence[str]) -> None:
     for name in names:
         if name not in COLUMNS:
-            raise DataError(f"{file}: unknown column {name!r}", advice=nearest(name, COLUMNS))
+            raise DataError(
+                f"{file}: unknown column {name!r}", advice=_COMMAS if ";" in name else nearest(name, COLUMNS)
+            )
+        if names.count(name) > 1:
+            raise DataError(f"{file} has the column {name!r} twice", advice="leave one of them out")
     missing = [name for name in COLUMNS[:2] if name not in names]
     if missing:
         raise DataError(f"{file} has no column {missing[0]!r}", advice=f"its columns are {', '.join(names) or 'none'}")
-    rows = []
-    for index, line in enumerate(lines):
-        rows.append(_row(file, index + 2, line))
-        observe(StepProgressed(step=STEP, done=index + 1, total=len(lines)))
-    return tuple(rows)
 
 
-def _row(file: Path, number: int, line: Mapping[str, str | None]) -> Measured:
+def _cells(file: Path, number: int, names: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    if len(cells) > len(names):
+        raise DataError(f"{file}, line {number}: {len(cells)} cells for {len(names)} columns", advice=_COMMAS)
+    return dict(zip(names, (cell.strip() for cell in cells), strict=False))
+
+
+def _row(file: Path, number: int, cells: dict[str, str], formats: Collection[str]) -> _Row:
     where = f"{file}, line {number}"
+    if not cells.get("model"):
+        raise DataError(f"{where} names no model", advice="the path of an ONNX or TFLite file, beside the CSV file")
+    latency = cells.get("latency_ms", "")
     try:
-        us = float(line["latency_ms"] or "") * 1e3
+        us = float(latency) * 1e3
     except ValueError:
         us = 0.0
     if not 0 < us < float("inf"):
-        raise DataError(f"{where}: {line['latency_ms']!r} is no latency in milliseconds", advice="a number above 0")
-    path = file.parent / (line["model"] or "")
-    model = open_model(path)
-    return Measured(
-        workload=workload_of(model), format=line.get("format") or "int8", us=us, group=line.get("group") or path.stem
-    )
+        raise DataError(f"{where}: {latency!r} is no latency in milliseconds", advice="a number above 0")
+    format_ = cells.get("format") or "int8"
+    if format_ not in formats:
+        raise DataError(f"{where}: the chip does not run {format_!r}", advice=nearest(format_, formats))
+    path = file.parent / cells["model"]
+    return _Row(where=where, model=path, us=us, format=format_, group=cells.get("group", ""))

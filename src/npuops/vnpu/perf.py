@@ -5,13 +5,16 @@ For one layer, in microseconds::
     compute  = padded MACs x rate of its kind           (MAC array; sizes rounded up to the array's)
              or elements x rate of its kind             (vector unit)
     weights  = bytes of weights x weight rate           (streamed from DRAM at every inference)
+    local    = bytes of activations x rate              (read into, and written by, the MAC array)
     spill    = bytes beyond the on-chip memory x rate   (activations that do not stay on the chip)
-    layer    = |compute, weights, spill|_8 + launch     (they overlap; the 8-norm is a smooth maximum)
+    launch   = the same for every layer
+    layer    = |compute, weights + spill, local, launch|_4
 
-and an inference is the sum of its layers, plus a fixed cost, plus the transfer of inputs and outputs. A number format
-multiplies the compute rates. The shape follows the roofline with array-shape rounding and per-layer overhead that
-ANNETTE and nn-Meter found necessary (facts/performance-models.md sections 4 and 5); the rates are fitted to published
-latencies (`npuops.vnpu.fit`).
+Weights and spilled activations share the way to the DRAM; the four work at the same time, and the 4-norm is a smooth
+maximum of them. An inference is the sum of its layers, plus a fixed cost, plus the transfer of inputs and outputs.
+A number format multiplies the compute rates, and of wider numbers the array adds up fewer at once. The shape follows
+the roofline with array-shape rounding and per-layer overhead that ANNETTE and nn-Meter found necessary
+(facts/performance-models.md sections 4 and 5); the rates are fitted to published latencies (`npuops.vnpu.fit`).
 """
 
 from __future__ import annotations
@@ -49,8 +52,12 @@ RATES: Final = (*MAC_RATES, *VECTOR_RATES, *MEMORY_RATES, *OVERHEADS, *FORMAT_FA
 """Every parameter of a chip, in the order of a rate vector."""
 
 _AT: Final = {name: index for index, name in enumerate(RATES)}
-_NORM: Final = 8.0
-_TINY: Final = 1e-9
+_PARTS: Final = ("memory.weights", "memory.local", "memory.spill", "overhead.layer")
+"""The rates of the parts of a layer besides its computation."""
+_BUS: Final = ((0,), (1, 3), (2,), (4,))
+"""Which parts wait for each other, as indices of `parts_us`; the others overlap."""
+_NORM: Final = 4.0
+_TINY: Final = 1e-30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +69,7 @@ class Geometry:
     columns: int = 32
     """Output channels that it computes at once."""
     depth: int = 32
-    """Input channels that it adds up at once."""
+    """Input channels that it adds up at once, at one byte each."""
     lanes: int = 1
     """Channels that are stored together: a tensor with fewer takes as much memory and time."""
     sram_bytes: int = 1 << 20
@@ -97,8 +104,10 @@ class Table:
         self._rate = np.array([_AT[_rate_name(layer)] for layer in flat], dtype=np.int64)
         on_array = np.array([layer.kind in MAC_KINDS and layer.macs > 0 for layer in flat], dtype=bool)
         self._factor = np.where(formats > 0, _AT[FORMAT_FACTORS[0]] + formats - 1 + np.where(on_array, 0, 3), -1)
-        self._amount = np.array([_amount(layer, geometry) for layer in flat], dtype=np.float64) / 1e6
-        self._weights, self._local, self._spill = _traffic(cases, layers, geometry)
+        widths = np.repeat([ACTIVATION_BYTES[name] for _, name in cases], counts)
+        amounts = [_amount(layer, geometry, int(width)) for layer, width in zip(flat, widths, strict=True)]
+        self._amount = np.array(amounts, dtype=np.float64) / 1e6
+        self._moved = (*_traffic(cases, layers, geometry), np.ones(len(flat)))
         self._host = np.array(
             [
                 (workload.input_elements + workload.output_elements) * ACTIVATION_BYTES[name] / 1e6
@@ -115,7 +124,7 @@ class Table:
         return self._parts(np.exp(log_rates))[0]
 
     def parts_us(self, log_rates: Floats) -> Floats:
-        """Compute, weights, local and spill of every layer, before they overlap; float64[4, layers]."""
+        """Compute, weights, local, spill and launch of every layer, before they overlap; float64[5, layers]."""
         return self._parts(np.exp(log_rates))[1]
 
     def case_us(self, log_rates: Floats) -> Floats:
@@ -126,19 +135,20 @@ class Table:
     def gradient(self, log_rates: Floats) -> tuple[Floats, Floats]:
         """Microseconds of every case, and their derivatives by the logarithms of the rates; float64[cases, RATES]."""
         rates = np.exp(log_rates)
-        layer_us, parts, peaks = self._parts(rates)
+        layer_us, parts = self._parts(rates)
         slopes = np.zeros((len(self._host), len(RATES)))
-        shares = np.power(parts / peaks, _NORM)
-        # d|x|_8 / dlog(x_i) = |x|_8 (x_i/|x|_8)^8
-        smooth = layer_us - rates[_AT["overhead.layer"]]
-        shares = smooth * shares / shares.sum(axis=0)
+        shares = np.zeros_like(parts)
+        for bus in _BUS:
+            # d|x|_p / dlog(x_i) = |x|_p (x_i/|x|_p)^p, of which each part on a bus has its share
+            together = parts[list(bus)].sum(axis=0)
+            slope = layer_us * np.power(together / layer_us, _NORM)
+            for part in bus:
+                shares[part] = slope * parts[part] / together
         np.add.at(slopes, (self._case, self._rate), shares[0])
         has_factor = self._factor >= 0
         np.add.at(slopes, (self._case[has_factor], self._factor[has_factor]), shares[0][has_factor])
-        np.add.at(slopes[:, _AT["memory.weights"]], self._case, shares[1])
-        np.add.at(slopes[:, _AT["memory.local"]], self._case, shares[2])
-        np.add.at(slopes[:, _AT["memory.spill"]], self._case, shares[3])
-        slopes[:, _AT["overhead.layer"]] = np.diff(self._start) * rates[_AT["overhead.layer"]]
+        for name, share in zip(_PARTS, shares[1:], strict=True):
+            np.add.at(slopes[:, _AT[name]], self._case, share)
         slopes[:, _AT["overhead.inference"]] = rates[_AT["overhead.inference"]]
         slopes[:, _AT["memory.host"]] = self._host * rates[_AT["memory.host"]]
         return self._total(layer_us, rates), slopes
@@ -148,20 +158,15 @@ class Table:
         us, slopes = self.gradient(log_rates)
         return np.asarray((slopes > 0.01 * us[:, None]).any(axis=0))
 
-    def _parts(self, rates: Floats) -> tuple[Floats, Floats, Floats]:
-        """Layer times, their three parts, and the largest part."""
+    def _parts(self, rates: Floats) -> tuple[Floats, Floats]:
+        """Layer times, and their five parts."""
         factor = np.where(self._factor >= 0, rates[self._factor], 1.0)
-        parts = np.stack(
-            [
-                self._amount * rates[self._rate] * factor,
-                self._weights * rates[_AT["memory.weights"]],
-                self._local * rates[_AT["memory.local"]],
-                self._spill * rates[_AT["memory.spill"]],
-            ]
-        )
-        peaks = np.maximum(parts.max(axis=0), _TINY)
-        smooth = peaks * np.power(np.power(parts / peaks, _NORM).sum(axis=0), 1 / _NORM)
-        return np.asarray(smooth + rates[_AT["overhead.layer"]]), parts, peaks
+        moved = [amount * rates[_AT[name]] for name, amount in zip(_PARTS, self._moved, strict=True)]
+        parts = np.maximum(np.stack([self._amount * rates[self._rate] * factor, *moved]), _TINY)
+        buses = np.stack([parts[list(bus)].sum(axis=0) for bus in _BUS])
+        peaks = buses.max(axis=0)
+        smooth = peaks * np.power(np.power(buses / peaks, _NORM).sum(axis=0), 1 / _NORM)
+        return np.asarray(smooth), parts
 
     def _total(self, layer_us: Floats, rates: Floats) -> Floats:
         sums = np.bincount(self._case, weights=layer_us, minlength=len(self._host))
@@ -174,15 +179,15 @@ def _rate_name(layer: Work) -> str:
     return f"vector.{layer.kind}" if layer.kind in VECTOR_KINDS else "vector.norm"
 
 
-def _amount(layer: Work, geometry: Geometry) -> float:
-    """MACs with the sizes rounded up to the array's, or elements that pass the vector unit."""
+def _amount(layer: Work, geometry: Geometry, width: int) -> float:
+    """MACs with the sizes rounded up to the array's, or elements of `width` bytes that pass the vector unit."""
     if layer.kind not in MAC_KINDS or not layer.macs:
         return _stored(layer, geometry)
     if layer.kind is Kind.DEPTHWISE:
         return _up(layer.groups, geometry.columns) * layer.rows * layer.depth
     window = layer.depth / layer.channels
     array = _up(layer.rows, geometry.rows) * _up(layer.columns, geometry.columns)
-    return layer.groups * array * window * _up(layer.channels, geometry.depth)
+    return layer.groups * array * window * _up(layer.channels, max(1, geometry.depth // width))
 
 
 def _stored(layer: Work, geometry: Geometry) -> float:

@@ -1,8 +1,9 @@
 """Latency and energy of a model on a chip, layer by layer, from its profile. Pure.
 
-What runs on the NPU is priced by `npuops.vnpu.perf`; what falls back to the host is priced by a middling host core and
-two trips over the link for each stretch of such layers. The layers, the fixed cost and the transfer add up to the
-whole.
+What runs on the NPU is priced by `npuops.vnpu.perf`; what falls back, by a slow host core and a call for each stretch.
+The layers, the fixed cost and the transfer add up to the whole. The interval is the profile's for the NPU's part and
+`HOST_SPREAD` for the host's; its lower end lets everything run on the NPU, because a layer falls back already where its
+chip's published list merely does not name it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 import numpy as np
 
 from npuops.errors import OptionError, nearest
+from npuops.models.model import Layer, Model
 from npuops.models.placement import Placement, RunsOn
 from npuops.units import Basis, Energy, Latency
 from npuops.vnpu.perf import ACTIVATION_BYTES, RATES, Floats, Table
@@ -23,18 +25,22 @@ from npuops.vnpu.profile import Profile, geometry_of
 from npuops.vnpu.work import Work, Workload
 from npuops.vnpu.work_kinds import Kind
 
-HOST_US_PER_MMAC: Final = 0.1
-"""A host core at 10 int8 GMAC/s; nobody publishes fallback kernels, so this is a guess (Cortex-A76 class)."""
+HOST_US_PER_MMAC: Final = 0.124
+"""MobileNetV2 (300.8 million MACs) takes 37.21 ms on the Cortex-A55 cores of an i.MX 95, eIQ 1.16, published beside its
+NPU's row: the only published fallback. One core of the development machine needs 0.013 (float32, ONNX Runtime)."""
 HOST_US_PER_MELEMENT: Final = 1000.0
-"""The same core, 1 ns an element; a guess."""
+"""Of elements read and written: 0.04 to 0.19 ns each on that core (15 operators; Pow 1.5 ns), ten times that on the
+Cortex-A55 by the ratio of the above."""
 HOST_CALL_US: Final = 50.0
-"""Waking the other side, for each stretch that falls back; a guess."""
+"""Waking the other side, for each stretch of layers with work that falls back; a guess."""
+HOST_SPREAD: Final = 10.0
+"""Hosts are up to so many times faster or slower: from one x86 core to a Cortex-M55."""
 
 UNFITTED: Final = (0.4, 2.5)
 """80 % interval of chips of which nobody fitted a row: the spread of protocol (c), docs/predictor.md."""
 
 _AT: Final = {name: index for index, name in enumerate(RATES)}
-_PARTS: Final = ("compute", "weights", "local", "spill")
+_PARTS: Final = ("compute", "weights", "local", "spill", "launch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +76,12 @@ class Estimate:
 
 
 def estimate(
-    workload: Workload, profile: Profile, placed: Sequence[Placement], number_format: str = "int8"
+    workload: Workload,
+    profile: Profile,
+    placed: Sequence[Placement],
+    number_format: str = "int8",
+    *,
+    handed: int = 0,
 ) -> Estimate:
     """Predict one inference.
 
@@ -79,6 +90,7 @@ def estimate(
         profile: the chip.
         placed: where each layer runs, in the order of the workload's layers.
         number_format: of the chip's formats.
+        handed: elements that host and NPU hand each other inside the model (`npuops.vnpu.crossing`).
 
     Raises:
         OptionError: the chip does not run that format.
@@ -94,17 +106,20 @@ def estimate(
         costs[index] if here else _host_cost(layer)
         for index, (layer, here) in enumerate(zip(workload.layers, on_npu, strict=True))
     )
-    host_rate = float(np.exp(log_rates[_AT["memory.host"]]))
-    crossing = workload.input_elements + workload.output_elements + _islands(workload.layers, on_npu)
-    transfer_us = crossing * ACTIVATION_BYTES[number_format] / 1e6 * host_rate
-    stretches = sum(not here for here, _ in groupby(on_npu))
-    fixed_us = float(np.exp(log_rates[_AT["overhead.inference"]])) + stretches * HOST_CALL_US
+    transfer_us = _transfer_us(workload, handed, profile, log_rates) * ACTIVATION_BYTES[number_format]
+    works = (here for here, layer in zip(on_npu, workload.layers, strict=True) if layer.kind is not Kind.FREE)
+    calls_us = HOST_CALL_US * sum(not here for here, _ in groupby(works))
+    fixed_us = float(np.exp(log_rates[_AT["overhead.inference"]])) + calls_us
     us = sum(layer.us for layer in layers) + fixed_us + transfer_us
-    low, high = (profile.effective.interval.low, profile.effective.interval.high) if profile.effective else UNFITTED
+    host_us = calls_us + sum(layer.us for layer in layers if layer.runs_on is RunsOn.CPU)
+    low_us, high_us = _interval(profile, us - host_us, host_us)
+    if host_us:
+        everywhere = [replace(place, runs_on=RunsOn.NPU) for place in placed]
+        low_us = min(low_us, estimate(workload, profile, everywhere, number_format).low_us)
     return Estimate(
         us=us,
-        low_us=us * low,
-        high_us=us * high,
+        low_us=low_us,
+        high_us=high_us,
         fixed_us=fixed_us,
         transfer_us=transfer_us,
         layers=layers,
@@ -113,11 +128,33 @@ def estimate(
     )
 
 
+def unpriced(model: Model, placed: Sequence[Placement]) -> tuple[str, ...]:
+    """Layers whose work is unknown and cannot be left out: with them there is no honest latency.
+
+    Those are layers on the NPU with a tensor of unknown size, and everywhere layers whose multiplications are unknown.
+    """
+    return tuple(
+        layer.name
+        for layer, place in zip(model.layers, placed, strict=True)
+        if layer.macs is None or (place.runs_on is RunsOn.NPU and not _is_sized(layer))
+    )
+
+
+def uncounted(model: Model) -> tuple[str, ...]:
+    """Layers with a tensor of unknown size: what passes through them costs nothing here."""
+    return tuple(layer.name for layer in model.layers if not _is_sized(layer))
+
+
 def energy_of(found: Estimate, profile: Profile) -> Energy:
-    """Datasheet power x modelled time: an upper bound where the chip is not busy all the time."""
-    watts = profile.power.busy_w.value
+    """Datasheet power x modelled time, of one inference alone on the chip (as `npuops.vnpu.power` has it).
+
+    An upper bound where the chip waits for the host or for its memory.
+    """
+    power, cores = profile.power, profile.compute.cores.value
+    watts = power.idle_w.value + (power.busy_w.value - power.idle_w.value) / cores
+    busy = "" if cores == 1 else f" with 1 of {cores} cores busy"
     return Energy(
-        mj=found.us * watts / 1e3, basis=Basis.MODELLED, source=f"datasheet power, {watts:g} W, x modelled time"
+        mj=found.us * watts / 1e3, basis=Basis.MODELLED, source=f"datasheet power, {watts:.3g} W{busy}, x modelled time"
     )
 
 
@@ -143,7 +180,6 @@ def _npu_costs(
     part = replace(workload, layers=tuple(workload.layers[index] for index in where))
     table = Table([(part, number_format)], geometry_of(profile))
     spent = iter(zip(table.layer_us(log_rates), table.parts_us(log_rates).T, strict=True))
-    launch_us = float(np.exp(log_rates[_AT["overhead.layer"]]))
     costs = {}
     for index in where:
         layer = workload.layers[index]
@@ -151,13 +187,12 @@ def _npu_costs(
             costs[index] = _cost(layer, RunsOn.NPU, 0.0, "folded")
             continue
         us, parts = next(spent)
-        bound = "launch" if us < 2 * launch_us else _PARTS[int(np.argmax(parts))]
-        costs[index] = _cost(layer, RunsOn.NPU, float(us), bound)
+        costs[index] = _cost(layer, RunsOn.NPU, float(us), _PARTS[int(np.argmax(parts))])
     return costs
 
 
 def _host_cost(layer: Work) -> LayerCost:
-    elements = sum(count for count, _ in layer.tensors)
+    elements = 0 if layer.kind is Kind.FREE else sum(count for count, _ in layer.tensors)
     us = layer.macs / 1e6 * HOST_US_PER_MMAC + elements / 1e6 * HOST_US_PER_MELEMENT
     return _cost(layer, RunsOn.CPU, us, "host")
 
@@ -166,16 +201,20 @@ def _cost(layer: Work, runs_on: RunsOn, us: float, bound: str) -> LayerCost:
     return LayerCost(name=layer.name, op=layer.op, kind=layer.kind, runs_on=runs_on, us=us, bound=bound)
 
 
-def _islands(layers: Sequence[Work], on_npu: Sequence[bool]) -> int:
-    """Elements that cross the link: what the first layer of a stretch on the host reads and its last one writes."""
-    crossing = 0
-    stretches = groupby(zip(layers, on_npu, strict=True), key=lambda pair: pair[1])
-    for here, stretch in stretches:
-        if not here:
-            members = [layer for layer, _ in stretch]
-            crossing += sum(count for count, _ in members[0].tensors[:-1])
-            crossing += sum(count for count, _ in members[-1].tensors[-1:])
-    return crossing
+def _transfer_us(workload: Workload, handed: int, profile: Profile, log_rates: Floats) -> float:
+    """For activations of one byte. What is handed over inside goes through the DRAM at best."""
+    rate = float(np.exp(log_rates[_AT["memory.host"]]))
+    outside = workload.input_elements + workload.output_elements
+    return (outside * rate + handed * max(rate, 1e3 / profile.memory.dram_gbps.value)) / 1e6
+
+
+def _interval(profile: Profile, npu_us: float, host_us: float) -> tuple[float, float]:
+    low, high = (profile.effective.interval.low, profile.effective.interval.high) if profile.effective else UNFITTED
+    return npu_us * low + host_us / HOST_SPREAD, npu_us * high + host_us * HOST_SPREAD
+
+
+def _is_sized(layer: Layer) -> bool:
+    return all(tensor.elements is not None for tensor in (*layer.inputs, *layer.outputs))
 
 
 def _source(profile: Profile) -> str:

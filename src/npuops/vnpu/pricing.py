@@ -7,6 +7,8 @@ from typing import Final
 
 from npuops.models.model import Model
 from npuops.models.placement import Placement
+from npuops.vnpu.crossing import handed_elements
+from npuops.vnpu.memory_plan import plan_memory
 from npuops.vnpu.perf import ACTIVATION_BYTES, WEIGHT_BYTES
 from npuops.vnpu.predict import LayerCost, estimate
 from npuops.vnpu.profile import Profile
@@ -24,25 +26,27 @@ def program_of(model: Model, profile: Profile, placed: Sequence[Placement], numb
         OptionError: the chip does not run that format.
     """
     workload = workload_of(model)
-    found = estimate(workload, profile, placed, number_format)
+    found = estimate(workload, profile, placed, number_format, handed=handed_elements(model, placed))
+    plan = plan_memory(model, workload, placed, profile, number_format)
+    streamed = plan.streamed_bytes / plan.weights_bytes if plan.weights_bytes else 0.0
     weight_bytes, activation_bytes = WEIGHT_BYTES[number_format], ACTIVATION_BYTES[number_format]
     first = Step(name=INFERENCE, op=INFERENCE, compute_us=0.0, memory_us=found.transfer_us, overhead_us=found.fixed_us)
     priced = [
-        _step(layer, cost, weight_bytes)
+        _step(layer, cost, round(layer.weight_elements * weight_bytes * streamed))
         for layer, cost in zip(workload.layers, found.layers, strict=True)
         if cost.us > 0
     ]
     return Program(
         steps=(first, *priced),
-        weights_bytes=sum(layer.weight_elements for layer in workload.layers) * weight_bytes,
-        activation_bytes=model.peak_activation_bytes or 0,
+        weights_bytes=plan.weights_bytes,
+        activation_bytes=plan.peak_bytes or 0,
         input_bytes=workload.input_elements * activation_bytes,
         output_bytes=workload.output_elements * activation_bytes,
         ops=frozenset({INFERENCE, *(layer.op for layer in workload.layers)}),
     )
 
 
-def _step(layer: Work, cost: LayerCost, weight_bytes: int) -> Step:
+def _step(layer: Work, cost: LayerCost, dram_bytes: int) -> Step:
     """What bounds a layer decides whether the clock stretches it."""
     computes = cost.bound == "compute"
     waits = cost.bound in {"launch", "host"}
@@ -52,6 +56,6 @@ def _step(layer: Work, cost: LayerCost, weight_bytes: int) -> Step:
         compute_us=cost.us if computes else 0.0,
         memory_us=0.0 if computes or waits else cost.us,
         overhead_us=cost.us if waits else 0.0,
-        dram_bytes=layer.weight_elements * weight_bytes,
+        dram_bytes=dram_bytes,
         macs=layer.macs,
     )

@@ -23,10 +23,10 @@ VECTOR_EXPONENT: Final = 0.75
 
 BETWEEN_SD: Final = 1.2
 """Spread of a group's level from chip to chip, in natural logarithms: a factor of 3.3."""
-WITHIN_SD: Final = 0.5
+WITHIN_SD: Final = 0.3
 """Spread of the ratios inside a group."""
 OVERHEAD_SD: Final = 0.7
-FACTOR_SD: Final = 0.35
+FACTOR_SD: Final = 0.25
 SIBLING_SHARE: Final = 0.35
 """Chips of one vendor differ from each other by this share of the above."""
 
@@ -98,30 +98,30 @@ def ratios_of(values: Mapping[str, float]) -> Floats:
 
 
 COMMON_RATIOS: Final[Mapping[str, float]] = {
-    "mac.dense": 1.45,
-    "mac.pointwise": 2.17,
+    "mac.dense": 1.37,
+    "mac.pointwise": 2.12,
     "mac.depthwise": 1,
-    "mac.grouped": 1,
-    "mac.volumetric": 1.68,
-    "mac.fully-connected": 6.53,
-    "mac.attention": 3.97,
-    "vector.elementwise": 59.2,
-    "vector.pool": 46.4,
-    "vector.lookup": 86.5,
-    "vector.norm": 80.3,
-    "vector.move": 79,
-    "vector.resize": 104,
-    "memory.weights": 1.23,
-    "memory.local": 138,
-    "memory.spill": 0.695,
+    "mac.grouped": 1.4,
+    "mac.volumetric": 1.62,
+    "mac.fully-connected": 7.34,
+    "mac.attention": 4.31,
+    "vector.elementwise": 69.9,
+    "vector.pool": 59.7,
+    "vector.lookup": 96.4,
+    "vector.norm": 89.5,
+    "vector.move": 69.6,
+    "vector.resize": 91.8,
+    "memory.weights": 1.28,
+    "memory.local": 175,
+    "memory.spill": 1.1,
     "memory.host": 1,
-    "overhead.layer": 1.58,
-    "overhead.inference": 88.8,
-    "mac.fp16": 0.782,
-    "mac.w8a16": 0.856,
-    "mac.fp32": 1.05,
-    "vector.fp16": 2.59,
-    "vector.w8a16": 2.44,
-    "vector.fp32": 0.874,
+    "overhead.layer": 1.65,
+    "overhead.inference": 102,
+    "mac.fp16": 0.923,
+    "mac.w8a16": 0.972,
+    "mac.fp32": 1.28,
+    "vector.fp16": 1.78,
+    "vector.w8a16": 1.44,
+    "vector.fp32": 0.963,
 }
 """Rate by nominal rate, medians over the published chips of `benchmarks/predictor` (its `validate.py --ratios`)."""

@@ -6,15 +6,15 @@ A profile is a TOML file; the bundled ones lie in `profiles/`. docs/profiles.md 
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
+from npuops.config import read_options, read_toml, refuse_unknown, toml_text
 from npuops.errors import OptionError, nearest
-from npuops.vnpu.figures import Figure, convert, keys_of, read_section, refuse_unknown, refuse_unless
+from npuops.vnpu.figures import KEYS, Figure, read_section, refuse_unless
 from npuops.vnpu.perf import FORMATS, MAC_RATES, Geometry
 from npuops.vnpu.profile_sections import (
     SECTIONS,
@@ -23,8 +23,6 @@ from npuops.vnpu.profile_sections import (
     Compute,
     Effective,
     Firmware,
-    FitError,
-    Interval,
     Memory,
     Power,
     Thermal,
@@ -159,7 +157,7 @@ def profile_text(name_or_path: str | Path) -> tuple[str, str]:
     name = str(name_or_path)
     if isinstance(name_or_path, Path) or "/" in name or name.endswith(_SUFFIX):
         path = Path(name_or_path)
-        return _text(path), str(path)
+        return toml_text(path), str(path)
     if name not in profile_names():
         raise OptionError(
             f"no chip profile is called {name!r}",
@@ -179,10 +177,7 @@ def read_profile(text: str, *, where: str) -> Profile:
         OptionError: not TOML, an unknown, missing or mistyped key, a figure without a listed source, or an
             impossible value.
     """
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise OptionError(f"{where} is not TOML: {error}") from error
+    values = read_toml(text, where=where)
     refuse_unknown(values, [*_TOP, "schema", "sources", *SECTIONS, "effective"], where)
     if values.get("schema") != SCHEMA:
         raise OptionError(f"{where}: schema must be {SCHEMA}, found {values.get('schema')!r}")
@@ -191,7 +186,7 @@ def read_profile(text: str, *, where: str) -> Profile:
         section: read_section(kind, values.get(section, {}), sources, f"{where}: [{section}]")
         for section, kind in SECTIONS.items()
     }
-    top = convert(_Top, {key: values[key] for key in _TOP if key in values}, where)
+    top = read_options(_Top, {key: values[key] for key in _TOP if key in values}, where=where, advice=KEYS)
     effective = _effective(values["effective"], f"{where}: [effective]") if "effective" in values else None
     try:
         return Profile(**{key: getattr(top, key) for key in _TOP}, **parts, sources=sources, effective=effective)
@@ -208,8 +203,8 @@ def geometry_of(profile: Profile) -> Geometry:
         columns=array.columns.value,
         depth=array.depth.value,
         lanes=array.lanes.value,
-        sram_bytes=round(memory.sram_kib.value * 1024),
-        weight_cache_bytes=round(memory.weight_cache_kib.value * 1024),
+        sram_bytes=memory.sram_bytes,
+        weight_cache_bytes=memory.weight_cache_bytes,
         **folds,
     )
 
@@ -221,8 +216,8 @@ def machine_spec(profile: Profile) -> MachineSpec:
         name=profile.name,
         cores=profile.compute.cores.value,
         clock_points_mhz=profile.clock.points_mhz.value,
-        dram_bytes=round(memory.dram_mib.value * 1024 * 1024),
-        sram_bytes=round(memory.sram_kib.value * 1024),
+        dram_bytes=memory.dram_bytes + memory.flash_bytes,
+        sram_bytes=memory.pool_bytes or memory.sram_bytes,
         idle_w=power.idle_w.value,
         busy_w=power.busy_w.value,
         power_exponent=power.exponent.value,
@@ -261,20 +256,9 @@ def _effective(table: object, where: str) -> Effective:
     refuse_unknown(table, ["rates", "from", "interval", "error", "folds"], where)
     if "from" not in table:
         raise OptionError(f"{where} has no 'from'", advice="say on which rows it was fitted, by which command, when")
-    for key, kind in (("interval", Interval), ("error", FitError)):
-        if isinstance(table.get(key), Mapping):
-            refuse_unknown(table[key], keys_of(kind), f"{where} {key}")
-    return convert(Effective, {"source" if key == "from" else key: value for key, value in table.items()}, where)
+    named = {"source" if key == "from" else key: value for key, value in table.items()}
+    return read_options(Effective, named, where=where, advice=KEYS)
 
 
 def _bundled() -> Any:
     return files("npuops.vnpu").joinpath("profiles")
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise OptionError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise OptionError(f"{path} is not TOML: {error}") from error

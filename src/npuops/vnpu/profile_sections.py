@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
+from npuops.config import keys_of
 from npuops.errors import OptionError, nearest
-from npuops.vnpu.figures import Figure, keys_of, refuse_unless
+from npuops.vnpu.figures import Figure, refuse_unless
 from npuops.vnpu.perf import FORMATS, MAC_RATES, RATES
 from npuops.vnpu.work import Fold
 
@@ -79,13 +80,20 @@ class Memory:
         sram_kib: on-chip memory for one layer's activations and weights, of all that works on one inference.
         weight_cache_kib: on-chip memory in which weights stay from one inference to the next.
         dram_gbps: nominal bandwidth of where weights are streamed from, 10^9 bytes per second.
-        dram_mib: memory that models may use.
+        dram_mib: DRAM that models may use, the chip's own or the host's.
+        pool_kib: on-chip memory in which activations stay between layers, and with them the cached weights; None:
+            they go through DRAM.
+        flash_mib: where weights are streamed from, if that is not the DRAM.
+        depthwise_bytes: bytes in which one int8 weight of a depthwise filter is stored; None: 1.
     """
 
     sram_kib: Number
     weight_cache_kib: Number
     dram_gbps: Number
     dram_mib: Number
+    pool_kib: Number | None = None
+    flash_mib: Number | None = None
+    depthwise_bytes: Number | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
@@ -95,6 +103,33 @@ class Memory:
         """
         _not_negative(self, "sram_kib", "weight_cache_kib")
         _positive(self, "dram_gbps", "dram_mib")
+        optional = ("pool_kib", "flash_mib", "depthwise_bytes")
+        _positive(self, *(key for key in optional if getattr(self, key) is not None))
+
+    @property
+    def pool_bytes(self) -> int:
+        """0 where activations go through DRAM."""
+        return 0 if self.pool_kib is None else round(self.pool_kib.value * 1024)
+
+    @property
+    def sram_bytes(self) -> int:
+        """For one layer."""
+        return round(self.sram_kib.value * 1024)
+
+    @property
+    def weight_cache_bytes(self) -> int:
+        """Most that stays on the chip."""
+        return round(self.weight_cache_kib.value * 1024)
+
+    @property
+    def dram_bytes(self) -> int:
+        """Of models."""
+        return round(self.dram_mib.value * 2**20)
+
+    @property
+    def flash_bytes(self) -> int:
+        """0 where weights are in the DRAM."""
+        return 0 if self.flash_mib is None else round(self.flash_mib.value * 2**20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,7 +332,7 @@ def figures_of(section: object) -> dict[str, Figure[object]]:
         value = getattr(section, key)
         if isinstance(value, Figure):
             found[key] = value
-        else:
+        elif value is not None:
             found |= {f"{key}.{name}": figure for name, figure in value.items()}
     return found
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Final
 
 from npuops.errors import OptionError
+
+LONGEST_US: Final = 1e9
+"""Of a step's times: a quarter of an hour. Beyond it a clock point and a slow memory could end at infinity."""
+_MOST: Final = 2**44
+"""Bytes or MACs, 10^13: no layer has more, and counters that add them up stay within the 64 bits of a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +40,15 @@ class Step:
         """Refuse what no layer costs.
 
         Raises:
-            OptionError: a figure is negative, infinite or not a number.
+            OptionError: a figure is negative, not a number, or beyond all layers.
         """
-        figures = (self.compute_us, self.memory_us, self.overhead_us, self.dram_bytes, self.macs)
-        if not all(0 <= figure < math.inf for figure in figures):
-            raise OptionError(f"step {self.name!r}: no figure may be negative or endless, found {figures}")
+        times = (self.compute_us, self.memory_us, self.overhead_us)
+        if not all(0 <= each <= LONGEST_US for each in times):
+            limit = f"{LONGEST_US:.0f} µs"
+            raise OptionError(f"step {self.name!r}: no figure may be negative or beyond {limit}, found {times}")
+        if not all(0 <= each <= _MOST for each in (self.dram_bytes, self.macs)):
+            found = f"{self.dram_bytes} bytes and {self.macs} MACs"
+            raise OptionError(f"step {self.name!r}: no figure may be negative or beyond {_MOST}, found {found}")
 
     def duration_us(self, clock_ratio: float, memory_factor: float) -> float:
         """At `clock_ratio` of the top clock, with transfers `memory_factor` times as slow."""
@@ -69,12 +78,13 @@ class Program:
         """Refuse what is no program.
 
         Raises:
-            OptionError: no step, a negative size, or a step's class that `ops` lacks.
+            OptionError: no step, an impossible size, or a step's class that `ops` lacks.
         """
         if not self.steps:
             raise OptionError("a program needs at least one step")
-        if min(self.weights_bytes, self.activation_bytes, self.input_bytes, self.output_bytes) < 0:
-            raise OptionError("a program needs no less than 0 bytes of anything")
+        sizes = (self.weights_bytes, self.activation_bytes, self.input_bytes, self.output_bytes)
+        if not all(0 <= size <= _MOST for size in sizes):
+            raise OptionError(f"a program's sizes must be from 0 to {_MOST} bytes, found {sizes}")
         missing = {step.op for step in self.steps} - self.ops
         if missing:
             raise OptionError(f"ops lacks the classes of its own steps: {', '.join(sorted(missing))}")

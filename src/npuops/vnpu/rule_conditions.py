@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
-from npuops.models.model import Layer, Model
-from npuops.models.placement import Placement
+from npuops.models.model import Layer, Model, TensorInfo
+from npuops.models.placement import Placement, RunsOn
 from npuops.targets.rules import OpRules, Rule, place
 from npuops.vnpu.layer_view import (
     Window,
@@ -54,6 +55,17 @@ def computes_in(formats: Iterable[str], number_format: str) -> tuple[Rule, ...]:
     if number_format in has:
         return ()
     return (Rule(f"the chip computes in {', '.join(has)}", lambda _layer: number_format),)
+
+
+def refused(place: Placement, formats: Iterable[str], number_format: str) -> Placement:
+    """What another module placed, on the CPU if the chip lacks the number format; its own reason stays beside."""
+    has = tuple(formats)
+    if number_format in has:
+        return place
+    rule = f"the chip computes in {', '.join(has)}"
+    if place.runs_on is RunsOn.NPU:
+        return replace(place, runs_on=RunsOn.CPU, rule=rule, found=number_format)
+    return replace(place, rule=f"{rule}; {place.rule}", found=f"{number_format}; {place.found}")
 
 
 def never(words: str) -> Rule:
@@ -122,6 +134,38 @@ def dilations_within(high: int) -> Rule:
     )
 
 
+def dilations_by_kind(dense: int, depthwise: int) -> Rule:
+    """A limit for convolutions, and another for depthwise ones."""
+
+    def found(window: Window) -> str:
+        limit = depthwise if window.depthwise else dense
+        return f"dilations {list(window.dilations)}" if _outside(window.dilations, 1, limit) else ""
+
+    return _on_window(f"dilations must be at most {dense}, depthwise {depthwise}", found)
+
+
+def pads_inside_kernel() -> Rule:
+    """No side is padded by more than the window reaches, holes included."""
+
+    def found(window: Window) -> str:
+        reach = [(k - 1) * d for k, d in zip(window.kernel, window.dilations, strict=False)]
+        wide = window.pads and any(pad > limit for pad, limit in zip(window.pads, reach * 2, strict=False))
+        return f"pads {list(window.pads)} of kernel {list(window.kernel)}" if wide else ""
+
+    return _on_window("padding must be smaller than the kernel", found)
+
+
+def padding_counted() -> Rule:
+    """An average over a padded window counts the padding (ONNX `count_include_pad`)."""
+
+    def broken(layer: Layer) -> str:
+        window = window_of(layer)
+        padded = window is not None and any(window.pads)
+        return "count_include_pad 0" if padded and not layer.attributes.get("count_include_pad", 0) else ""
+
+    return Rule("padding must be counted", broken)
+
+
 def flat_window() -> Rule:
     """At most two dimensions of space."""
     return _on_window(
@@ -143,13 +187,24 @@ def window_obeys(words: str, found: Callable[[Window], str]) -> Rule:
 
 
 def sizes_at_most(limit: int) -> Rule:
-    """No axis of an activation is longer."""
+    """No axis of an activation is longer; what is made of constants alone is none."""
 
     def broken(layer: Layer) -> str:
-        longest = max((dim for t in (*layer.inputs, *layer.outputs) for dim in sizes(t)), default=0)
+        flowing = (*layer.inputs, *layer.outputs) if layer.inputs else ()
+        longest = max((dim for tensor in flowing for dim in sizes(tensor)), default=0)
         return f"size {longest}" if longest > limit else ""
 
     return Rule(f"every size must be at most {limit}", broken)
+
+
+def channels_at_most(limit: int) -> Rule:
+    """Channels of the image that flows in; other ranks are not judged."""
+
+    def broken(layer: Layer) -> str:
+        image = nchw(layer, first_in(layer))
+        return f"{image[1]} channels" if image is not None and image[1] > limit else ""
+
+    return Rule(f"at most {limit} channels", broken)
 
 
 def plane_at_most(limit: int, *, side: bool = False) -> Rule:
@@ -187,9 +242,50 @@ def same_batch() -> Rule:
     return Rule("the batch axis must stay", broken)
 
 
+def only_height_and_width_change() -> Rule:
+    """Batch and channels of an image keep their sizes; other ranks are not judged."""
+
+    def broken(layer: Layer) -> str:
+        before, after = nchw(layer, first_in(layer)), nchw(layer, first_out(layer))
+        if before is None or after is None or before[:2] == after[:2]:
+            return ""
+        return f"{list(first_in(layer))} to {list(first_out(layer))}"
+
+    return Rule("only height and width may change", broken)
+
+
 def constant_operand(what: str) -> Rule:
     """One operand is known before the run."""
     return Rule(f"{what} must be constant", lambda layer: "" if layer.weights else f"{what} computed at run time")
+
+
+def one_constant(what: str) -> Rule:
+    """The operand that is known before the run is a single value."""
+
+    def broken(layer: Layer) -> str:
+        count = max((math.prod(sizes(tensor)) for tensor in layer.weights), default=0)
+        return "" if count == 1 else f"{count} of them" if count else "computed at run time"
+
+    return Rule(f"the {what} must be one constant", broken)
+
+
+def gather_indices(layer: Layer) -> TensorInfo | None:
+    """The second operand of a Gather, constant or not: the view keeps activations and constants apart."""
+    if len(layer.inputs) > 1:
+        return layer.inputs[1]
+    constant = layer.weights[0] if layer.weights else None
+    return constant if constant is not None and constant.dtype in {"int32", "int64"} else (layer.inputs or (None,))[0]
+
+
+def indices_of_rank(*allowed: int) -> Rule:
+    """How many axes the indices of a Gather have."""
+
+    def broken(layer: Layer) -> str:
+        indices = gather_indices(layer)
+        rank = allowed[0] if indices is None or indices.shape is None else len(indices.shape)
+        return f"indices of rank {rank}" if rank not in allowed else ""
+
+    return Rule(f"indices must be of rank {' or '.join(map(str, allowed))}", broken)
 
 
 def varying_operand() -> Rule:
@@ -266,7 +362,7 @@ def spatial_reduction(limit: Rule | None = None) -> Rule:
 def resize_scales(layer: Layer) -> tuple[float, float] | None:
     """How much a Resize enlarges height and width; None where it is not an image or other axes change."""
     before, after = nchw(layer, first_in(layer)), nchw(layer, first_out(layer))
-    if before is None or after is None or before[:2] != after[:2]:
+    if before is None or after is None or before[:2] != after[:2] or 0 in before:
         return None
     return after[2] / before[2], after[3] / before[3]
 

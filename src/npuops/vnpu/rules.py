@@ -22,14 +22,16 @@ from npuops.vnpu import (
     rules_dpu,
     rules_edgetpu,
     rules_ethos,
+    rules_hailo,
     rules_hexagon,
     rules_kpu,
     rules_neural_art,
     rules_rockchip,
     rules_tidl,
+    rules_tpu,
 )
 from npuops.vnpu.perf import FORMATS
-from npuops.vnpu.rule_conditions import place_by
+from npuops.vnpu.rule_conditions import place_by, refused
 
 Placing = Callable[[Model], tuple[Placement, ...]]
 """Places every layer of a model, in the order of its layers."""
@@ -38,7 +40,7 @@ PlacingIn = Callable[[Model, str], tuple[Placement, ...]]
 
 GENERIC_SOURCE: Final = "no published list; what every published int8 NPU takes"
 
-LISTED: Final = ("ax650n", "coral-edgetpu", "ethos-u85-512", "hexagon-v73", "rdk-x5", "rk3588", "tda4vm")
+LISTED: Final = ("ax650n", "bm1684x", "coral-edgetpu", "ethos-u85-512", "hexagon-v73", "rdk-x5", "rk3588", "tda4vm")
 """Profiles whose list was read whole: what is on every one of them is what the generic rules take."""
 
 _COMMON: Final = (
@@ -70,8 +72,8 @@ def _assumed(place: Placement) -> Placement:
     return replace(place, rule=f"{place.op} is assumed ({GENERIC_SOURCE})")
 
 
-def _openvino(model: Model, _number_format: str) -> tuple[Placement, ...]:
-    return place_on_openvino(model)
+def _openvino(model: Model, number_format: str) -> tuple[Placement, ...]:
+    return tuple(refused(one, _INTEL_FORMATS, number_format) for one in place_on_openvino(model))
 
 
 def _rockchip(chip: rules_rockchip.Chip) -> PlacingIn:
@@ -92,6 +94,7 @@ def _tidl(chip: rules_tidl.Chip) -> PlacingIn:
 
 _RKNPU2: Final = "RKNN Compiler Support Operator List V2.3.2 (2025-03-28)"
 _RKNPU1: Final = "RKNN Toolkit 1 operator lists V1.6.1 and V1.7.5: names, no limits"
+_INTEL_FORMATS: Final = ("int8", "fp16")
 _READER: Final = RuleSet("OpenVINO 2026.4.1: what its reader translates (an upper bound for the NPU)", _openvino)
 
 RULE_SETS: Final[Mapping[str, RuleSet]] = {
@@ -108,12 +111,16 @@ RULE_SETS: Final[Mapping[str, RuleSet]] = {
         for name, generation in rules_ethos.GENERATIONS.items()
     },
     **{chip.value: RuleSet("edgeai-tidl-tools docs/operators.md@238cb8b", _tidl(chip)) for chip in rules_tidl.Chip},
+    "bm1684x": RuleSet("TPU-MLIR: names that it lowers to the TPU, an upper bound", rules_tpu.place_on),
+    "hailo-8": RuleSet(
+        "a user's compile tests (Dataflow Compiler 3.32.0): names, an upper bound", rules_hailo.place_on
+    ),
     "ax650n": RuleSet("pulsar2-docs-en op_support_list_ax650.md@83fa86a", rules_axera.place_on),
     "coral-edgetpu": RuleSet("Edge TPU tables of Axis and Coral", rules_edgetpu.place_on),
-    "dpu-b4096": RuleSet("AMD UG1414 3.5 (convolutions) and PG338 (names)", rules_dpu.place_on),
+    "dpu-b4096": RuleSet("AMD UG1414 3.5, chapter 4, and AMD's inspector", rules_dpu.place_on),
     "intel-npu-3720": _READER,
     "intel-npu-4": _READER,
-    "k230": RuleSet("nncase operator lists: names, an upper bound", rules_kpu.place_on),
+    "k230": RuleSet("nncase@99431d9 operator lists: names, an upper bound", rules_kpu.place_on),
     "orin-dla": RuleSet("Deep-Learning-Accelerator-SW operators/README.md@ea61780", rules_dla.place_on),
     "rdk-x5": RuleSet("rdk_doc supported_op_list.md@0e03fc3, table of RDK Ultra", rules_bpu.place_on),
     "stm32n6": RuleSet("ST Neural-ART operator table, second-hand: names, an upper bound", rules_neural_art.place_on),

@@ -12,15 +12,15 @@ from npuops.models.model import Layer, Model
 from npuops.models.placement import Placement
 from npuops.targets.rules import OpRules, Rule, static_shapes
 from npuops.vnpu import rule_conditions as that
-from npuops.vnpu.layer_view import first_in, first_out, sizes, window_of
+from npuops.vnpu.layer_view import first_in, first_out
 
 FORMATS: Final = ("int8", "w8a16", "fp16")
 """The benchmark rows are mixed int8 and int16; float16 is of the compiler's options (from memory)."""
 
 _UNLIMITED: Final = (
-    "Abs Add And ArgMax ArgMin BatchNormalization Cast Ceil Clip Concat Cos Div Elu Equal Erf Exp Expand Flatten "
+    "Abs Add And BatchNormalization Ceil Clip Concat Cos Div Elu Equal Erf Exp Expand Flatten "
     "Floor GatherElements GatherND Gelu GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample "
-    "GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LSTM LeakyRelu Less LessOrEqual "
+    "GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LeakyRelu Less LessOrEqual "
     "LogSoftmax MatMul Max Min Mish Mul Not ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape "
     "RMSNormalization RotaryEmbedding Round ScatterElements ScatterND Sigmoid Sin Slice Softmax Softplus "
     "SpaceToDepth Split Sqrt Squeeze Sub Swish Tanh Tile TopK Transpose Unsqueeze Where Xor QuantizeLinear "
@@ -36,47 +36,47 @@ def place_on(model: Model, number_format: str = "int8") -> tuple[Placement, ...]
 
 def _rules() -> OpRules:
     explicit = that.word_among("auto_pad", ("NOTSET",), "NOTSET")
+    first_of_equals = (that.number_is("select_last_index", 0, 0),)
     rules: dict[str, tuple[Rule, ...]] = {
-        "AveragePool": (explicit, Rule("padding must be counted", _uncounted_padding)),
+        "ArgMax": first_of_equals,
+        "ArgMin": first_of_equals,
+        "AveragePool": (explicit, that.padding_counted()),
+        "Cast": (Rule("to 8, 16 or 32 bits", _wide),),
         "Conv": (explicit,),
-        "ConvTranspose": (explicit, that.dilations_within(1)),
+        "ConvTranspose": (explicit, that.dilations_within(1), _left_out("output_shape")),
         "DepthToSpace": (that.word_among("mode", ("DCR",), "DCR"),),
-        "Gather": (_one_list(),),
+        "Gather": (that.indices_of_rank(1, 0),),
         "Gemm": (that.number_is("alpha", 1, 1), that.number_is("beta", 1, 1)),
         "LayerNormalization": (that.axis_among("W", others=("last",)),),
+        "LSTM": (_left_out("activations", "activation_alpha", "activation_beta", "clip", "input_forget", "layout"),),
         "LpNormalization": (that.axis_among("W", others=("last",)),),
-        "MaxPool": (explicit, that.dilations_within(1)),
+        "MaxPool": (explicit, that.dilations_within(1), that.number_is("storage_order", 0, 0)),
         "PRelu": (that.constant_operand("slopes"),),
         "Pad": (that.word_among("mode", ("constant",), "constant"),),
-        "Pow": (_one_exponent(),),
+        "Pow": (that.one_constant("exponent"),),
         "Resize": (_resize(),),
+        "RoiAlign": (Rule("sampling_ratio must not be 0", _adaptive),),
         "Upsample": (_resize(),),
     }
     rules |= dict.fromkeys(_UNLIMITED.split(), ())
     return rules
 
 
-def _uncounted_padding(layer: Layer) -> str:
-    window = window_of(layer)
-    padded = window is not None and any(window.pads)
-    return "count_include_pad 0" if padded and not layer.attributes.get("count_include_pad", 0) else ""
+def _wide(layer: Layer) -> str:
+    kinds = {"uint8", "int8", "uint16", "int16", "uint32", "int32", "float32"}
+    odd = [tensor.dtype for tensor in layer.outputs if tensor.dtype not in kinds]
+    return f"to {odd[0]}" if odd else ""
 
 
-def _one_list() -> Rule:
+def _left_out(*names: str) -> Rule:
     def broken(layer: Layer) -> str:
-        indices = layer.weights[-1:] or layer.inputs[1:2]
-        rank = len(indices[0].shape or ()) if indices else 1
-        return f"indices of rank {rank}" if rank > 1 else ""
+        return ", ".join(f"{name} {layer.attributes[name]}" for name in names if layer.attributes.get(name))
 
-    return Rule("indices must have one dimension", broken)
+    return Rule(f"{', '.join(names)} must be left out", broken)
 
 
-def _one_exponent() -> Rule:
-    def broken(layer: Layer) -> str:
-        count = max((len(sizes(tensor)) and max(sizes(tensor)) for tensor in layer.weights), default=0)
-        return "" if layer.weights and count <= 1 else "exponents that vary"
-
-    return Rule("the exponent must be one constant", broken)
+def _adaptive(layer: Layer) -> str:
+    return "" if layer.attributes.get("sampling_ratio", 0) else "sampling_ratio 0"
 
 
 def _resize() -> Rule:

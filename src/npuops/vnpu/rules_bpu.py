@@ -2,7 +2,8 @@
 
 Source: D-Robotics/rdk_doc `docs/07_Advanced_development/04_toolchain_development/intermediate/supported_op_list.md`
 @0e03fc3, the ONNX table of RDK Ultra. The RDK X5 has a smaller BPU of the same generation (Bayes-e), for which no table
-of its own was found. Operators that the table puts on the CPU "by default, unless asked for" are on the CPU here.
+of its own was found. Operators that the table puts on the CPU "by default, unless asked for" are on the CPU here. Not
+judged: which broadcasts of two activations the BPU does, and that a stride above 2 keeps an Add from being fused.
 """
 
 from __future__ import annotations
@@ -14,16 +15,15 @@ from npuops.models.model import Layer, Model
 from npuops.models.placement import Placement
 from npuops.targets.rules import OpRules, Rule, static_shapes
 from npuops.vnpu import rule_conditions as that
-from npuops.vnpu.layer_view import Window, first_in, first_out, is_tflite, nchw, sizes
+from npuops.vnpu.layer_view import Window, first_in, first_out, integers, is_tflite, nchw, sizes, window_of
 
 FORMATS: Final = ("int8", "w8a16")
 
 _LOOKUP: Final = (
-    "Abs Atan Ceil Clip Cos Elu Exp Floor HardSigmoid LeakyRelu Log Reciprocal Sigmoid Sin Softplus Sqrt Tanh Pow"
+    "Abs Atan Ceil Clip Cos Elu Exp Floor HardSigmoid LeakyRelu Log Reciprocal Sigmoid Sin Softplus Sqrt Tanh"
 )
 _PLAIN: Final = (
-    "BatchNormalization Relu Slice Transpose Dropout GatherElements GlobalAveragePool TopK QuantizeLinear "
-    "DequantizeLinear"
+    "BatchNormalization Relu Slice Transpose Dropout GatherElements GlobalAveragePool QuantizeLinear DequantizeLinear"
 )
 _ON_ASKING: Final = "Softmax Equal Greater Less Min GreaterOrEqual LessOrEqual"
 
@@ -38,10 +38,10 @@ def _rules() -> OpRules:
     pool = (that.flat_window(), that.kernel_within(1, 256), that.strides_within(1, 256), that.pads_within(256))
     one_axis = (_ranks(2, 5), _one_axis())
     rules: dict[str, tuple[Rule, ...]] = {
-        "ArgMax": (_ranks(4, 4), that.axis_among("C", default=0), _channels(64)),
+        "ArgMax": (_ranks(4, 4), that.axis_among("C", default=0), that.channels_at_most(64)),
         "AveragePool": pool,
         "Concat": (that.same_batch(),),
-        "Conv": (that.constant_operand("weights"), *_convolution()),
+        "Conv": (that.constant_operand("weights"), *_convolution(), _dilated_plane()),
         "ConvTranspose": (that.constant_operand("weights"), that.flat_window(), *_transposed()),
         "DepthToSpace": (that.number_is("blocksize", 2, 2),),
         "Div": (_ranks(2, 5), Rule("both operands must be activations", _constant)),
@@ -49,19 +49,26 @@ def _rules() -> OpRules:
         "Gather": (_ranks(1, 4),),
         "Gemm": (that.constant_operand("weights"), that.sizes_at_most(8192)),
         "GlobalMaxPool": (that.plane_at_most(256, side=True),),
-        "GridSample": (that.word_among("mode", ("bilinear", "nearest", "linear"), "bilinear"),),
+        "GridSample": (
+            that.word_among("mode", ("bilinear", "nearest", "linear"), "bilinear"),
+            that.word_among("padding_mode", ("zeros", "border"), "zeros"),
+            _ranks(4, 4),
+            _sampled(),
+        ),
         "LSTM": (_lstm_batch(),),
         "MatMul": (_matmul(),),
         "Max": (_ranks(2, 5),),
         "MaxPool": (*pool, that.dilations_within(1)),
         "Pad": (that.word_among("mode", ("constant",), "constant"),),
-        "ReduceMax": one_axis,
+        "Pow": (_ranks(0, 10), that.one_constant("exponent")),
+        "ReduceMax": (*one_axis, that.sizes_at_most(8192)),
         "ReduceMean": (_ranks(2, 5), _one_axis(spatial=True)),
         "ReduceSum": one_axis,
         "Resize": (_resize(),),
         "SpaceToDepth": (that.number_is("blocksize", 2, 2),),
         "Split": (that.same_batch(), _even_parts()),
         "Tile": (_one_axis(),),
+        "TopK": (_ranks(1, 10), that.number_is("sorted", 1, 1)),
         "Upsample": (_resize(),),
     }
     rules["ArgMin"] = rules["ArgMax"]
@@ -86,22 +93,18 @@ def _ranks(low: int, high: int) -> Rule:
     return Rule(f"rank must be {low}" if low == high else f"rank must be {low} to {high}", broken)
 
 
-def _channels(limit: int) -> Rule:
-    def broken(layer: Layer) -> str:
-        image = nchw(layer, first_in(layer))
-        return f"{image[1]} channels" if image is not None and image[1] > limit else ""
-
-    return Rule(f"at most {limit} channels", broken)
-
-
 def _convolution() -> tuple[Rule, ...]:
     def volume(window: Window) -> str:
         if len(window.kernel) < 3:
             return ""
         strides = {window.strides[-2:]} <= {(1, 1), (2, 2)}
         plain = window.groups == 1 and max(window.dilations) == 1
-        small = max(window.kernel[1:]) <= 31
-        return "" if strides and plain and small else f"kernel {list(window.kernel)}, strides {list(window.strides)}"
+        deep = window.kernel[0] * window.channels_in <= 8192 and window.pads[:1] <= (window.kernel[0] // 2,)
+        fine = strides and plain and deep
+        return "" if fine else f"kernel {list(window.kernel)}, strides {list(window.strides)}, {window.groups} groups"
+
+    def tall(window: Window) -> str:
+        return f"kernel {list(window.kernel)}" if max(window.kernel[-2:]) > 31 else ""
 
     def heavy(window: Window) -> str:
         count = window.channels_in * math.prod(window.kernel)
@@ -116,8 +119,10 @@ def _convolution() -> tuple[Rule, ...]:
         return f"{most} channels" if most > 8192 else ""
 
     return (
-        that.window_obeys("in three dimensions: ungrouped, undilated, kernel at most 31, strides 1 or 2", volume),
-        that.kernel_within(1, 31),
+        that.window_obeys(
+            "in three dimensions: ungrouped, undilated, strides 1 or 2, depth x channels at most 8192", volume
+        ),
+        that.window_obeys("kernel height and width must be at most 31", tall),
         that.strides_within(1, 256),
         that.pads_within(256),
         that.dilations_within(16),
@@ -136,12 +141,56 @@ def _transposed() -> tuple[Rule, ...]:
         most = max(window.channels_in, window.channels_out)
         return f"{most} channels" if most > 2048 else ""
 
+    def point(window: Window) -> str:
+        return f"kernel {list(window.kernel)}" if max(window.kernel) == 1 else ""
+
+    def padding(window: Window) -> str:
+        limits = [k / max(s, 1) for k, s in zip(window.kernel, window.strides, strict=False)] * 2
+        pairs = list(zip(window.pads, limits, window.strides * 2, strict=False))
+        wide = any(pad > limit or (pad == limit and stride % 2) for pad, limit, stride in pairs)
+        return f"pads {list(window.pads)} of kernel {list(window.kernel)}" if wide else ""
+
     return (
         that.kernel_within(1, 14),
+        that.window_obeys("kernel must not be 1x1", point),
+        that.window_obeys("padding must be at most kernel / stride (below it, for odd strides)", padding),
+        _one_more_at_most(),
         that.window_obeys("strides must be 1 to 14, and not both 1", strides),
         that.dilations_within(1),
         that.window_obeys("at most 2048 channels", wide),
     )
+
+
+def _one_more_at_most() -> Rule:
+    def broken(layer: Layer) -> str:
+        extra = integers(layer, "output_padding", (0,))
+        return f"output_padding {list(extra)}" if max(extra) > 1 else ""
+
+    return Rule("output padding must be 0 or 1", broken)
+
+
+def _dilated_plane() -> Rule:
+    """Height and width of the input are multiples of the dilation."""
+
+    def broken(layer: Layer) -> str:
+        window, image = window_of(layer), nchw(layer, first_in(layer))
+        if window is None or image is None:
+            return ""
+        rest = [size % max(step, 1) for size, step in zip(image[2:], window.dilations, strict=False)]
+        return f"{image[2]}x{image[3]} by {list(window.dilations)}" if any(rest) else ""
+
+    return Rule("height and width must be multiples of the dilation", broken)
+
+
+def _sampled() -> Rule:
+    def broken(layer: Layer) -> str:
+        image = nchw(layer, first_in(layer))
+        if image is None:
+            return ""
+        large = max(image[2:]) > 1024 or image[2] * image[3] > 720 * 1024
+        return f"{image[2]}x{image[3]}" if large else ""
+
+    return Rule("height and width must be at most 1024, and 720 x 1024 together", broken)
 
 
 def _lstm_batch() -> Rule:

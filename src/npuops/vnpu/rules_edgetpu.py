@@ -4,7 +4,9 @@ Sources: developer.axis.com, "ARTPEC-7 supported ops" (its accelerator is an Edg
 was readable, with limits), and an older copy of coral.ai/docs/edgetpu/models-intro kept in
 dgist-datalab/Datalab_Intern `Edge_TPU/convert_model_for_Edge_TPU.md` (the whole older table and the demands on a
 model). From memory, not verified: Rsqrt, SquaredDifference, Sum, Transpose and TransposeConv. That one stretch only is
-compiled is edgetpu_compiler's own answer ("More than one subgraph is not supported").
+compiled is edgetpu_compiler's own answer ("More than one subgraph is not supported"; google-coral/edgetpu issue 461:
+what follows the first operator that can't be mapped stays on the CPU). Which layers the stretch holds is told by
+TFLite's partitioner of delegates, whose errors the compiler prints.
 
 ONNX operators are judged as the TFLite operators that a converter would make of them: a BatchNormalization is folded,
 or becomes a product and a sum; Q/DQ pairs vanish.
@@ -12,11 +14,12 @@ or becomes a product and a sum; Q/DQ pairs vanish.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from npuops.models.model import Layer, Model
+from npuops.models.model import QDQ_OPS, Layer, Model
 from npuops.models.placement import Placement, RunsOn
 from npuops.targets.rules import Rule, static_shapes
 from npuops.vnpu import rule_conditions as that
@@ -34,18 +37,19 @@ _TFLITE_ONLY: Final = "SQUARED_DIFFERENCE"
 def place_on(model: Model, number_format: str = "int8") -> tuple[Placement, ...]:
     """Every layer of the model, placed."""
     kept = (that.same_batch(),)
+    product = (that.constant_operand("weights"), _one_row())
     window = (that.flat_window(), that.constant_operand("weights"), _even_dilation())
     rules: dict[str, tuple[Rule, ...]] = {
         "AveragePool": (_no_activation(), that.dilations_within(1)),
         "Concat": (_no_activation(), _no_constants()),
         "Conv": (*window, that.plain_or_depthwise()),
         "ConvTranspose": (*window, that.plain_or_depthwise()),
-        "Gemm": (that.constant_operand("weights"),),
+        "Gemm": product,
         "GlobalAveragePool": (),
         "GlobalMaxPool": (),
         "LSTM": (),
         "MaxPool": (_no_activation(), that.dilations_within(1)),
-        "Pad": kept,
+        "Pad": (*kept, that.only_height_and_width_change()),
         "PRelu": (that.constant_operand("slopes"),),
         "ReduceMax": kept,
         "ReduceMean": (*kept, _channels_by_four()),
@@ -58,37 +62,55 @@ def place_on(model: Model, number_format: str = "int8") -> tuple[Placement, ...]
         "Upsample": (_image(),),
     }
     rules |= dict.fromkeys(f"{_FREE} {_TFLITE_ONLY}".split(), ())
-    rules["MatMul"] = (that.constant_operand("weights"),)
+    rules["MatMul"] = product
     everywhere = (*that.computes_in(FORMATS, number_format), static_shapes(), _three_axes())
     placed = that.place_by(model, rules, list_name="the Edge TPU list", everywhere=everywhere)
     return one_stretch(model, placed)
 
 
 def one_stretch(model: Model, placed: Iterable[Placement]) -> tuple[Placement, ...]:
-    """What follows a return to the CPU stays there: the compiler makes a single subgraph."""
-    told: list[Placement] = []
-    entered: set[str] = set()
-    left: set[str] = set()
-    for layer, place in zip(model.layers, placed, strict=True):
-        names = {tensor.name for tensor in layer.inputs}
-        made = {tensor.name for tensor in layer.outputs}
-        if names & left:
-            rule, found = "only the first stretch on the TPU is compiled", "behind a layer on the CPU"
-            here = place.runs_on is RunsOn.CPU
-            more = replace(place, rule=f"{place.rule}; {rule}", found=f"{place.found}; {found}")
-            place = more if here else replace(place, runs_on=RunsOn.CPU, rule=rule, found=found)  # noqa: PLW2901 - told once
-            left |= made
-        elif place.runs_on is RunsOn.NPU:
-            entered |= made
-        elif names & entered:
-            left |= made
-        told.append(place)
+    """Of all layers that the TPU would take, the first stretch only: the compiler makes a single subgraph.
+
+    As TFLite partitions: the kind of the first layer goes first, with every layer of that kind that is ready; then the
+    other kind. So layers on the CPU may come before the stretch if the model begins with one, and whatever needs a
+    layer on the CPU after that is behind it. Q/DQ pairs, which vanish, belong to what is around them.
+    """
+    told = list(placed)
+    pairs = list(zip(model.layers, told, strict=True))
+    kinds = (place.runs_on for layer, place in pairs if layer.op not in QDQ_OPS)
+    begins_on_cpu = next(kinds, RunsOn.NPU) is RunsOn.CPU
+    before = _ready(pairs, RunsOn.CPU, frozenset()) if begins_on_cpu else frozenset()
+    stretch = _ready(pairs, RunsOn.NPU, before)
+    rule, found = "only the first stretch on the TPU is compiled", "behind a layer on the CPU"
+    behind: set[str] = set()
+    for at, (layer, place) in enumerate(pairs):
+        if at in before or at in stretch:
+            continue
+        if place.runs_on is RunsOn.NPU:
+            told[at] = replace(place, runs_on=RunsOn.CPU, rule=rule, found=found)
+        elif {tensor.name for tensor in layer.inputs} & behind:
+            told[at] = replace(place, rule=f"{place.rule}; {rule}", found=f"{place.found}; {found}")
+        behind |= {tensor.name for tensor in layer.outputs}
     return tuple(told)
+
+
+def _ready(pairs: list[tuple[Layer, Placement]], kind: RunsOn, done: frozenset[int]) -> frozenset[int]:
+    """Layers of a kind that need nothing but the model's inputs, layers in `done` and each other."""
+    missing = {tensor.name for at, (layer, _) in enumerate(pairs) if at not in done for tensor in layer.outputs}
+    found: set[int] = set()
+    for at, (layer, place) in enumerate(pairs):
+        fits = place.runs_on is kind or layer.op in QDQ_OPS
+        if at in done or not fits or missing & {tensor.name for tensor in layer.inputs}:
+            continue
+        found.add(at)
+        missing -= {tensor.name for tensor in layer.outputs}
+    return frozenset(found)
 
 
 def _three_axes() -> Rule:
     def broken(layer: Layer) -> str:
-        shapes = [sizes(tensor) for tensor in (*layer.inputs, *layer.outputs)]
+        flowing = (*layer.inputs, *layer.outputs) if layer.inputs else ()
+        shapes = [sizes(tensor) for tensor in flowing]
         wide = [shape for shape in shapes if any(dim > 1 for dim in shape[:-3])]
         return f"shape {list(wide[0])}" if wide else ""
 
@@ -128,6 +150,14 @@ def _channels_by_four() -> Rule:
         return f"{channels} channels" if layer.op == "MEAN" and reduced and channels % 4 else ""
 
     return Rule("a mean over channels needs a multiple of 4", broken)
+
+
+def _one_row() -> Rule:
+    def broken(layer: Layer) -> str:
+        shape = first_out(layer)
+        return f"shape {list(shape)}" if math.prod(shape[:-1]) != 1 else ""
+
+    return Rule("the result must be one line", broken)
 
 
 def _image() -> Rule:

@@ -1,8 +1,9 @@
 """What nncase compiles for the KPU of Canaan's K230, by names.
 
-Source: kendryte/nncase `docs/onnx_ops.md`@00e08b8 and `docs/tflite_ops.md`@0a26302: lists without limits, and without
-word on which operators the KPU does itself and which the compiler leaves to the RISC-V cores. So "NPU" here means "the
-compiler takes it": an upper bound.
+Source: kendryte/nncase@99431d9 (2026-03-02) `docs/onnx_ops.md` and `docs/tflite_ops.md`: lists of what is "supported",
+without limits, and without word on which operators the KPU does itself and which the compiler leaves to the RISC-V
+cores. So "NPU" here means "the compiler takes it": an upper bound. Six ONNX operators that are supported but "not
+imported" (LayerNormalization and Gelu among them) are not taken.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from npuops.vnpu.rule_conditions import computes_in, place_by
 FORMATS: Final = ("int8", "w8a16")
 
 _ONNX: Final = (
-    "Abs Add AveragePool BatchNormalization Cast Ceil Clip Concat Conv ConvTranspose Cos Div Dropout Exp Expand "
-    "Flatten Floor Gather GatherND Gemm GlobalAveragePool GlobalMaxPool HardSigmoid Identity InstanceNormalization "
-    "LpNormalization LeakyRelu Log LRN MatMul MaxPool Max Min Mul Neg OneHot Pad Pow PRelu ReduceL2 ReduceMax "
-    "ReduceMean ReduceMin ReduceSum Relu Reshape Resize Round Shape Sin Sigmoid Slice Softmax SpaceToDepth Split Sqrt "
-    "Squeeze Sub Sum Transpose Upsample Unsqueeze QuantizeLinear DequantizeLinear"
+    "Abs Acos Acosh Add ArgMax ArgMin Asin Asinh AveragePool BatchNormalization Cast Ceil Celu Clip Concat "
+    "ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DepthToSpace DequantizeLinear Div Dropout Elu Equal Erf Exp "
+    "Expand Flatten Floor Gather GatherElements GatherND Gemm GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish "
+    "Hardmax Identity InstanceNormalization LRN LSTM LeakyRelu Log LogSoftmax MatMul Max MaxPool Min Mod Mul Neg Not "
+    "OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear Range ReduceL1 ReduceL2 ReduceLogSum "
+    "ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize "
+    "ReverseSequence Round ScatterND Shape Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth "
+    "Split Sqrt Squeeze Sub Sum Tan Tanh Tile TopK Transpose Trilu Unsqueeze Upsample Where"
 )
 _TFLITE: Final = (
     "ABS ADD AVERAGE_POOL_2D CAST CEIL CONCATENATION CONV_2D COS DEPTHWISE_CONV_2D DIV EXP FLOOR FLOOR_DIV FLOOR_MOD "

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from npuops.models.model import Model
+from npuops.models.model import Layer, Model
 from npuops.models.placement import Placement
 from npuops.targets.rules import Rule, static_shapes
 from npuops.vnpu import rule_conditions as that
@@ -26,15 +26,21 @@ _FREE: Final = (
 
 def place_on(model: Model, number_format: str = "int8") -> tuple[Placement, ...]:
     """Every layer of the model, placed."""
+    nearest = Rule("nearest only", _other_interpolation)
     weights = (that.flat_window(), that.constant_operand("weights"))
     rules: dict[str, tuple[Rule, ...]] = {
         "Conv": weights,
         "ConvTranspose": weights,
         "Gemm": (that.constant_operand("weights"),),
         "ReduceMean": (that.spatial_reduction(),),
-        "Resize": (Rule("nearest only", lambda layer: "" if that.resize_kind(layer)[0] == "nearest" else "linear"),),
-        "Upsample": (Rule("nearest only", lambda layer: "" if that.resize_kind(layer)[0] == "nearest" else "linear"),),
+        "Resize": (nearest,),
+        "Upsample": (nearest,),
     }
     rules |= dict.fromkeys(_FREE.split(), ())
     everywhere = (*that.computes_in(FORMATS, number_format), static_shapes())
     return that.place_by(model, rules, list_name="the Neural-ART list", everywhere=everywhere)
+
+
+def _other_interpolation(layer: Layer) -> str:
+    mode, _ = that.resize_kind(layer)
+    return "" if mode == "nearest" else mode

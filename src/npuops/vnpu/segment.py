@@ -36,14 +36,27 @@ def make_segment(layout: Layout) -> int:
     try:
         descriptor = os.memfd_create("npuops-tensors", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
     except OSError as error:
-        raise DeviceError(f"no shared memory for the tensors: {error.strerror}") from error
+        raise _no_memory(error.strerror) from error
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if descriptor >= limit - _SPARE_DESCRIPTORS:
+    try:
+        if descriptor >= limit - _SPARE_DESCRIPTORS:
+            raise _no_memory("too many files are open")
+        os.ftruncate(descriptor, layout.nbytes)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    except OSError as error:
         os.close(descriptor)
-        raise DeviceError("no shared memory for the tensors: too many files are open")
-    os.ftruncate(descriptor, layout.nbytes)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        raise _no_memory(error.strerror) from error
+    except DeviceError:
+        os.close(descriptor)
+        raise
     return descriptor
+
+
+def _no_memory(why: str | None) -> DeviceError:
+    return DeviceError(
+        f"no shared memory for the tensors: {why}",
+        advice="unload programs, or raise the limits on files (ulimit -n, -f) before `npuops device up`",
+    )
 
 
 class Segment:

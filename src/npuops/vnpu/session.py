@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
 from npuops.artifacts.manifest import Artifact
-from npuops.errors import IncompatibleArtifactError, RunError
+from npuops.errors import IncompatibleArtifactError, NpuopsError, RunError
 from npuops.models.model import TensorInfo
 from npuops.targets.inputs import check_inputs
 from npuops.targets.protocol import Tensors
 from npuops.vnpu.client import DeviceClient, DeviceProgram, connect
+from npuops.vnpu.control_client import CALL_LIMIT_S
 from npuops.vnpu.daemon import Order
 from npuops.vnpu.device_switch import up_private
+from npuops.vnpu.line_client import NoAnswerError
 from npuops.vnpu.pacing import Pacing
 from npuops.vnpu.program_file import ProgramFile, decode_program
 from npuops.vnpu.spec import MachineSpec
@@ -36,22 +38,26 @@ class VnpuRunner:
         device: the name of a device that is up; None: each session has a device to itself, in `fast` pacing, that
             goes when the session (or this process) does.
         priority: of the session's context.
+        timeout_s: for each inference.
     """
 
     spec_of: Callable[[str], MachineSpec]
     device: str | None = None
     priority: Priority = Priority.NORMAL
+    timeout_s: float = CALL_LIMIT_S
 
     def open(self, artifact: Artifact) -> VnpuSession:
         """Load a verified artifact on the device.
 
         Raises:
             IncompatibleArtifactError: built for another chip, or a compiler that the firmware does not take.
+            UnsupportedModelError: an operator that the device does not have (any more).
+            DeviceMemoryError: it does not fit beside what others have loaded.
             DeviceError: the device is not up, or refuses the program.
             ToolchainError: the host runner cannot load the graph.
         """
         file = decode_program(artifact.entry.read_bytes())
-        with ExitStack() as stack:
+        with _naming(self.device), ExitStack() as stack:
             name = self.device or self._own_device(file.profile, stack)
             client = stack.enter_context(connect(name, priority=self.priority))
             _must_fit(file, client)
@@ -62,7 +68,7 @@ class VnpuRunner:
                 model=artifact.root / file.model,
                 compiler=file.compiler,
             )
-            return VnpuSession(artifact, program, stack.pop_all())
+            return VnpuSession(artifact, self, program, Pacing(client.pacing), stack.pop_all())
 
     def _own_device(self, profile: str, stack: ExitStack) -> str:
         name = f"own-{os.getpid()}-{secrets.token_hex(4)}"
@@ -77,12 +83,16 @@ class VnpuSession:
         last: what the device said of the last inference: times, energy, pre-emptions; all modelled. None before.
     """
 
-    def __init__(self, artifact: Artifact, program: DeviceProgram, resources: ExitStack) -> None:
+    def __init__(
+        self, artifact: Artifact, runner: VnpuRunner, program: DeviceProgram, pacing: Pacing, resources: ExitStack
+    ) -> None:
+        """`VnpuRunner.open` makes them."""
         self.inputs: tuple[TensorInfo, ...] = artifact.manifest.inputs
         self.outputs: tuple[TensorInfo, ...] = artifact.manifest.outputs
         self.last: Completed | None = None
         self._program: DeviceProgram | None = program
         self._resources = resources
+        self._runner, self._pacing = runner, pacing
 
     def run(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """One inference.
@@ -95,13 +105,31 @@ class VnpuSession:
         if self._program is None:
             raise RunError("this session is closed", advice="open the artifact again")
         check_inputs(inputs, self.inputs)
-        outputs, self.last = self._program.run(inputs)
+        try:
+            with _naming(self._runner.device):
+                outputs, self.last = self._program.run(inputs, self._runner.timeout_s)
+        except NoAnswerError as error:
+            if self._pacing is not Pacing.MANUAL:
+                raise
+            advice = "its pacing is manual: move its time meanwhile, or take one in fast or realtime pacing"
+            raise NoAnswerError(error.message, advice=advice) from error
         return outputs
 
     def close(self) -> None:
         """Give the device back. A second call does nothing."""
         self._program = None
         self._resources.close()
+
+
+@contextmanager
+def _naming(device: str | None) -> Iterator[None]:
+    """Of several devices that are up, an error names the one that it is about."""
+    try:
+        yield
+    except NpuopsError as error:
+        if device is None or device in error.message:
+            raise
+        raise type(error)(f"{device}: {error.message}", advice=error.advice) from error
 
 
 def _must_fit(file: ProgramFile, client: DeviceClient) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from npuops.errors import ArtifactError, OptionError
+from npuops.errors import ArtifactError, DeviceError, OptionError
 from npuops.vnpu.climate import Climate
 from npuops.vnpu.conditions import conditions
 from npuops.vnpu.device_events import (
@@ -44,6 +44,11 @@ from npuops.vnpu.versions import Versions, driver_mismatch
 POWERED: Final = frozenset({Life.BOOTING, Life.READY, Life.HUNG, Life.RESETTING})
 """States in which the chip is under the driver's control, with what it holds in memory."""
 
+BOOTED: Final = frozenset({Life.READY, Life.HUNG})
+"""States in which a firmware runs."""
+
+_KEEP_DOWN: Final = frozenset({Kind.OFFLINE, Kind.DRIVER_CRASH})
+
 _SIGNALS: Final[Mapping[Kind, Signal]] = MappingProxyType(
     {
         Kind.OFFLINE: Signal.OFFLINE,
@@ -63,8 +68,8 @@ class Simulation:
     Attributes:
         now_ns: how far it has been driven.
         life, why: the state and its reason.
-        counts: of resets, trips, ce, ue, canary runs and failures.
-        measurements: of what is booted; None where nothing is measured, or the image was refused.
+        counts: of resets, trips, ce, ue, completions, canary runs and failures, boots refused for a version.
+        measurements: of what is booted; None where nothing is, or nothing is measured.
         rom: what the next boot takes.
     """
 
@@ -85,7 +90,7 @@ class Simulation:
         self._booted_ns: int | None = self.now_ns + spec.boot_us * 1000
         self._plan = FaultPlan(tuple(replace(fault, at_us=fault.at_us + start_us) for fault in plan.faults))
         self._fault_ns = self._next_fault_ns(start_us - 1)
-        self._down_by: Fault | None = None
+        self._kept_down_by: list[Fault] = []
         self._lasting: set[int] = set()
         self.settle()
 
@@ -133,6 +138,7 @@ class Simulation:
         if self.life is Life.READY:
             self._intruders.feed(self.now_ns)
             self.jobs.dispatch(self.now_ns)
+        self.jobs.bill_waiting(self.now_ns)
         powered = self.life in POWERED or self.life is Life.GONE
         self.climate.load(cores.working if powered else None, self.now_ns)
 
@@ -143,7 +149,9 @@ class Simulation:
             DeviceError: the table has no such pair; nothing happened.
         """
         before, self.life = self.life, next_life(self.life, signal)
-        self.why, self._booted_ns, self._down_by = why, None, None
+        self.why, self._booted_ns, self._kept_down_by = why, None, []
+        if self.life not in BOOTED:
+            self.measurements = None
         self._report(LifeChanged(at_us=self._now_us, before=before, after=self.life, why=why))
         if self.life is Life.HUNG:
             self.jobs.cores.freeze(self.now_ns)
@@ -160,14 +168,21 @@ class Simulation:
                 self._report(ContextLost(at_us=self._now_us, context=context.id))
 
     def inject(self, fault: Fault) -> None:
-        """Begin a fault at this moment, which must be a whole microsecond."""
-        fault = replace(fault, at_us=self.now_ns // 1000)
+        """Begin a fault at this moment, which must be a whole microsecond.
+
+        Raises:
+            DeviceError: the device's state cannot take it.
+        """
+        fault, state = replace(fault, at_us=self.now_ns // 1000), self.life
         self._plan = self._plan.with_fault(fault)
-        self._begin(fault)
+        begun = self._begin(fault)
         self._weigh_faults()
+        if not begun:
+            advice = "wait until it is ready" if state in POWERED else "reset it first"
+            raise DeviceError(f"{fault.kind} has no effect: the device is {state}", advice=advice)
 
     def clear(self) -> None:
-        """End every lasting fault that has begun."""
+        """End every lasting fault that has begun; a device that one of them keeps down or hung comes back."""
         active = self._plan.active(self._now_us)
         self._plan = self._plan.without(active)
         for fault in active:
@@ -210,6 +225,7 @@ class Simulation:
         self._weigh_faults()
 
     def _weigh_faults(self) -> None:
+        self._plan = self._plan.from_now(self._now_us)
         self._conditions = conditions(self._plan.active(self._now_us))
         self._fault_ns = self._next_fault_ns(self._now_us)
         self.settle()
@@ -218,13 +234,18 @@ class Simulation:
         moment_us = self._plan.next_us(after_us)
         return None if moment_us is None else round(moment_us) * 1000
 
-    def _begin(self, fault: Fault) -> None:
+    def _begin(self, fault: Fault) -> bool:
+        """False: it had no effect."""
         signal = _SIGNALS.get(fault.kind)
-        lands = (self.life, signal) in NEXT if signal else self.life in POWERED or fault.lasts
-        if not lands:
+        if signal is Signal.RESET:  # of itself; the table's other pairs are for a reset from outside
+            lands = self.life in POWERED
+        else:
+            lands = (self.life, signal) in NEXT if signal else self.life in POWERED or fault.lasts
+        prolongs = not lands and bool(self._kept_down_by) and fault.kind in _KEEP_DOWN
+        if not lands and not prolongs:
             why = f"the device is {self.life}"
             self._report(FaultHadNoEffect(at_us=self._now_us, kind=fault.kind, why=why))
-            return
+            return False
         self._report(FaultBegan(at_us=self._now_us, kind=fault.kind))
         if fault.lasts:
             self._lasting.add(id(fault))
@@ -235,13 +256,18 @@ class Simulation:
             self.counts["ue"] += fault.count or 0
             self._report(MemoryErrors(at_us=self._now_us, uncorrected=fault.count or 0))
             self.signal(Signal.RESET, "uncorrectable memory error", Failure.MEMORY_ERROR)
+            self.jobs.forget(Failure.MEMORY_ERROR, self.why, self.now_ns)  # nobody knows what else is wrong in there
         elif fault.kind is Kind.THERMAL_TRIP:
             self.climate.heat_up(self.spec.thermal.critical_c, self.now_ns)
+        elif prolongs:
+            self._kept_down_by.append(fault)
         elif signal is not None:
+            before = [each for each in self._kept_down_by if each.kind in _KEEP_DOWN]
             self.signal(signal, f"fault: {fault.kind}")
-            self._down_by = fault
+            self._kept_down_by = [*before, fault]
         else:
             self._intruders.begin(fault)
+        return True
 
     def _end(self, fault: Fault) -> None:
         if id(fault) not in self._lasting:
@@ -249,28 +275,35 @@ class Simulation:
         self._lasting.remove(id(fault))
         self._report(FaultEnded(at_us=self._now_us, kind=fault.kind))
         self._intruders.end(fault, self.now_ns)
-        if fault is self._down_by and (self.life, Signal.RESTORED) in NEXT:
+        others = [each for each in self._kept_down_by if each is not fault]
+        released = bool(self._kept_down_by) and not others
+        self._kept_down_by = others
+        if released and self.life is Life.HUNG:
+            self.signal(Signal.RESET, "reset by the driver's watchdog: no progress")
+        elif released and (self.life, Signal.RESTORED) in NEXT:
             self.signal(Signal.RESTORED, f"fault over: {fault.kind}")
 
     def _on_booted(self) -> None:
         refusal = self._boot()
         if refusal:
             self.signal(Signal.REFUSED, refusal)
-        else:
-            self.signal(Signal.BOOTED, "booted")
+            return
+        if self.rom is not None:  # not before: a firmware that the driver refuses must not lock out the one before it
+            self.rom = self.rom.booted()
+        self.signal(Signal.BOOTED, "booted")
 
     def _boot(self) -> str:
         """Why not, or nothing."""
         if self.climate.heat is Heat.CRITICAL:
             return "still too hot to be switched on"
         if self.rom is not None:
-            self.measurements = None
             try:
                 self.measurements = self.rom.boot()
             except ArtifactError as error:
                 return f"{error.message}: {error.advice}"
             self._firmware = read_header(self.rom.image).version
         mismatch = driver_mismatch(self.spec.released, self.versions())
+        self.counts["refused boots"] += mismatch is not None
         return f"{mismatch.message}: {mismatch.advice}" if mismatch else ""
 
     def _on_climate(self) -> None:
@@ -298,6 +331,7 @@ class Simulation:
 
     def _complete(self, job: Job) -> None:
         corruption = self._conditions.corruption(job.loaded.program, self._seed, job.id)
+        self.counts["completions"] += 1
         self.counts["canary runs"] += job.canary
         self.counts["canary failures"] += job.canary and corruption is not None
         self._report(

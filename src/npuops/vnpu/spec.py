@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Final
 
 from npuops.errors import OptionError
 from npuops.vnpu.versions import Versions
+
+ABSOLUTE_ZERO_C: Final = -273.15
+CORES_LIMIT: Final = 1024
+CLOCK_LIMITS_MHZ: Final = (1.0, 1e5)
+COOLING_LIMITS: Final = (1e-6, 1e6)
+"""Of °C per W and J per °C: from a chip bolted to a block of copper to one that hangs in a vacuum, with room to spare;
+within them no time constant rounds to nothing."""
+LIMIT_US: Final = 600_000_000
+"""Ten minutes, of a boot, a reset or a time slice: whoever switches a device on waits for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +48,15 @@ class ThermalSpec:
         """Refuse what no cooling is.
 
         Raises:
-            OptionError: a resistance or capacity that isn't positive, or trip points out of order.
+            OptionError: a resistance or capacity that no cooling has, or temperatures out of order.
         """
+        low, high = COOLING_LIMITS
         for name in ("junction_r_c_per_w", "junction_c_j_per_c", "case_r_c_per_w", "case_c_j_per_c"):
-            _refuse_unless(0 < getattr(self, name) < math.inf, self, name, "must be above 0")
-        _refuse_unless(math.isfinite(self.ambient_c), self, "ambient_c", "must be a number")
+            _refuse_unless(low <= getattr(self, name) <= high, self, name, f"must be from {low} to {high}")
+        _refuse_unless(self.ambient_c > ABSOLUTE_ZERO_C, self, "ambient_c", f"must be above {ABSOLUTE_ZERO_C}")
         order = (("resume_c", "ambient_c"), ("throttle_c", "resume_c"), ("critical_c", "throttle_c"))
         for upper, lower in order:
-            above = getattr(self, upper) > getattr(self, lower)
+            above = math.inf > getattr(self, upper) > getattr(self, lower)
             _refuse_unless(above, self, upper, f"must be above {lower}, {getattr(self, lower)}")
 
 
@@ -88,25 +99,45 @@ class MachineSpec:
         """Refuse what no chip is.
 
         Raises:
-            OptionError: an impossible number; the message names it.
+            OptionError: an impossible number, or a name that cannot be shown; the message names it.
         """
-        _refuse_unless(self.cores >= 1, self, "cores", "must be at least 1")
-        for name in ("dram_bytes", "time_slice_us"):
-            _refuse_unless(getattr(self, name) > 0, self, name, "must be above 0")
-        for name in ("sram_bytes", "boot_us", "reset_us", "idle_w"):
+        _refuse_unless(bool(self.name) and self.name.isprintable(), self, "name", "must be printable, and not empty")
+        _refuse_unless(1 <= self.cores <= CORES_LIMIT, self, "cores", f"must be from 1 to {CORES_LIMIT}")
+        _refuse_unless(self.dram_bytes > 0, self, "dram_bytes", "must be above 0")
+        for name in ("sram_bytes", "idle_w"):
             _refuse_unless(0 <= getattr(self, name) < math.inf, self, name, "must not be below 0")
+        for name in ("boot_us", "reset_us"):
+            _refuse_unless(0 <= getattr(self, name) <= LIMIT_US, self, name, f"must be from 0 to {LIMIT_US}")
+        _refuse_unless(1 <= self.time_slice_us <= LIMIT_US, self, "time_slice_us", f"must be from 1 to {LIMIT_US}")
         _refuse_unless(
             self.idle_w <= self.busy_w < math.inf, self, "busy_w", f"must not be below idle_w, {self.idle_w}"
         )
         _refuse_unless(1 <= self.power_exponent <= 4, self, "power_exponent", "must be from 1 to 4")
-        points = self.clock_points_mhz
-        rising = bool(points) and points[0] > 0 and all(low < high < math.inf for low, high in pairwise(points))
-        _refuse_unless(rising, self, "clock_points_mhz", "must be above 0 and rise from one to the next")
+        points, (low, high) = self.clock_points_mhz, CLOCK_LIMITS_MHZ
+        ordered = all(lower < upper for lower, upper in pairwise(points))
+        rising = bool(points) and low <= points[0] and points[-1] <= high and ordered
+        rule = f"must be from {low:.0f} to {high:.0f} and rise from one to the next"
+        _refuse_unless(rising, self, "clock_points_mhz", rule)
 
     @property
     def top_mhz(self) -> float:
         """The highest clock point."""
         return self.clock_points_mhz[-1]
+
+    def at_ambient(self, ambient_c: float) -> MachineSpec:
+        """The same chip and cooling at another place.
+
+        Raises:
+            OptionError: no temperature of air, or one at which the device could never cool to `resume_c`.
+        """
+        resume_c = self.thermal.resume_c
+        if not ABSOLUTE_ZERO_C < ambient_c < resume_c:
+            raise OptionError(
+                f"an ambient temperature of {ambient_c} °C: {self.name} needs one below {resume_c}, to which it must"
+                " cool before its clock may rise again",
+                advice="choose a cooler place, or raise the trip points in a spec of your own",
+            )
+        return replace(self, thermal=replace(self.thermal, ambient_c=ambient_c))
 
 
 def _refuse_unless(holds: bool, spec: MachineSpec | ThermalSpec, name: str, rule: str) -> None:

@@ -6,14 +6,16 @@ driver is dead has no folder at all.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
-from npuops.vnpu.device_events import ClockChanged, DeviceEvent, LifeChanged, MemoryErrors
-from npuops.vnpu.device_telemetry import ContextTelemetry, Telemetry
-from npuops.vnpu.life import STATUS, Life
+from npuops.vnpu.device_telemetry import ContextTelemetry, Refusal, Telemetry
+
+_HOW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
 def device_texts(name: str, seen: Telemetry) -> dict[str, str]:
@@ -34,11 +36,19 @@ def device_texts(name: str, seen: Telemetry) -> dict[str, str]:
         "freq/set_max_freq": str(round(seen.cap_mhz)),
         "reset_counter": str(seen.resets),
         "throttle_count": str(seen.throttles),
+        "trip_count": str(seen.trips),
         "ce_count": str(seen.ce_count),
         "ue_count": str(seen.ue_count),
+        "inference_count": str(seen.completions),
+        "canary_count": str(seen.canary_runs),
+        "canary_fail_count": str(seen.canary_failures),
+        "refused_memory_count": str(seen.refusals[Refusal.MEMORY]),
+        "refused_operator_count": str(seen.refusals[Refusal.OPERATOR]),
+        "refused_version_count": str(seen.refusals[Refusal.VERSION]),
         "energy_uj": str(int(seen.energy_uj)),
         "hwmon/hwmon0/name": "vnpu",
         "hwmon/hwmon0/temp1_input": str(round(seen.temperature_c * 1e3)),
+        "hwmon/hwmon0/temp1_max": str(round(seen.throttle_c * 1e3)),
         "hwmon/hwmon0/temp1_crit": str(round(seen.critical_c * 1e3)),
         "hwmon/hwmon0/power1_input": str(round(seen.power_w * 1e6)),
     }
@@ -50,78 +60,61 @@ def context_texts(seen: ContextTelemetry) -> dict[str, str]:
         "pid": str(seen.pid),
         "priority": seen.priority,
         "busy_time_us": str(int(seen.busy_us)),
+        "wait_time_us": str(int(seen.wait_us)),
         "memory_bytes": str(seen.memory_bytes),
         "submissions": str(seen.submissions),
+        "completions": str(seen.completions),
         "errors": str(seen.errors),
         "preemptions": str(seen.preemptions),
     }
 
 
-def uevent(event: DeviceEvent) -> str | None:
-    """The line of an event that can be seen from outside; faults themselves cannot."""
-    at = round(event.at_us)
-    if isinstance(event, LifeChanged):
-        action = {Life.READY: "online", Life.OFF: "offline", Life.GONE: "remove"}.get(event.after, "change")
-        return f"{at} {action} STATUS={STATUS[event.after]} WHY={'_'.join(event.why.split())}"
-    if isinstance(event, ClockChanged) and event.after_mhz < event.before_mhz:
-        return f"{at} change THROTTLED_MHZ={event.after_mhz:.0f} TEMP={event.temperature_c * 1e3:.0f}"
-    if isinstance(event, MemoryErrors):
-        return f"{at} change CE={event.corrected} UE={event.uncorrected}"
-    return None
-
-
 class SysfsTree:
-    """One device's folder `accelN` in the tree that all virtual devices share."""
+    """One device's folder `accelN` in the tree that all virtual devices share.
+
+    Attributes:
+        name: the device's.
+    """
 
     def __init__(self, accel: Path, name: str) -> None:
-        self._accel, self._name = accel, name
+        self.name = name
+        self._accel = accel
         self._device = accel / "device"
         self._written: dict[str, str] = {}
         self._contexts: set[int] = set()
 
-    def show(self, seen: Telemetry, events: Iterable[DeviceEvent] = ()) -> None:
-        """Make the tree say what the telemetry says; events become lines of `uevents`."""
-        lines = [line for line in map(uevent, events) if line is not None]
+    def show(self, seen: Telemetry, events: str = "") -> None:
+        """Make the tree say what the telemetry says.
+
+        Args:
+            seen: of the device.
+            events: the text of `uevents`.
+
+        Raises:
+            OSError: a file cannot be written; the next call tries again.
+        """
         if not seen.present:
             self.remove()
             return
-        if not self._written:
-            at = lines[0].partition(" ")[0] if lines else "0"
-            lines.insert(0, f"{at} add DRIVER=vnpu VNPU_NAME={self._name}")
-        texts = device_texts(self._name, seen)
+        if self._written and not self._device.is_dir():  # somebody cleared the folder
+            self._written.clear()
+        texts = device_texts(self.name, seen)
         for context in seen.contexts:
             folder = f"contexts/{context.id}"
             texts |= {f"{folder}/{path}": text for path, text in context_texts(context).items()}
         for number in self._contexts - {context.id for context in seen.contexts}:
             self._forget(number)
         self._contexts = {context.id for context in seen.contexts}
-        self._write(texts)
-        with (self._device / "uevents").open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
+        for path, text in {**texts, "uevents": events.removesuffix("\n")}.items():
+            if self._written.get(path) != text:
+                _replace(self._device / path, f"{text}\n".encode())
+                self._written[path] = text
 
     def remove(self) -> None:
         """The device is unplugged."""
         shutil.rmtree(self._accel, ignore_errors=True)
         self._written.clear()
         self._contexts.clear()
-
-    def _write(self, texts: Mapping[str, str]) -> None:
-        for path, text in texts.items():
-            if self._written.get(path) == text:
-                continue
-            place = self._device / path
-            scratch = f"{place}.part"
-            try:
-                descriptor = os.open(scratch, _HOW, 0o644)
-            except FileNotFoundError:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(scratch, _HOW, 0o644)
-            try:
-                os.write(descriptor, f"{text}\n".encode())
-            finally:
-                os.close(descriptor)
-            os.rename(scratch, place)  # noqa: PTH104 - pathlib costs more than the call, ten files ten times a second
-            self._written[path] = text
 
     def _forget(self, number: int) -> None:
         folder = f"contexts/{number}"
@@ -130,4 +123,25 @@ class SysfsTree:
             del self._written[path]
 
 
-_HOW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+def _replace(place: Path, data: bytes) -> None:
+    """Through a file beside it, which does not stay if the disk is full."""
+    scratch = f"{place}.part"
+    try:
+        descriptor = os.open(scratch, _HOW, 0o644)
+    except FileNotFoundError:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(scratch, _HOW, 0o644)
+    try:
+        _write_all(descriptor, data)
+        os.rename(scratch, place)  # noqa: PTH104 - pathlib costs more than the call, ten files ten times a second
+    except OSError:
+        with suppress(OSError):
+            os.unlink(scratch)  # noqa: PTH108 - as above
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    if os.write(descriptor, data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -6,13 +6,16 @@ of its profile.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from npuops import __version__
 from npuops.artifacts.manifest import Artifact
@@ -36,16 +39,16 @@ from npuops.targets.protocol import (
 from npuops.targets.report import Fit, SupportReport, support_report
 from npuops.targets.vendor_options import checked_options
 from npuops.units import Basis
-from npuops.vnpu.device_spec import spec_of
-from npuops.vnpu.perf import ACTIVATION_BYTES, WEIGHT_BYTES
-from npuops.vnpu.predict import energy_of, estimate
+from npuops.vnpu.crossing import handed_elements
+from npuops.vnpu.memory_plan import fit_of, plan_memory
+from npuops.vnpu.predict import Estimate, energy_of, estimate, uncounted, unpriced
 from npuops.vnpu.pricing import program_of
 from npuops.vnpu.profile import Profile as Chip
-from npuops.vnpu.profile import load_profile, profile_names
+from npuops.vnpu.profile import load_profile, machine_spec, profile_names
 from npuops.vnpu.program_file import ENTRY, MODEL, ProgramFile, decode_program, encode_program
 from npuops.vnpu.rules import rules_of
 from npuops.vnpu.session import VnpuRunner
-from npuops.vnpu.work import Workload, workload_of
+from npuops.vnpu.work import workload_of
 
 FAMILY_NAME: Final = "vnpu"
 DEVICE_VARIABLE: Final = "NPUOPS_DEVICE"
@@ -55,14 +58,20 @@ FORMAT_OF: Final[Mapping[Precision, str]] = {Precision.A8W8: "int8", Precision.A
 
 @dataclass(frozen=True, slots=True)
 class VnpuTarget:
-    """One virtual chip."""
+    """One virtual chip.
+
+    Attributes:
+        chip: its profile.
+        file: absolute path of the profile, where it is the user's own; empty for a bundled one.
+    """
 
     chip: Chip
+    file: str = ""
 
     @property
     def name(self) -> str:
-        """`vnpu:PROFILE`."""
-        return f"{FAMILY_NAME}:{self.chip.name}"
+        """`vnpu:PROFILE`, by which every process opens the same chip."""
+        return f"{FAMILY_NAME}:{self.file or self.chip.name}"
 
     @property
     def traits(self) -> Traits:
@@ -73,7 +82,8 @@ class VnpuTarget:
     @property
     def runner(self) -> Runner:
         """The device that `$NPUOPS_DEVICE` names; without it each session has one of its own, in fast pacing."""
-        return VnpuRunner(spec_of=spec_of, device=os.environ.get(DEVICE_VARIABLE) or None)
+        spec = machine_spec(self.chip)
+        return VnpuRunner(spec_of=lambda _profile: spec, device=os.environ.get(DEVICE_VARIABLE) or None)
 
     @property
     def references(self) -> Mapping[str, Runner]:
@@ -82,18 +92,20 @@ class VnpuTarget:
 
     def probe(self) -> Probe:
         """Always here."""
-        toolchain = {"npuops": __version__, "onnxruntime": version("onnxruntime"), "profile": self.chip.name}
+        toolchain = {"npuops": __version__, "onnxruntime": version("onnxruntime"), "profile": _identity(self.chip)}
         return Probe(target=self.name, available=True, toolchain=toolchain, can_run="virtual device")
 
     def check(self, model: Model) -> SupportReport:
         """Place by the chip's rules; price as int8, whatever the file's own format."""
         placed = self._place(model, "int8")
-        workload = workload_of(model)
-        found = estimate(workload, self.chip, placed)
-        report = support_report(self.name, model, placed)
-        return replace(
-            report, fits=self._fit(model, workload), latency=found.latency, energy=energy_of(found, self.chip)
-        )
+        report = replace(support_report(self.name, model, placed), fits=self._fit(model, placed, "int8"))
+        if unpriced(model, placed):
+            return report
+        found = self._estimate(model, placed, "int8")
+        latency, left_out = found.latency, uncounted(model)
+        if left_out:
+            latency = replace(latency, source=f"{latency.source}; layers of unknown size left out: {len(left_out)}")
+        return replace(report, latency=latency, energy=energy_of(found, self.chip))
 
     def compile(self, model: Model, options: CompileOptions, folder: Path) -> Compilation:
         """Price every layer, and keep the graph for its numbers.
@@ -107,14 +119,13 @@ class VnpuTarget:
         number_format = FORMAT_OF.get(options.precision)
         if number_format not in self.chip.formats or number_format is None:
             raise CompileError(f"{self.name} has no {options.precision}", advice="npuops targets lists the precisions")
-        fit = self._fit(model, workload_of(model))
+        placed = self._place(model, number_format)
+        fit = self._fit(model, placed, number_format)
         if not fit.ok:
             raise CompileError(
-                f"the model needs {fit.weights_bytes + (fit.peak_activation_bytes or 0):,} bytes,"
-                f" {self.name} has {fit.limit_bytes:,}",
+                f"{self.name} cannot hold the model: {fit.note}",
                 advice="choose a smaller model or input, or a chip with more memory",
             )
-        placed = self._place(model, number_format)
         program = program_of(model, self.chip, placed, number_format)
         file = ProgramFile(
             profile=self.chip.name, compiler=self.chip.firmware.compiler.value, program=program, format=number_format
@@ -137,30 +148,34 @@ class VnpuTarget:
         file = decode_program(artifact.entry.read_bytes())
         model = open_model(artifact.root / file.model)
         placed = self._place(model, file.format)
-        found = estimate(workload_of(model), self.chip, placed, file.format)
+        found = self._estimate(model, placed, file.format)
         ops = tuple(OpCost(name=one.name, op=one.op, runs_on=one.runs_on, cost=one.us) for one in found.layers)
         return Profile(basis=Basis.MODELLED, unit="us", source=found.source, ops=ops)
 
     def _place(self, model: Model, number_format: str) -> tuple[Placement, ...]:
         return tuple(rules_of(self.chip.name, number_format)(model))
 
-    def _fit(self, model: Model, workload: Workload) -> Fit:
-        """As the chip would hold it at int8, whatever the file's own format."""
-        weights = sum(layer.weight_elements for layer in workload.layers) * WEIGHT_BYTES["int8"]
-        peak = model.peak_activation_bytes
-        if peak is not None and not model.is_quantized:
-            peak = peak * ACTIVATION_BYTES["int8"] // ACTIVATION_BYTES["fp32"]
-        limit = round(self.chip.memory.dram_mib.value * 2**20)
-        return Fit(
-            ok=weights + (peak or 0) <= limit, weights_bytes=weights, peak_activation_bytes=peak, limit_bytes=limit
-        )
+    def _estimate(self, model: Model, placed: Sequence[Placement], number_format: str) -> Estimate:
+        handed = handed_elements(model, placed)
+        return estimate(workload_of(model), self.chip, placed, number_format, handed=handed)
+
+    def _fit(self, model: Model, placed: Sequence[Placement], number_format: str) -> Fit:
+        plan = plan_memory(model, workload_of(model), placed, self.chip, number_format)
+        return fit_of(plan, self.chip)
+
+
+def _identity(chip: Chip) -> str:
+    """Name and content: an artifact of a profile that was calibrated anew must not come from the cache."""
+    content = msgspec.json.encode(chip, order="deterministic")
+    return f"{chip.name} {hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def _make(variant: str | None) -> VnpuTarget:
     if variant is None:
         raise UnknownTargetError("a virtual NPU needs a profile", advice=f"for example {FAMILY_NAME}:rk3588")
     try:
-        return VnpuTarget(load_profile(variant))
+        file = "" if variant in profile_names() else str(Path(variant).resolve())
+        return VnpuTarget(load_profile(variant), file)
     except OptionError as error:
         raise UnknownTargetError(error.message, advice=error.advice) from error
 

@@ -33,6 +33,7 @@ class Account:
         energy_mj: above the idle power, which nobody in particular pays.
         submissions, completions, errors: jobs.
         preemptions: how often a job of it had to leave a core for another.
+        waited_ns: with a job in the queue and none on a core.
     """
 
     busy_ns: int = 0
@@ -41,6 +42,7 @@ class Account:
     completions: int = 0
     errors: int = 0
     preemptions: int = 0
+    waited_ns: int = 0
 
     def add(self, other: Account) -> None:
         """The other's figures too."""
@@ -50,6 +52,7 @@ class Account:
         self.completions += other.completions
         self.errors += other.errors
         self.preemptions += other.preemptions
+        self.waited_ns += other.waited_ns
 
 
 @dataclass(frozen=True, slots=True)

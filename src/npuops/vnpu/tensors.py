@@ -20,6 +20,9 @@ DTYPES: Final = frozenset(
 SEGMENT_LIMIT_BYTES: Final = 1 << 30
 SLOTS_LIMIT: Final = 64
 _TENSORS_LIMIT: Final = 1024
+_DIMENSIONS_LIMIT: Final = 32
+"""numpy 1 has no more."""
+
 _LINE_BYTES: Final = 64
 
 
@@ -64,8 +67,8 @@ def layout_of(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], slots
     """Both sides compute it from the same words, so no offset crosses the wire.
 
     Raises:
-        OptionError: a dtype that shared memory cannot hold, a negative dimension, two tensors of one name, or more
-            than the limits.
+        OptionError: a dtype that shared memory cannot hold, dimensions that numpy cannot, two tensors of one name, or
+            more than the limits.
     """
     if not 1 <= slots <= SLOTS_LIMIT:
         raise OptionError(f"a segment has 1 to {SLOTS_LIMIT} slots, not {slots}")
@@ -89,6 +92,15 @@ def _placed(specs: Sequence[TensorSpec], start: int, what: str) -> tuple[tuple[P
             raise OptionError(f"{what} {spec.name!r} is {spec.dtype}; a device takes {', '.join(sorted(DTYPES))}")
         if any(dim < 0 for dim in spec.shape):
             raise OptionError(f"{what} {spec.name!r} has a negative dimension: {list(spec.shape)}")
+        if len(spec.shape) > _DIMENSIONS_LIMIT:
+            raise OptionError(f"{what} {spec.name!r} has {len(spec.shape)} dimensions, at most {_DIMENSIONS_LIMIT} go")
+        # numpy multiplies without the zeros, so an empty tensor can be too big as well
+        if math.prod(filter(None, spec.shape)) > SEGMENT_LIMIT_BYTES:
+            raise OptionError(
+                f"{what} {spec.name!r} has the dimensions {list(spec.shape)}, more than {SEGMENT_LIMIT_BYTES} bytes of"
+                " shared memory",
+                advice="fix the shape and build the model again",
+            )
         if spec.name in found:
             raise OptionError(f"two {what}s are called {spec.name!r}")
         found[spec.name] = Placed(spec, start)

@@ -25,6 +25,11 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from npuops.errors import OptionError
+
+VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_~-]{0,63}")
+"""What vendors write: `1.32.1`, `v1`, `rknn-toolkit2-2.3.0`, `5.15.0~rc1+g0a1b2c`; one line, without spaces."""
+
 
 class Part(StrEnum):
     """What has a version."""
@@ -36,11 +41,21 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Versions:
-    """One of each; the first number of a version is its major one."""
+    """One of each."""
 
     driver: str
     firmware: str
     compiler: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no version.
+
+        Raises:
+            OptionError: the message names the part.
+        """
+        for part in Part:
+            if not VERSION.fullmatch(self.of(part)):
+                raise OptionError(f"{part}: {self.of(part)!r} is no version", advice="write it like 1.2.0")
 
     def of(self, part: Part) -> str:
         """The version of one part."""
@@ -97,6 +112,6 @@ def _generation(part: Part, released: Versions, here: Versions) -> int:
 
 
 def _major(version: str) -> int:
-    """The first number of a version; one without any number is of generation 0 of itself."""
-    found = re.search(r"[0-9]{1,9}", version)
-    return int(found[0]) if found else 0
+    """The first number of a dotted one (2 in `rknn-toolkit2-2.3.0`), else the first number, else 0."""
+    found = re.search(r"([0-9]{1,18})\.[0-9]", version) or re.search(r"([0-9]{1,18})", version)
+    return int(found[1]) if found else 0

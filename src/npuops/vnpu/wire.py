@@ -25,7 +25,6 @@ FRAME_LIMIT_BYTES: Final = 16 << 20
 _HEADER_BYTES: Final = 4
 
 Id = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
-Micros = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
 
 class ProtocolError(DeviceLostError):
@@ -76,7 +75,7 @@ class Submit(Message, frozen=True, kw_only=True):
 class Advance(Message, frozen=True, kw_only=True):
     """Manual pacing: let so much time pass."""
 
-    us: Micros
+    us: int
 
 
 class Inject(Message, frozen=True, kw_only=True):
@@ -179,9 +178,12 @@ def frame(message: Message) -> bytes:
     """The message as it goes over the wire.
 
     Raises:
-        ProtocolError: it is longer than a frame may be.
+        ProtocolError: it is longer than a frame may be, or has a number that 64 bits cannot hold.
     """
-    body = _encoder.encode(message)
+    try:
+        body = _encoder.encode(message)
+    except OverflowError as error:
+        raise ProtocolError(f"{type(message).__name__} has a number that 64 bits cannot hold") from error
     if len(body) > FRAME_LIMIT_BYTES:
         raise ProtocolError(f"a message of {len(body)} bytes is longer than {FRAME_LIMIT_BYTES}")
     return len(body).to_bytes(_HEADER_BYTES, "little") + body

@@ -108,11 +108,12 @@ def _sizes(layer: Layer) -> tuple[int, int, int, int]:
     weight = sizes_of(layer.weights[0]) if layer.weights else ()
     result = sizes_of(layer.outputs[0])
     if layer.op in CONVOLUTIONS and len(weight) > 2:
-        groups = number(layer.attributes, "group", 1)
-        return groups, max(1, weight[0] // groups), math.prod(weight[1:]), weight[1]
+        groups = _groups(layer)
+        return groups, max(1, weight[0] // groups), max(1, math.prod(weight[1:])), max(1, weight[1])
     if layer.op in {"ConvTranspose"} and len(weight) > 2:
-        groups = number(layer.attributes, "group", 1)
-        return groups, weight[1] * math.prod(weight[2:]), max(1, weight[0] // groups), max(1, weight[0] // groups)
+        groups = _groups(layer)
+        depth = max(1, weight[0] // groups)
+        return groups, max(1, weight[1] * math.prod(weight[2:])), depth, depth
     if layer.op in {"CONV_2D", "CONV_3D"} and len(weight) > 2:
         return 1, weight[0], math.prod(weight[1:]), weight[-1]
     if layer.op == "TRANSPOSE_CONV" and len(weight) > 2:
@@ -123,6 +124,11 @@ def _sizes(layer: Layer) -> tuple[int, int, int, int]:
     depth = _inner(layer)
     batches = math.prod(result[:-2]) if kind_of(layer) is Kind.ATTENTION else 1
     return batches, columns, depth, depth
+
+
+def _groups(layer: Layer) -> int:
+    """A group count below 1 is malformed, and says nothing."""
+    return max(1, number(layer.attributes, "group", 1))
 
 
 def _inner(layer: Layer) -> int:
@@ -188,7 +194,7 @@ def _channels(tensor: TensorInfo, layer: Layer) -> int:
     shape = sizes_of(tensor)
     if not shape:
         return 1
-    return shape[1] if len(shape) > 3 and not layer.op.isupper() else shape[-1]
+    return max(1, shape[1] if len(shape) > 3 and not layer.op.isupper() else shape[-1])
 
 
 def _elements(tensor: TensorInfo) -> int:
