@@ -2,7 +2,7 @@
 
     ./run bench vnpu_roundtrip
 
-Five ways, 25 times each in turns, so that a busy machine slows all of them; the medians count:
+Five ways in 40 turns of 25, so that a busy machine slows all of them; the medians count:
 
 - `pipe`: the same megabyte to a child process through a pipe, and back through another.
 - `in place`: the client's arrays are the device's memory; nothing is computed.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job of a shell script
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else what a test starts could not be interrupted
 
 
 def _shared() -> Path:

@@ -223,6 +223,7 @@ VNPU = {
     "freq/hw_min_freq": 300,
     "freq/set_max_freq": 1000,
     "reset_counter": 0,
+    "commanded_reset_count": 0,
     "throttle_count": 0,
     "trip_count": 0,
     "ce_count": 0,

@@ -121,3 +121,14 @@ def test_judging_loads_no_engine():
     code = "import sys, npuops.rewrite.analyse; print('onnxruntime' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_chip_with_floats_that_npuops_does_not_build_for_is_not_said_to_lack_them(tmp_path: Path):
+    def words(name: str) -> str:
+        found = advice(torch_and_attention(), tmp_path, open_target(name))
+        return " ".join(entry.message for entry in found["precision"])
+
+    assert "the chip has fp16, too, which npuops does not build for it" in words("vnpu:rk3588")
+    assert "does not build for this target (the chip has fp16, fp32)" in words("vnpu:bm1684x")
+    assert "the chip has" not in words("vnpu:coral-edgetpu")
+    assert "which this target does not have" in words("vnpu:coral-edgetpu")

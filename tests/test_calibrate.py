@@ -3,16 +3,22 @@ from __future__ import annotations
 import errno
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx import helper
 
 from command_line import npuops
 from npuops.errors import DataError, OptionError, StorageError
+from npuops.models.open import open_model
 from npuops.models.zoo import zoo_model
 from npuops.vnpu.calibrate import calibrate
 from npuops.vnpu.profile import load_profile, profile_text
+from npuops.vnpu.target import VnpuTarget
+from small_graphs import save
 
 CNN = zoo_model("digits-cnn").model
 
@@ -102,3 +108,34 @@ def test_what_is_calibrated_anew_is_what_check_build_and_run_use(rows: Path, tmp
         priced.append(sum(step["compute_us"] + step["memory_us"] + step["overhead_us"] for step in steps))
         assert priced[-1] == pytest.approx(checked["latency"]["us"], rel=0.05)
     assert priced[1] > 2 * priced[0]
+
+
+def stack(path: Path, convolutions: int, channels: int) -> Path:
+    """Convolutions with an Erf in the middle, which an RK3588's NPU does not take."""
+    weight = np.zeros((channels, channels, 3, 3), np.float32)
+    names = ["x", *(f"t{index}" for index in range(convolutions)), "y"]
+    middle = convolutions // 2
+    nodes = [
+        helper.make_node("Erf", [before], [after])
+        if index == middle
+        else helper.make_node("Conv", [before, "w"], [after], pads=[1, 1, 1, 1])
+        for index, (before, after) in enumerate(pairwise(names))
+    ]
+    return save(path, nodes, ([1, channels, 28, 28],) * 2, w=weight)
+
+
+def test_a_board_on_which_layers_fall_back_is_calibrated_as_check_will_price_it(tmp_path: Path) -> None:
+    """Else the host's time counts twice: in the fitted rates, and again in every prediction."""
+    chip, lines = load_profile("rk3588"), ["model,latency_ms"]
+    models = [stack(tmp_path / f"{n}-{c}.onnx", n, c) for n, c in ((6, 64), (12, 64), (8, 96), (16, 96), (6, 128))]
+    for path in models:
+        latency = VnpuTarget(chip).check(open_model(path)).latency
+        assert latency is not None
+        lines.append(f"{path},{latency.us / 1e3}")
+    rows = tmp_path / "rows.csv"
+    rows.write_text("\n".join(lines))
+    calibrated = calibrate(rows, "rk3588", tmp_path / "mine.toml")
+    for path, line in zip(models, lines[1:], strict=True):
+        latency = VnpuTarget(calibrated).check(open_model(path)).latency
+        assert latency is not None
+        assert latency.us / 1e3 == pytest.approx(float(line.rpartition(",")[2]), rel=0.03)

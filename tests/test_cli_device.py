@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_the_life_of_a_device(home: Path) -> None:
 
 
 def test_faults_and_resets_by_command() -> None:
-    npuops("device", "up", "--spec", SPEC_FILE, "--pacing", "fast")
+    npuops("device", "up", "--spec", SPEC_FILE, "--pacing", "manual")
     assert said("inject", "npu0", "hang")["status"] == "hung"
     assert said("reset", "npu0")["status"] == "resetting"
     said("inject", "npu0", "slow_dma", "--factor", 3, "--for", 5)
@@ -90,12 +91,45 @@ def test_firmware_is_attested_updated_and_refused(tmp_path: Path) -> None:
             break
     assert seen["status"] == "offline"
     assert "not signed by the vendor" in seen["telemetry"]["why"]
-    assert "has not booted" in npuops("device", "firmware", "npu0", code=3)
+    assert "no firmware runs" in npuops("device", "firmware", "npu0", code=3)
     assert "no firmware image" in npuops("device", "firmware", "npu0", "--update", SPEC_FILE, code=1)
     assert "--make FILE goes with" in npuops("device", "firmware", "npu0", "--make", image, code=2)
     for arguments in (("--make", image, "--version", "1.0.0"), ("--update", image)):
         words = npuops("device", "firmware", "npu0", "--expect", image, *arguments, code=2)
         assert "give one of them" in words, "what was asked for is not left out in silence"
+
+
+def test_a_quote_in_a_file_is_verified_without_its_device(home: Path, tmp_path: Path) -> None:
+    npuops("device", "up", "--spec", SPEC_FILE, "--pacing", "fast")
+    nonce, file, key = "00112233" * 4, tmp_path / "quote.json", tmp_path / "device.pub"
+    answer = said("quote", "npu0", "--nonce", nonce, "-o", file)
+    assert (answer["nonce"], answer["quote"]) == (nonce, str(file))
+    folder = home / "npu0"
+    image, config = (sha256((folder / name).read_bytes()).hexdigest() for name in ("firmware.bin", "config"))
+    key.write_bytes((folder / "device.pub").read_bytes())
+    npuops("device", "up", "--spec", SPEC_FILE, "--name", "other")
+    stranger = home / "other" / "device.pub"
+    other_nonce = said("quote", "npu0")["nonce"]
+    assert len(other_nonce) == 32, "fresh where none is given"
+    npuops("device", "down", "npu0")
+
+    def verified(code: int, **changed: object) -> str:
+        given = {"key": key, "nonce": nonce, "image_sha256": image, "config_sha256": config, **changed}
+        flags = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
+        return npuops("device", "verify", file, *flags, code=code)
+
+    assert "verified: True" in verified(0)
+    assert "not signed by this device" in verified(1, key=stranger)
+    assert "another question" in verified(1, nonce=other_nonce)
+    assert "firmware image" in verified(1, image_sha256="0" * 64)
+    assert "configuration" in verified(1, config_sha256="0" * 64)
+    assert "no nonce in hex" in verified(2, nonce="cafe?")
+    assert "no SHA-256" in verified(2, config_sha256=config[:-1])
+    assert "verified: True" in verified(0, image_sha256=image.upper())
+    file.write_bytes(file.read_bytes().replace(image.encode(), b"0" * 64))
+    assert "not signed" in verified(1, image_sha256="0" * 64)
+    file.write_bytes(b"{")
+    assert "no quote" in verified(1)
 
 
 def test_a_plan_that_is_no_text_or_comes_through_a_link_is_answered(tmp_path: Path) -> None:

@@ -93,7 +93,11 @@ def following(root: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.send_signal(signal.SIGINT)
-            process.communicate()
+            try:
+                process.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
     assert process.returncode == 0
 
 
@@ -127,3 +131,13 @@ def test_people_read_a_line_with_time_device_and_words_that_cannot_steer_the_ter
         "healthy → offline (unhealthy): the driver says 'offline'",
         "suspect F1 device offline: the driver says 'offline'",
     ]
+
+
+def test_when_its_reader_leaves_it_ends_without_waiting_for_something_to_happen(tmp_path: Path) -> None:
+    device_trees.vnpu(tmp_path)
+    command = [sys.executable, "-c", "from npuops.cli.main import main; main()", "devices", "--follow"]
+    with subprocess.Popen([*command, "--root", str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=60) == 141, "as a shell counts SIGPIPE"

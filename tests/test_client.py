@@ -29,7 +29,7 @@ from npuops.vnpu.device_switch import up
 from npuops.vnpu.pacing import Pacing
 from npuops.vnpu.tenancy import Priority
 from npuops.vnpu.tensors import TensorSpec
-from virtual_devices import SPEC, X, Y, fast, home, manual, order, program, relu_model
+from virtual_devices import SPEC, X, Y, fast, home, manual, order, program, relu_model, wait_until
 
 __all__ = ["fast", "home", "manual"]
 
@@ -118,8 +118,7 @@ def test_a_load_that_took_too_long_leaves_nothing_on_the_device(fast: str, tmp_p
         small = (TensorSpec("x", "float32", (1,)),)
         loaded = client.load(program(), small, small)
         assert loaded.inputs[0]["x"].shape == (1,), "its own memory, not that of the load before"
-        while client.status().telemetry.memory_used_bytes > 1 << 20:
-            pass
+        wait_until(lambda: client.status().telemetry.memory_used_bytes <= 1 << 20, "the program that nobody has")
         loaded.wait(loaded.submit(0))
 
 

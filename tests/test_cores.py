@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ def job(duration_us: float = 100.0, steps: int = 10, memory_us: float = 0.0) -> 
 
 
 def finish_ns(cores: Cores, now_ns: int) -> int:
-    cores.plan([], now_ns)
+    cores.plan([], math.inf, now_ns)
     stop = cores.next_stop()
     assert stop is not None
     assert stop.stop_ns is not None
@@ -30,7 +32,7 @@ def finish_ns(cores: Cores, now_ns: int) -> int:
 
 def test_a_slower_clock_stretches_what_is_left_of_a_job() -> None:
     cores = Cores(1, 1000, FAST)
-    cores.start(job(), 0, graced=False)
+    cores.start(job(), 0, claimed=False)
     cores.set_pace(SLOW, 45_000)  # in the middle of the fifth step
     assert finish_ns(cores, 45_000) == 45_000 + 2 * 55_000
     cores.set_pace(FAST, 65_000)
@@ -39,7 +41,7 @@ def test_a_slower_clock_stretches_what_is_left_of_a_job() -> None:
 
 def test_slow_transfers_lengthen_what_waits_for_them_and_the_clock_does_not() -> None:
     cores = Cores(1, 1000, FAST)
-    cores.start(job(memory_us=100.0), 0, graced=False)
+    cores.start(job(memory_us=100.0), 0, claimed=False)
     assert finish_ns(cores, 0) == 100_000
     cores.set_pace(Pace(1.0, 3.0, 5.0), 0)
     assert finish_ns(cores, 0) == 300_000
@@ -51,12 +53,12 @@ def test_a_job_that_pauses_at_edges_takes_as_long_as_one_that_does_not(edges: li
     for edge, pause_ns in zip(sorted(edges), pauses, strict=False):
         if edge <= made.step:
             continue
-        cores.start(made, now_ns, graced=False)
+        cores.start(made, now_ns, claimed=False)
         now_ns += (edge - made.step) * 10_000
         cores.leave(cores.running[0], now_ns)
         assert made.step == edge
         now_ns += pause_ns
-    cores.start(made, now_ns, graced=False)
+    cores.start(made, now_ns, claimed=False)
     end_ns = finish_ns(cores, now_ns)
     cores.leave(cores.running[0], end_ns)
     assert made.busy_ns == 100_000
@@ -67,8 +69,8 @@ def test_a_job_that_pauses_at_edges_takes_as_long_as_one_that_does_not(edges: li
 
 def test_an_equal_makes_it_leave_at_the_first_edge_after_its_slice() -> None:
     cores = Cores(1, 25_000, FAST)
-    cores.start(job(), 0, graced=False)
-    cores.plan([Context(id=2, pid=2, priority=Priority.NORMAL)], 0)
+    cores.start(job(), 0, claimed=False)
+    cores.plan([Context(id=2, pid=2, priority=Priority.NORMAL)], math.inf, 0)
     stop = cores.next_stop()
     assert stop is not None
     assert stop.stop_ns == 30_000
@@ -76,18 +78,18 @@ def test_an_equal_makes_it_leave_at_the_first_edge_after_its_slice() -> None:
 
 def test_a_job_that_has_not_begun_leaves_at_once_for_a_higher_one() -> None:
     cores = Cores(1, 25_000, FAST)
-    cores.start(job(), 5000, graced=False)
-    cores.plan([Context(id=2, pid=2, priority=Priority.FOCUS)], 5000)
+    cores.start(job(), 5000, claimed=False)
+    cores.plan([Context(id=2, pid=2, priority=Priority.FOCUS)], math.inf, 5000)
     assert cores.running[0].stop_ns == 5000
-    cores.plan([Context(id=2, pid=2, priority=Priority.FOCUS)], 5001)
+    cores.plan([Context(id=2, pid=2, priority=Priority.FOCUS)], math.inf, 5001)
     assert cores.running[0].stop_ns == 15_000
 
 
 def test_a_hang_takes_time_and_no_energy_and_does_not_end() -> None:
     cores, made = Cores(1, 1000, FAST), job()
-    cores.start(made, 0, graced=False)
+    cores.start(made, 0, claimed=False)
     cores.freeze(20_000)
-    cores.plan([], 20_000)
+    cores.plan([], math.inf, 20_000)
     assert cores.next_stop() is None
     assert cores.working == 0
     cores.leave(cores.running[0], 500_000)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from device_tenant import Tenant
+from npuops.devices.vnpu_tree import ALIVE_FILE
 from npuops.errors import DeviceLostError, DeviceMemoryError, OptionError, UsageError
 from npuops.vnpu import wire
 from npuops.vnpu.client import DeviceClient, DeviceProgram, connect
@@ -73,6 +74,8 @@ def use(client: DeviceClient, loaded: DeviceProgram | None, ticket: int | None) 
 def test_a_client_that_is_killed_leaves_no_memory_no_context_and_no_segment(tmp_path: Path, stage: str) -> None:
     record = up(order(pacing=Pacing.MANUAL if stage == "submitted" else Pacing.FAST))
     model = slow_model(tmp_path) if stage == "computing" else relu_model(tmp_path)
+    alive = device_folder("npu0").accel(record.number) / "device" / ALIVE_FILE
+    wait_until(alive.exists, "the lock of the tree")
     files = descriptors_of(record.pid)
     tenant = Tenant("npu0", stage, model)
     try:
@@ -89,7 +92,7 @@ def test_a_client_that_is_killed_leaves_no_memory_no_context_and_no_segment(tmp_
         if stage == "submitted":
             client.advance(10_000)
         assert loaded.wait(ticket).busy_us == 1_000
-    wait_until(lambda: segments_of(record.pid) == 0, "tensors of a dead client", limit_s=60)
+    wait_until(lambda: segments_of(record.pid) == 0, "tensors of a dead client")
     wait_until(lambda: descriptors_of(record.pid) <= files, "open files for a dead client")
 
 

@@ -53,6 +53,13 @@ def nothing_stays(home: Path) -> None:
     assert list(home.glob("sys/class/accel/*")) == []
 
 
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> MachineSpec:
+    """For a story that is cut short or is not about figures: it has fewer frames, and throttles sooner."""
+    monkeypatch.setattr("npuops.cli.demo_device.FRAMES", 20)
+    return enclosed(TARGET).at_ambient(70.0)
+
+
 def cooled_well(spec: MachineSpec) -> MachineSpec:
     return replace(spec, thermal=replace(spec.thermal, ambient_c=25.0, case_r_c_per_w=1.0))
 
@@ -67,9 +74,9 @@ def test_neighbours_and_heat_cost_what_the_device_says_and_a_reset_brings_it_bac
     assert alone.busy < 0.01
     assert shared.busy > 0.99
     looked = [stage.looked for stage in story.stages]
-    assert [look.condition.health for look in looked] == ["healthy", "healthy", "degraded", "unhealthy"]
-    assert [{each.mode for each in look.suspected} for look in looked[:3]] == [set(), set(), {Mode.THROTTLE}]
-    assert Mode.OFFLINE in {each.mode for each in looked[3].suspected}
+    assert [look.condition.health for look in looked] == ["healthy", "healthy", "degraded", "healthy"]
+    found = [{each.mode for each in look.suspected} for look in looked]
+    assert found == [set(), set(), {Mode.THROTTLE}, set()], "an ordered reset is no failure"
     assert hot.seen.cap_mhz < hot.seen.max_mhz
     assert after.seen.cap_mhz == after.seen.max_mhz
     assert alone.seen.temperature_c < shared.seen.temperature_c < hot.seen.temperature_c > after.seen.temperature_c
@@ -104,8 +111,10 @@ def test_each_run_tells_the_same(story: Story, artifact: Artifact, home: Path) -
     nothing_stays(home)
 
 
-def test_a_device_that_does_not_throttle_is_not_said_to_have(artifact: Artifact, home: Path) -> None:
-    cool = tell(artifact, DIGITS.evaluation, cooled_well(enclosed(TARGET)), ignore, patience_s=5)
+def test_a_device_that_does_not_throttle_is_not_said_to_have(
+    artifact: Artifact, home: Path, brief: MachineSpec
+) -> None:
+    cool = tell(artifact, DIGITS.evaluation, cooled_well(brief), ignore, patience_s=5)
     assert cool.heated_s is None
     assert not cool.is_as_promised
     assert cool.stages[2].seen.throttles == 0
@@ -120,7 +129,7 @@ def test_an_answer_that_changes_breaks_the_promise(story: Story) -> None:
 
 @pytest.mark.parametrize("step", ["run", "heat", "reset", "cool"])
 def test_a_device_that_is_killed_on_the_way_ends_the_story_and_leaves_nothing(
-    artifact: Artifact, home: Path, step: str
+    artifact: Artifact, home: Path, brief: MachineSpec, step: str
 ) -> None:
     def kill(event: Event) -> None:
         if isinstance(event, StepStarted) and event.step == step:
@@ -130,16 +139,16 @@ def test_a_device_that_is_killed_on_the_way_ends_the_story_and_leaves_nothing(
             os.kill(record.pid, signal.SIGKILL)
 
     with pytest.raises(DeviceLostError):
-        tell(artifact, DIGITS.evaluation, enclosed(TARGET), kill)
+        tell(artifact, DIGITS.evaluation, brief, kill)
     nothing_stays(home)
 
 
 @pytest.mark.parametrize("step", ["run", "heat", "reset"])
-def test_an_interrupt_takes_the_device_down(artifact: Artifact, home: Path, step: str) -> None:
+def test_an_interrupt_takes_the_device_down(artifact: Artifact, home: Path, brief: MachineSpec, step: str) -> None:
     def interrupt(event: Event) -> None:
         if isinstance(event, StepStarted) and event.step == step:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tell(artifact, DIGITS.evaluation, enclosed(TARGET), interrupt)
+        tell(artifact, DIGITS.evaluation, brief, interrupt)
     nothing_stays(home)

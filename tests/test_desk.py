@@ -184,6 +184,39 @@ def test_time_is_moved_by_what_a_clock_could_show() -> None:
     assert bench.desk.now_us() == 0
 
 
+def test_no_sum_of_steps_moves_time_beyond_what_a_message_can_say() -> None:
+    bench = Bench(Pacing.MANUAL)
+    bench.ask(1, wire.Hello, version=wire.VERSION)
+    bench.ask(1, wire.Advance, us=10**15)
+    assert isinstance(bench.replies()[-1], wire.Done)
+    bench.ask(1, wire.Advance, us=1)
+    assert isinstance(bench.replies()[-1], wire.Refused)
+    bench.ask(1, wire.AskStatus)
+    assert wire.frame(bench.replies()[-1])
+
+
+@pytest.mark.parametrize("version", [wire.VERSION - 1, wire.VERSION + 1])
+def test_a_client_of_another_npuops_is_told_what_to_do(version: int) -> None:
+    bench = Bench()
+    bench.ask(1, wire.Hello, version=version, priority="normal")
+    (refused,) = bench.replies()
+    assert isinstance(refused, wire.Refused)
+    assert f"protocol {wire.VERSION}, the client {version}" in refused.message
+    assert "down and up again" in refused.advice
+    bench.ask(1, wire.AskStatus)
+    assert isinstance(bench.replies()[-1], wire.Refused)
+
+
+def test_a_device_that_hangs_cannot_vouch_for_itself() -> None:
+    bench = Bench()
+    bench.ask(1, wire.Hello, version=wire.VERSION)
+    bench.ask(1, wire.Inject, fault={"kind": "hang"})
+    bench.ask(1, wire.Attest, nonce=bytes(16))
+    refused = bench.replies()[-1]
+    assert isinstance(refused, wire.Refused)
+    assert "does not answer" in refused.message
+
+
 EXTREME_INTS = st.sampled_from([-(2**63), -1, 0, 1, 2, 2**31, 2**53, 2**62, 2**64 - 1]) | st.integers(-3, 99)
 EXTREME_FLOATS = st.sampled_from([0.0, 1.0, 1e-300, 1e9, 1e300, 1.7e308, float("inf"), float("nan"), -1.0])
 SHAPES = st.integers(0, 70).map(lambda count: (1,) * count) | st.lists(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from npuops.vnpu.device_folder import all_folders, device_folder
 from npuops.vnpu.device_switch import down, up, up_private
 from npuops.vnpu.numerics_worker import attempt
 from npuops.vnpu.pacing import Pacing
-from virtual_devices import SPEC_FILE, X, Y, descriptors_of, home, is_alive, order, processes, program, wait_until
+from virtual_devices import SPEC, SPEC_FILE, X, Y, descriptors_of, home, is_alive, order, processes, program, wait_until
 
 __all__ = ["home"]
 
@@ -111,16 +112,25 @@ def test_down_does_not_end_a_stranger_that_has_the_number_of_a_dead_daemon() -> 
     assert down("npu0") is False, "and this process is still here to say so"
 
 
-def test_one_that_is_not_ready_in_time_is_an_error_and_may_be_taken_down(home: Path) -> None:
+def test_one_that_is_not_ready_in_time_is_an_error_and_ends_by_itself(home: Path) -> None:
     open_before = descriptors_of(os.getpid())
-    with pytest.raises(DeviceError, match=r"did not come up within 0\.01 s") as raised:
-        up(order(), timeout_s=0.01)
-    assert "npuops device down npu0" in raised.value.advice
+    with pytest.raises(DeviceError, match=r"did not come up within 0\.01 s"):
+        up(replace(order(pacing=Pacing.REALTIME), spec=replace(SPEC, boot_us=2_000_000)), timeout_s=0.01)
     assert descriptors_of(os.getpid()) <= open_before
-    folder = device_folder("npu0")
-    wait_until(folder.is_up, "it comes up later")
-    down("npu0")
-    wait_until(lambda: not processes(home), "a daemon that was taken down while it started")
+    wait_until(lambda: not processes(home), "a daemon that nobody waits for")
+    assert all_folders() == ()
+
+
+def test_whoever_interrupts_up_leaves_no_device_behind(home: Path, tmp_path: Path) -> None:
+    slow = tmp_path / "slow.toml"
+    slow.write_text(SPEC_FILE.read_text(encoding="utf-8").replace("boot_us = 20000", "boot_us = 3000000"))
+    command = [sys.executable, "-c", "from npuops.cli.main import main; main()", "device", "up", "--spec", str(slow)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as user:
+        wait_until(device_folder("npu0").record_file.exists, "a daemon that starts")
+        user.send_signal(signal.SIGINT)
+    assert user.returncode != 0
+    wait_until(lambda: not processes(home), "a daemon that nobody waits for")
+    assert all_folders() == ()
 
 
 def test_a_device_that_is_taken_down_while_it_starts_leaves_nothing(home: Path) -> None:

@@ -113,4 +113,11 @@ def test_a_circle_of_links_in_the_class_does_not_hang(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "accel0").symlink_to("accel1")
     (folder / "accel1").symlink_to("accel0")
-    assert [device.driver for device in find_devices(Tree(tmp_path))] == [None, None]
+    assert find_devices(Tree(tmp_path)) == ()
+
+
+def test_an_entry_that_comes_or_goes_just_now_is_no_device(tmp_path: Path) -> None:
+    device = device_trees.vnpu(tmp_path)
+    (device.parent.with_name("accel1")).mkdir()
+    (device.parent.with_name("accel2") / "device").mkdir(parents=True)
+    assert [each.name for each in find_devices(Tree(tmp_path))] == ["accel0"]

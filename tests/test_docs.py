@@ -25,6 +25,8 @@ from virtual_devices import home_at
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "targets").glob("*.md")])
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 EXITS = re.compile(r"\s+# exits (\d)$")
+LONG = {"quantize", "tutorial", "vnpu"}
+"""Pages whose commands take about ten seconds: `./run docs` and CI run them."""
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -61,7 +63,14 @@ def test_the_python_of_a_page_runs(page: Path, body: str, tmp_path: Path) -> Non
     assert done.returncode == 0, f"{page.name}: {done.stderr}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if run_lines(page)], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in LONG else [])
+        for page in PAGES
+        if run_lines(page)
+    ],
+)
 def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     environment = {
         **os.environ,

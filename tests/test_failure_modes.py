@@ -64,7 +64,7 @@ class Ward:
                 client.status()  # so that the device has the job before its time moves on
             self.control.advance(us)
             for loaded, ticket in tickets:
-                loaded.wait(ticket, timeout_s=2.0)  # only one that hangs does not answer, and then the slot is taken
+                loaded.wait(ticket, timeout_s=0.0)  # what is answered was answered before the advance was
 
     def look(self) -> Sample:
         """When the files say what the device says."""
@@ -186,6 +186,35 @@ def test_tenants_that_wait_for_a_device_that_is_down_do_not_accuse_each_other(ki
     for _ in range(3):
         ward.control.advance(1_000_000)
         assert modes(ward.look()) == [Mode.OFFLINE]
+
+
+def test_a_reset_that_somebody_ordered_is_no_failure_but_the_cure_of_a_hang_is(ward: Ward) -> None:
+    ward.second()
+    ward.control.reset()
+    away = ward.look()
+    assert (away.readings.status, modes(away)) == ("resetting", [])
+    back = ward.second()
+    assert (modes(back), back.earlier, back.condition.state) == ([], (), State.RESETTING)
+    assert "1 reset since the last look, by command" in away.condition.why
+    ward.control.inject({"kind": "hang"})
+    ward.control.reset()
+    ward.control.advance(SPEC.reset_us)
+    cured = ward.look()
+    assert [(each.mode, each.evidence) for each in cured.suspected] == [(Mode.OFFLINE, ("1 reset",))]
+
+
+def test_tenants_that_wait_for_a_reset_do_not_accuse_each_other(ward: Ward) -> None:
+    for _ in range(2):
+        client = ward.stack.enter_context(connect(ward.name))
+        ward.programs.append((client, client.load(program(8_000.0), X, Y)))
+    ward.second()
+    for client, loaded in ward.programs:
+        loaded.submit(0)
+        client.status()
+    ward.control.reset()
+    for _ in range(3):
+        ward.control.advance(1_000_000)
+        assert modes(ward.look()) == []
 
 
 def test_every_mode_has_a_cause_here() -> None:

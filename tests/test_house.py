@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,7 @@ PURE = [
     "vnpu/profile_sections.py",
     "vnpu/program.py",
     "vnpu/program_file.py",
+    "vnpu/quote_file.py",
     "vnpu/run_queue.py",
     "vnpu/simulation.py",
     "vnpu/spec.py",
@@ -88,6 +90,7 @@ def name(path: Path) -> str:
     return str(path.relative_to(SOURCE))
 
 
+@cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 

@@ -8,7 +8,7 @@ from made_machine import MIB, SPEC, program
 from npuops.errors import DeviceLostError, DeviceMemoryError, OptionError
 from npuops.vnpu.device_events import DeviceEvent, Failure, JobFailed
 from npuops.vnpu.jobs import Jobs
-from npuops.vnpu.run_queue import GRACE_NS
+from npuops.vnpu.run_queue import STARVED_SLICES
 from npuops.vnpu.tenancy import Pace, Priority
 
 PACE = Pace(1.0, 1.0, 5.0)
@@ -102,15 +102,27 @@ def test_what_is_forgotten_is_told_job_by_job(jobs: Jobs, told: list[DeviceEvent
     assert context.id in jobs.contexts
 
 
-def test_a_starved_tenant_is_protected_from_those_it_overtakes_and_only_then(jobs: Jobs) -> None:
+def test_a_normal_tenant_is_protected_from_the_focus_that_it_overtakes_and_only_then(jobs: Jobs) -> None:
+    due_ns = STARVED_SLICES * SPEC.time_slice_us * 1000
+    alone = jobs.open(1, Priority.NORMAL)
+    jobs.submit(alone, jobs.load(alone, program()), 0)
+    jobs.dispatch(due_ns)
+    assert not jobs.cores.running[0].claimed
+    jobs.close(alone, due_ns)
+    normal, above = jobs.open(1, Priority.NORMAL), jobs.open(2, Priority.FOCUS)
+    jobs.submit(normal, jobs.load(normal, program()), due_ns)
+    jobs.submit(above, jobs.load(above, program()), 2 * due_ns)
+    jobs.dispatch(2 * due_ns)
+    assert jobs.cores.running[0].job.context is normal
+    assert jobs.cores.running[0].claimed
+
+
+def test_a_tenant_with_a_deep_queue_does_not_count_as_waiting_while_it_is_served(jobs: Jobs) -> None:
     context = jobs.open(1, Priority.NORMAL)
-    jobs.submit(context, jobs.load(context, program()), 0)
-    jobs.dispatch(GRACE_NS)
-    assert not jobs.cores.running[0].graced
-    jobs.close(context, GRACE_NS)
-    starved, above = jobs.open(1, Priority.NORMAL), jobs.open(2, Priority.FOCUS)
-    jobs.submit(starved, jobs.load(starved, program()), GRACE_NS)
-    jobs.submit(above, jobs.load(above, program()), 2 * GRACE_NS)
-    jobs.dispatch(2 * GRACE_NS)
-    assert jobs.cores.running[0].job.context is starved
-    assert jobs.cores.running[0].graced
+    handle = jobs.load(context, program())
+    for _ in range(2):
+        jobs.submit(context, handle, 0)
+    jobs.dispatch(0)
+    end_ns = jobs.cores.running[0].finish_ns
+    jobs.stop(jobs.cores.running[0], end_ns)
+    assert context.waiting_since_ns == end_ns

@@ -239,14 +239,25 @@ def test_a_noisy_neighbour_hurts_its_equals_and_not_those_above_it() -> None:
     assert latency_beside_a_neighbour(Priority.NORMAL, Priority.IDLE) < 1.1
 
 
-def test_grace_keeps_a_tenant_below_a_saturating_one_alive_and_idle_waits() -> None:
+def shares(*levels: Priority) -> list[float]:
+    """Of the core, for tenants that always have a job."""
     bench = Bench()
-    tenants = [bench.tenant(priority=level) for level in (Priority.REALTIME, Priority.NORMAL, Priority.IDLE)]
+    tenants = [bench.tenant(priority=level) for level in levels]
     bench.saturate(tenants, bench.now_us + 10 * SECOND)
-    shares = [bench.context(tenant).busy_us / bench.telemetry().core_busy_us for tenant in tenants]
-    assert shares[0] > 0.94
-    assert 0.03 < shares[1] < 0.05, "2 ms in every 52"
-    assert shares[2] == 0
+    return [bench.context(tenant).busy_us / bench.telemetry().core_busy_us for tenant in tenants]
+
+
+def test_normal_has_a_tenth_beside_focus_however_many_they_are_and_idle_waits() -> None:
+    focus, normal, idle = shares(Priority.FOCUS, Priority.NORMAL, Priority.IDLE)
+    assert focus > 0.87
+    assert 0.08 < normal < 0.11, "2 ms in every 20"
+    assert idle == 0
+    assert 0.08 < sum(shares(Priority.FOCUS, *[Priority.NORMAL] * 5)[1:]) < 0.11
+    assert min(shares(Priority.FOCUS, *[Priority.NORMAL] * 5)[1:]) > 0.01, "and they share it"
+
+
+def test_nobody_interrupts_realtime() -> None:
+    assert shares(Priority.REALTIME, Priority.FOCUS, Priority.NORMAL) == [1.0, 0.0, 0.0]
 
 
 def test_equals_share_evenly_however_long_their_jobs_are() -> None:

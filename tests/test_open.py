@@ -203,3 +203,14 @@ def test_a_foreign_operator_that_multiplies_in_a_way_of_its_own_is_not_called_fr
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "m.onnx")
     assert open_model(tmp_path / "m.onnx").macs == macs
+
+
+@pytest.mark.parametrize(("opset", "axis"), [(11, 1), (12, 1), (13, None)])
+def test_a_softmax_without_an_axis_is_over_axis_1_before_opset_13(opset: int, axis: int | None, tmp_path: Path) -> None:
+    shape = [1, 8, 4, 4]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y", "z")]
+    nodes = [helper.make_node("Softmax", ["x"], ["y"]), helper.make_node("Softmax", ["y"], ["z"], axis=2)]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[2:])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8), path)
+    assert [layer.attributes.get("axis") for layer in open_model(path).layers] == [axis, 2]

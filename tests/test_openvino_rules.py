@@ -128,3 +128,9 @@ def test_a_refused_part_is_told_of_the_layer_that_it_is_a_part_of(mobilenet: Pat
     assert [(place.name, place.runs_on, place.found) for place in refused] == [
         (conv.name, RunsOn.CPU, "needs Convolution")
     ]
+
+
+def test_a_custom_operator_of_tflite_is_not_taken(shared_models: Path) -> None:
+    places = place_on_openvino(open_model(shared_models / "vision" / "ssd_mobilenet_v1_300_uint8.tflite"))
+    assert [place.op for place in places if place.runs_on is RunsOn.CPU] == ["CUSTOM:TFLite_Detection_PostProcess"]
+    assert "custom operators of TFLite" in places[-1].found

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ from npuops.models.open import open_model
 from npuops.models.placement import Placement, RunsOn
 from npuops.models.zoo import zoo_model
 from npuops.units import Basis
-from npuops.vnpu.crossing import handed_elements
+from npuops.vnpu.crossing import Border, border_of
 from npuops.vnpu.power import power_w
 from npuops.vnpu.predict import (
     HOST_CALL_US,
     HOST_SPREAD,
     energy_of,
     estimate,
+    host_part_us,
     log_rates_of,
     uncounted,
     unpriced,
@@ -72,7 +74,7 @@ def test_fitted_rates_replace_those_of_the_data_sheet_and_their_interval_too() -
     found = estimate(workload_of(model), fitted(chip, overhead_layer=1000.0), everywhere(model))
     assert found.us > 1000
     assert (found.low_us, found.high_us) == pytest.approx((0.9 * found.us, 1.2 * found.us))
-    assert found.source == "profile rk3588: fitted on rows of a test"
+    assert found.source == "in int8, profile rk3588: fitted on rows of a test"
     plain = log_rates_of(replace(chip, effective=None))
     changed = log_rates_of(fitted(chip, overhead_layer=1000.0))
     assert np.flatnonzero(plain != changed).size == 1
@@ -98,7 +100,7 @@ def test_a_format_that_the_chip_does_not_run_is_an_error() -> None:
 def test_what_is_handed_over_goes_at_best_as_fast_as_the_dram() -> None:
     model, chip = digits(), load_profile("rk3588")
     without = estimate(workload_of(model), chip, everywhere(model, 2))
-    with_it = estimate(workload_of(model), chip, everywhere(model, 2), handed=34_000_000)
+    with_it = estimate(workload_of(model), chip, everywhere(model, 2), border=Border(handed_elements=34_000_000))
     assert with_it.transfer_us - without.transfer_us >= 1000  # 34 MB at 34 GB/s
     assert with_it.us - without.us == pytest.approx(with_it.transfer_us - without.transfer_us)
 
@@ -152,6 +154,13 @@ def test_a_program_lasts_as_long_as_the_estimate_at_the_top_clock(name: str) -> 
     model, chip = digits(), load_profile(name)
     placed = everywhere(model, 3)
     program = program_of(model, chip, placed, "int8")
-    found = estimate(workload_of(model), chip, placed, handed=handed_elements(model, placed))
+    found = estimate(workload_of(model), chip, placed, border=border_of(model, placed))
     assert program.step_ends_ns(1.0, 1.0)[-1] / 1000 == pytest.approx(found.us, rel=1e-3)
     assert program.step_ends_ns(0.5, 1.0)[-1] >= program.step_ends_ns(1.0, 1.0)[-1]
+
+
+def test_a_model_on_the_host_takes_as_long_as_the_published_one(shared_models: Path) -> None:
+    """37.21 ms: MobileNetV2 on the Cortex-A55 cores of an i.MX 95."""
+    model = open_model(shared_models / "vision" / "mobilenet_v2_1.0_224_int8.tflite")
+    on_cpu = everywhere(model, *range(len(model.layers)))
+    assert host_part_us(workload_of(model), on_cpu) == pytest.approx(37_210, rel=0.05)

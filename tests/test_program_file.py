@@ -22,6 +22,8 @@ def test_a_program_survives_its_file_and_the_file_is_the_same_every_time() -> No
     [
         (b"", "is no program"),
         (b"\x7fELF", "is no program"),
+        (b'{"profile": "\xff"}', "is no program"),
+        (b'{"x":' * 100_000, "is no program"),
         (encode_program(FILE)[:-20], "is no program"),
         (encode_program(FILE).replace(b'"compute_us": 100.0', b'"compute_us": -1.0'), "no figure may be negative"),
         (encode_program(replace(FILE, model="../../home/secret.onnx")), "no file beside it"),

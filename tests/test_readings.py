@@ -62,6 +62,7 @@ WANTED: dict[str, dict[Quantity, float]] = {
         Q.CLOCK_MIN: 3e8,
         Q.CLOCK_LIMIT: 1e9,
         Q.RESETS: 0,
+        Q.COMMANDED_RESETS: 0,
         Q.THROTTLES: 0,
         Q.TRIPS: 0,
         Q.INFERENCES: 0,

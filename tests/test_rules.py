@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from npuops.errors import OptionError
 from npuops.models.model import AttributeValue
 from npuops.models.open import open_model
 from npuops.models.placement import RunsOn, placement_report
+from npuops.vnpu.perf import FORMATS
 from npuops.vnpu.profile import load_profile, profile_names
 from npuops.vnpu.rules import _COMMON, GENERIC_SOURCE, LISTED, RULE_SETS, rules_of, source_of
 from rule_nets import layer_called, model_of, one, only
@@ -75,9 +77,10 @@ def test_attributes_that_make_no_sense_end_in_a_placement(
 
 
 @pytest.mark.parametrize("name", profile_names())
-def test_a_chip_takes_layers_in_every_format_that_its_profile_has(name: str) -> None:
-    for number_format in load_profile(name).formats:
-        assert only(rules_of(name, number_format), layer_called("Relu")).runs_on is RunsOn.NPU
+def test_a_chip_takes_layers_in_every_format_that_its_profile_has_and_in_no_other(name: str) -> None:
+    """A format without a rate has no price; one that the rules refuse has no placement."""
+    taken = [form for form in FORMATS if only(rules_of(name, form), layer_called("Relu")).runs_on is RunsOn.NPU]
+    assert set(taken) == set(load_profile(name).formats)
 
 
 def test_an_unknown_number_format_is_refused() -> None:
@@ -96,10 +99,15 @@ def proof() -> ModuleType:
     return module
 
 
-def test_at_least_95_percent_of_published_operators_are_placed_right(proof: ModuleType, shared_data: Path) -> None:
+@pytest.fixture(scope="module")
+def rows(proof: ModuleType, shared_data: Path) -> list[Any]:
+    """Of the published table, beside what the rules say."""
     if not (PROOF / "rows.csv").is_file():
         pytest.skip(f"{PROOF}/rows.csv and graphs/ are absent: nothing to compare")
-    rows = proof.compare(shared_data / "npu_placement_published.csv", PROOF)
+    return list(proof.compare(shared_data / "npu_placement_published.csv", PROOF))
+
+
+def test_at_least_95_percent_of_published_operators_are_placed_right(proof: ModuleType, rows: list[Any]) -> None:
     assert len(rows) > 500
     assert proof.ops_right(rows) >= proof.GOAL
     for device in {row.device for row in rows}:
@@ -107,11 +115,8 @@ def test_at_least_95_percent_of_published_operators_are_placed_right(proof: Modu
 
 
 def test_on_chips_without_float16_the_models_that_fall_back_are_found_and_no_others(
-    proof: ModuleType, shared_data: Path
+    proof: ModuleType, rows: list[Any]
 ) -> None:
-    if not (PROOF / "rows.csv").is_file():
-        pytest.skip(f"{PROOF}/rows.csv and graphs/ are absent: nothing to compare")
-    rows = proof.compare(shared_data / "npu_placement_published.csv", PROOF)
     bound = [row for row in rows if not proof.PROCESSORS[row.device].has_float16]
     falling = [row for row in bound if row.published < 1]
     assert len(falling) == 6

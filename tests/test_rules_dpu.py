@@ -31,7 +31,7 @@ def test_groups_are_not_taken_but_depthwise_is(tmp_path: Path) -> None:
 
 def test_only_8_bits_and_only_its_list(tmp_path: Path) -> None:
     place = only(rules_of("dpu-b4096", "fp16"), one(tmp_path, "Gelu"))
-    assert place.rule == "the chip computes in int8; operator must be on the DPU list"
+    assert place.rule == "number format must be int8; operator must be on the DPU list"
 
 
 def test_depthwise_filters_stride_further(tmp_path: Path) -> None:

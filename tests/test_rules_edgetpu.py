@@ -104,3 +104,13 @@ def test_a_mean_over_channels_needs_a_multiple_of_four() -> None:
     assert on_npu(CORAL, tflite("MEAN", (1, 4, 4, 8), (1, 4, 4)))
     assert only(CORAL, tflite("MEAN", (1, 4, 4, 6), (1, 4, 4))).found == "6 channels"
     assert on_npu(CORAL, tflite("MEAN", (1, 4, 4, 6), (1, 6)))
+
+
+def test_the_inverse_root_is_on_the_list_and_the_root_is_not(tmp_path: Path) -> None:
+    assert on_npu(CORAL, tflite("RSQRT", (1, 8), (1, 8)))
+    assert not on_npu(CORAL, tflite("SQRT", (1, 8), (1, 8)))
+    assert not on_npu(CORAL, one(tmp_path, "Sqrt"))
+    assert not on_npu(CORAL, one(tmp_path, "Reciprocal"))
+    nodes = [helper.make_node("Sqrt", ["x"], ["a"]), helper.make_node("Reciprocal", ["a"], ["y"])]
+    placed = CORAL(open_model(save(tmp_path / "m.onnx", nodes, ([1, 4], [1, 4]))))
+    assert {place.runs_on for place in placed} == {RunsOn.NPU}

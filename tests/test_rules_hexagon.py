@@ -53,4 +53,4 @@ def test_a_tflite_file_tells_its_float_layers_itself() -> None:
 
 def test_every_broken_rule_is_told(tmp_path: Path) -> None:
     place = only(rules_of("hexagon-v68", "fp16"), one(tmp_path, "Acosh"))
-    assert place.rule == "the chip computes in int8, w8a16; operator must be on the HTP list"
+    assert place.rule == "number format must be int8 or w8a16; operator must be on the HTP list"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from npuops.models.model import Model
+from npuops.models.open import open_model
 from npuops.vnpu.rules import rules_of
 from rule_nets import made, on_npu, one, only, tflite
 
@@ -61,8 +63,14 @@ def test_a_resize_grows_both_ways_by_one_power_of_two(tmp_path: Path) -> None:
     assert (grows(2, 2), grows(4, 4), grows(2, 4), grows(3, 3)) == (True, True, False, False)
 
 
-def test_casts_run_at_the_border_of_a_network(tmp_path: Path) -> None:
-    assert on_npu(TDA4VM, one(tmp_path, "Cast", to=1))
+def test_casts_run_at_the_border_of_a_network_and_not_inside(tmp_path: Path) -> None:
+    graph = (
+        "(float[1,8] x) => (float[1,8] y) { a = Cast<to=6>(x) b = Cast<to=1>(a) c = Cast<to=6>(b) y = Cast<to=1>(c) }"
+    )
+    model = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 20]> casts {graph}')
+    onnx.save(onnx.shape_inference.infer_shapes(model), tmp_path / "casts.onnx")
+    inside = ["inside the network" in place.found for place in TDA4VM(open_model(tmp_path / "casts.onnx"))]
+    assert inside == [False, True, True, False]
 
 
 def test_gelu_is_on_no_line_of_the_list(tmp_path: Path) -> None:

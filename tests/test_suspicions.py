@@ -70,6 +70,35 @@ def test_a_status_that_is_not_well_is_the_device_offline(status: str) -> None:
     assert modes(look(), look(status)) == ["F1"]
 
 
+def test_a_reset_by_command_is_no_failure_and_hides_none_beside_it() -> None:
+    ordered = {"RESETS": 101, "COMMANDED_RESETS": 101}
+    assert modes(look(), look(**ordered)) == []
+    assert modes(look(), look("resetting", **ordered)) == []
+    assert modes(look(), look("offline", **ordered)) == ["F1"]
+    assert said(look(), look("resetting", RESETS=102, COMMANDED_RESETS=101)) == (
+        "the driver says 'resetting'",
+        "1 reset",
+    )
+    assert modes(look(), look(UNCORRECTED=101, **ordered)) == ["F1"]
+    assert modes(look(), look(COMMANDED_RESETS=101), look(**ordered)) == [], "files are written one after the other"
+
+
+def test_files_of_a_dead_device_speak_for_nothing_else() -> None:
+    dead = Look(taken_us=0, readings=Readings(values={}, absent={}, dead="it ended"))
+    assert said(look(), dead) == ("it ended",)
+    assert history(dead) == ()
+    assert modes(look(), dead, look()) == []
+
+
+def test_a_wrong_canary_that_is_seen_before_its_run_is_counted() -> None:
+    story = [
+        look(CANARIES=5, CANARY_FAILURES=0),
+        look(CANARIES=6, CANARY_FAILURES=0),
+        look(CANARIES=6, CANARY_FAILURES=1),
+    ]
+    assert modes(*story) == ["F3", "F8"]
+
+
 def test_a_trip_is_a_device_offline_and_no_throttling() -> None:
     assert modes(look(), look("offline", TRIPS=101, THROTTLES=104, TEMPERATURE=105.0)) == ["F1"]
 

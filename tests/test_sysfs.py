@@ -12,7 +12,7 @@ import pytest
 
 from npuops.devices.discovery import find_devices
 from npuops.devices.tree import Tree
-from npuops.devices.vnpu_tree import CONTEXT_FILES, FILES
+from npuops.devices.vnpu_tree import ALIVE_FILE, CONTEXT_FILES, FILES
 from npuops.vnpu.life import Life
 from npuops.vnpu.machine import Machine
 from npuops.vnpu.sysfs import SysfsTree
@@ -20,6 +20,7 @@ from npuops.vnpu.tenancy import Priority
 from virtual_devices import SPEC
 
 EVENTS = "0 add SEQNUM=1 DRIVER=vnpu VNPU_NAME=npu0\n"
+WHOLE = {file.path for file in FILES} | {ALIVE_FILE}
 
 
 def written(folder: Path) -> dict[str, str]:
@@ -39,7 +40,7 @@ def test_the_tree_is_the_one_that_the_readers_table_describes(tmp_path: Path) ->
     machine, tree, device = made(tmp_path)
     context = machine.open_context(77, Priority.FOCUS, SPEC.boot_us)
     tree.show(machine.telemetry(SPEC.boot_us), EVENTS)
-    wanted = {file.path for file in FILES} | {f"contexts/{context}/{file.path}" for file in CONTEXT_FILES}
+    wanted = WHOLE | {f"contexts/{context}/{file.path}" for file in CONTEXT_FILES}
     found = written(device)
     assert set(found) == wanted
     units = {file.path: file.unit for file in FILES} | {
@@ -66,7 +67,7 @@ def test_only_what_changed_is_written_and_no_scratch_file_stays(tmp_path: Path) 
     changed = {str(path.relative_to(device)) for path, number in before.items() if path.stat().st_ino != number}
     assert "energy_uj" in changed
     assert changed <= {"energy_uj", "hwmon/hwmon0/temp1_input"}
-    assert set(written(device)) == {file.path for file in FILES}
+    assert set(written(device)) == WHOLE
 
 
 def test_a_context_that_ends_takes_its_folder_and_a_dead_driver_everything(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_context_that_ends_takes_its_folder_and_a_dead_driver_everything(tmp_p
     tree.show(replace(seen, life=Life.GONE))
     assert not device.parent.exists()
     tree.show(seen)
-    assert set(written(device)) == {file.path for file in FILES}
+    assert set(written(device)) == WHOLE
 
 
 def test_a_folder_that_somebody_cleared_is_written_whole_again(tmp_path: Path) -> None:
@@ -93,6 +94,21 @@ def test_a_folder_that_somebody_cleared_is_written_whole_again(tmp_path: Path) -
     tree.show(seen, EVENTS)
     assert written(device) == before
     assert f"contexts/{context}/pid" in before
+
+
+def test_the_tree_says_by_a_lock_that_somebody_writes_it(tmp_path: Path) -> None:
+    machine, tree, device = made(tmp_path)
+    onlooker, alive = Tree(tmp_path), device / ALIVE_FILE
+    seen = machine.telemetry(SPEC.boot_us)
+    tree.show(seen)
+    assert onlooker.is_locked(alive) is True
+    shutil.rmtree(device.parent)
+    tree.show(seen)
+    assert onlooker.is_locked(alive) is True
+    shutil.copytree(device, copy := device.parent.with_name("accel1") / "device")
+    assert onlooker.is_locked(copy / ALIVE_FILE) is False
+    tree.remove()
+    assert not list(device.parent.parent.glob("*accel0")), "no hidden folder stays"
 
 
 @contextmanager

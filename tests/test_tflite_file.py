@@ -177,3 +177,27 @@ def test_an_integer_bias_that_is_computed_is_refused_and_never_left_out(tmp_path
     )
     with pytest.raises(UnsupportedModelError, match="bias"):
         as_onnx(path, tmp_path / "out.onnx")
+
+
+def test_tensors_that_share_a_name_or_have_none_get_one_each_and_inputs_and_outputs_keep_theirs(tmp_path: Path) -> None:
+    """TFLite knows tensors by number; placement, liveness and folding know them by name."""
+
+    def rename(model: Any) -> None:
+        for tensor, name in zip(model.subgraphs[0].tensors, ("", "y", "y"), strict=True):
+            tensor.name = name
+
+    graph = read_tflite(changed(tmp_path / "m.tflite", rename))
+    assert [tensor.name for tensor in graph.tensors] == ["tensor_0", "y_1", "y"]
+    assert graph.tensors[graph.outputs[0]].name == "y"
+
+
+def test_ten_thousand_tensors_of_one_name_do_not_make_names_longer_and_longer(tmp_path: Path) -> None:
+    def crowd(model: Any) -> None:
+        graph = model.subgraphs[0]
+        graph.tensors += [graph.tensors[1]] * 10_000
+        for tensor in graph.tensors:
+            tensor.name = "x"
+
+    names = [tensor.name for tensor in read_tflite(changed(tmp_path / "m.tflite", crowd)).tensors]
+    assert len(set(names)) == len(names)
+    assert max(map(len, names)) < 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -285,15 +286,16 @@ def test_a_shape_that_is_computed_from_a_scalar_size_is_imported() -> None:
         return TfliteOp(op=name, inputs=inputs, outputs=(output,), options=options)
 
     number = made("int32", 1, data=[0]), made("int32", 1, data=[1]), made("int32", data=12)
+    tensors = (
+        made("float32", 2, 3, 4),
+        made("int32", 3),
+        *number,
+        made("int32"),
+        made("int32", 2),
+        made("float32", 2, 12),
+    )
     graph = TfliteGraph(
-        tensors=(
-            made("float32", 2, 3, 4),
-            made("int32", 3),
-            *number,
-            made("int32"),
-            made("int32", 2),
-            made("float32", 2, 12),
-        ),
+        tensors=tuple(replace(tensor, name=f"t{index}") for index, tensor in enumerate(tensors)),
         operators=(
             op("SHAPE", (0,), 1),
             op("STRIDED_SLICE", (1, 2, 3, 3), 5, shrink_axis_mask=1),

@@ -64,3 +64,10 @@ def test_what_does_not_fit_fails() -> None:
     found = gate(BuildOptions(), fits=False)
     assert verdict_of(found, "fits") is Verdict.FAIL
     assert found.verdict is Verdict.FAIL
+
+
+def test_why_it_does_not_fit_is_found_in_the_gate() -> None:
+    judged = replace(manifest(), gate=None)
+    short = replace(report(fits=False), fits=replace(report(fits=False).fits, note="flash would have to hold 9 MiB"))
+    found = build_gate(judged, GatePolicy(), BuildOptions(), short)
+    assert next(rule.found for rule in found.rules if rule.name == "fits").endswith("; flash would have to hold 9 MiB")

@@ -16,6 +16,7 @@ from virtual_devices import home
 
 __all__ = ["home"]
 from npuops.artifacts.folder import open_artifact
+from npuops.artifacts.latency_figures import latency_figures
 from npuops.errors import CompileError, UnknownTargetError
 from npuops.models.open import open_model
 from npuops.models.placement import RunsOn
@@ -65,6 +66,39 @@ def test_an_artifact_runs_on_a_device_with_the_quantized_graphs_numbers(tmp_path
         assert session.last.finished_us > session.last.started_us
     finally:
         session.close()
+
+
+def test_what_the_chip_would_take_is_told_as_modelled_beside_the_hosts_time(tmp_path: Path) -> None:
+    out, feed = tmp_path / "digits.npuops", tmp_path / "zero.npy"
+    npuops("build", "zoo:digits-cnn", "--target", "vnpu:rk3588", "-o", out, NPUOPS_CACHE=str(tmp_path / "cache"))
+    np.save(feed, np.zeros((1, 1, 8, 8), np.float32))
+    expected = open_target("vnpu:rk3588").check(open_model(CNN.model)).latency
+    assert expected is not None
+    (figure,) = latency_figures(open_artifact(out).manifest)
+    assert figure.basis is Basis.MODELLED
+    assert figure.us == pytest.approx(expected.us, rel=0.1)
+    answer = json.loads(npuops("run", out, "--input", feed, "--json"))
+    assert answer["latency"]["basis"] == "emulated"
+    modelled = answer["modelled"]
+    assert (modelled["basis"], modelled["latency_us"], modelled["wait_us"]) == ("modelled", figure.us, 0)
+    assert modelled["energy_mj"] > 0
+    assert modelled["temperature_c"] >= 40
+    assert modelled["clock_mhz"] == 1000
+    assert "the chip would take" in npuops("run", out, "--input", feed)
+
+
+def test_time_spent_waiting_for_a_neighbour_is_not_the_models(tmp_path: Path, home: Path) -> None:
+    del home
+    out, feed = tmp_path / "digits.npuops", tmp_path / "zero.npy"
+    npuops("build", "zoo:digits-cnn", "--target", "vnpu:rk3588", "-o", out, NPUOPS_CACHE=str(tmp_path / "cache"))
+    (alone,) = latency_figures(open_artifact(out).manifest)
+    np.save(feed, np.zeros((1, 1, 8, 8), np.float32))
+    npuops("device", "up", "vnpu:rk3588", "--name", "npu0", "--pacing", "fast")
+    npuops("device", "inject", "npu0", "noisy_neighbour", "--priority", "normal")
+    found = json.loads(npuops("run", out, "--input", feed, "--json", NPUOPS_DEVICE="npu0"))["modelled"]
+    npuops("device", "down", "npu0")
+    assert found["wait_us"] > 0
+    assert found["latency_us"] - found["wait_us"] == pytest.approx(alone.us, abs=0.01)
 
 
 def test_profile_shows_where_the_modelled_time_goes(tmp_path: Path) -> None:

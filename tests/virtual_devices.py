@@ -147,8 +147,8 @@ def descriptors_of(pid: int) -> int:
     return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
-def wait_until(holds: object, complaint: str, limit_s: float = 10.0) -> None:
-    """What the other process does is awaited, never assumed."""
+def wait_until(holds: object, complaint: str, limit_s: float = 60.0) -> None:
+    """What the other process does is awaited, never assumed; the limit is for machines that have much else to do."""
     deadline = time.monotonic() + limit_s
     while not holds():  # type: ignore[operator]
         assert time.monotonic() < deadline, complaint

@@ -1,10 +1,10 @@
-"""The three protocols: a seen chip and unseen architectures, a new chip with few anchors, a new vendor."""
+"""Three protocols: a seen chip and unseen architectures, a new chip with few anchors, a new vendor."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from published import Row, profile, workload
@@ -127,8 +127,9 @@ def new_chip(chip: Chip, others: Sequence[Chip], anchors: int, rng: np.random.Ge
         known = [row for row in chip.rows if row.graph in drawn]
         asked = [row for row in chip.rows if row.graph not in drawn]
         folds = near[0].whole.folds
-        fitted = chip.fit(known, prior) if known else Fitted(log_rates=prior.mean, folds=folds, loss=0.0)
         surprise = surprises(known + asked, near, siblings=bool(siblings))
+        expected = [replace(row, us=row.us / surprise.get((row.graph, row.format), 1.0)) for row in known]
+        fitted = chip.fit(expected, prior) if known else Fitted(log_rates=prior.mean, folds=folds, loss=0.0)
         predicted = chip.predict(asked, fitted) * np.array(
             [surprise.get((row.graph, row.format), 1.0) for row in asked]
         )

@@ -1,4 +1,4 @@
-"""How right the predictor is about real chips: the three protocols over every published row that a graph stands for.
+"""How right the predictor is about real chips: four protocols over every published row that a graph stands for.
 
     python benchmarks/predictor/validate.py [--ratios] [--json OUT.json]
 
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from protocols import Answer, chips_of, new_chip, new_vendor, ratios, seen_chip
 from published import load_rows, published_file
+from siblings import pairs_of
 
 from npuops.vnpu.perf import RATES
 
@@ -45,13 +46,15 @@ def main() -> None:
             print(f'    "{name}": {np.exp(value):.3g},')
     rng = np.random.default_rng(0)
     tables = {"(a) seen chip, unseen family": {}, **{f"(b) new chip, {k} anchors": {} for k in ANCHORS}}
-    tables["(c) new vendor"] = {}
+    tables["(c) new vendor"], tables["(d) the model was measured on a sibling"] = {}, {}
     for chip in chips:
         others = [other for other in chips if other is not chip]
         tables["(a) seen chip, unseen family"][chip.name] = seen_chip(chip, others)
         for k in ANCHORS:
             tables[f"(b) new chip, {k} anchors"][chip.name] = new_chip(chip, others, k, rng)
         tables["(c) new vendor"][chip.name] = new_vendor(chip, others)
+    for pair in pairs_of(tables["(a) seen chip, unseen family"]):
+        tables["(d) the model was measured on a sibling"].setdefault(pair.chip, []).extend(pair.answers())
     for title, found in tables.items():
         show(title, found)
     print(f"\n{time.perf_counter() - started:.0f} s")

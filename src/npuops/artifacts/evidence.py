@@ -70,7 +70,7 @@ class Parity:
     skipped: tuple[str, ...] = ()
     """Engines that could not open the artifact while another ran, with their own words."""
     run_us: float | None = None
-    """Median time of one run on this host; its meaning is `run_basis`."""
+    """Median time of one run, by this host's clock or by the model of the device; `run_basis` tells."""
     run_basis: str = ""
 
 

@@ -22,7 +22,7 @@ class LatencyFigure:
 
 
 def latency_figures(manifest: Manifest) -> tuple[LatencyFigure, ...]:
-    """The compiler's own estimate (note `inference_us`), and the median run of the parity step on the build host."""
+    """The compiler's own estimate (note `inference_us`), and the median run of the parity step."""
     found: list[LatencyFigure] = []
     estimate = _positive(manifest.compile.notes.get("inference_us"))
     if estimate is not None:
@@ -30,7 +30,8 @@ def latency_figures(manifest: Manifest) -> tuple[LatencyFigure, ...]:
         found.append(LatencyFigure(us=estimate, basis=Basis.VENDOR_ESTIMATE, source=source))
     parity = manifest.parity
     if parity is not None and parity.run_us is not None and parity.run_basis in set(Basis):
-        source = "median of the parity runs on the build host"
+        where = "by the device's model" if parity.run_basis == Basis.MODELLED else "on the build host"
+        source = f"median of the parity runs, {where}"
         found.append(LatencyFigure(us=parity.run_us, basis=Basis(parity.run_basis), source=source))
     return tuple(found)
 

@@ -15,7 +15,7 @@ from npuops.errors import RunError, UsageError, nearest
 from npuops.evaluate.samples import Samples
 from npuops.events import Observer, ignore
 from npuops.targets.child import call, progress
-from npuops.targets.protocol import Runner, Target, Tensors
+from npuops.targets.protocol import ModelledRun, ModelledSession, Runner, Target, Tensors
 from npuops.targets.registry import open_target
 
 RUNNER = "runner"
@@ -37,6 +37,8 @@ class EngineRun:
     """Load time of the artifact."""
     basis: str
     """What the times mean: a `Basis`, or `reference`."""
+    modelled: tuple[ModelledRun, ...] = ()
+    """One per sample, of a device that is modelled."""
 
 
 def engines(target: Target) -> tuple[str, ...]:
@@ -101,10 +103,13 @@ def _run_all(artifact: Artifact, inputs: tuple[Tensors, ...], engine: str | None
     opened = clock.now_us()
     rows: list[dict[str, NDArray[Any]]] = []
     times: list[float] = []
+    modelled: list[ModelledRun | None] = []
     for number, sample in enumerate(inputs, start=1):
         before = clock.now_us()
         rows.append(session.run(sample))
         times.append(float(clock.now_us() - before))
+        if isinstance(session, ModelledSession):
+            modelled.append(session.modelled())
         progress("run", number, len(inputs), detail=target.name)
     session.close()
     return EngineRun(
@@ -112,6 +117,7 @@ def _run_all(artifact: Artifact, inputs: tuple[Tensors, ...], engine: str | None
         run_us=tuple(times),
         open_us=float(opened - started),
         basis=str(target.traits.run_basis) if name == RUNNER else REFERENCE_BASIS,
+        modelled=tuple(run for run in modelled if run is not None),
     )
 
 

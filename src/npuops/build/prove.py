@@ -20,6 +20,7 @@ from npuops.evaluate.reference import run_reference
 from npuops.evaluate.samples import Samples
 from npuops.events import Observer, ignore
 from npuops.targets.protocol import REFERENCES_DIFFER, Target
+from npuops.units import Basis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,7 @@ def prove(
     verdict, reasons = judge(comparisons, limits)
     where: tuple[Divergence, ...] = ()
     first = next(iter(runs.values()), None)
+    run_us, run_basis = _typical_us(first)
     if verdict is Verdict.FAIL:
         failed = {comparison.reference for comparison in comparisons if judge((comparison,), limits)[0] is Verdict.FAIL}
         missed = next((outputs for reference, outputs in wanted.items() if reference in failed), {})
@@ -92,8 +94,8 @@ def prove(
         reasons=reasons,
         first_divergence=where,
         skipped=skipped,
-        run_us=_typical_us(first),
-        run_basis="" if first is None or first.basis == REFERENCE_BASIS else first.basis,
+        run_us=run_us,
+        run_basis=run_basis,
     )
     return Proof(
         parity=parity,
@@ -214,7 +216,10 @@ def _blame(who: str, where: tuple[Divergence, ...]) -> str:
     return f"{who} is to blame, but no single node: the worst is {tensor.node!r} (SQNR {level:.1f} dB)"
 
 
-def _typical_us(run: EngineRun | None) -> float | None:
+def _typical_us(run: EngineRun | None) -> tuple[float | None, str]:
+    """The median of what the device says of itself if it is modelled, else of this host's clock; and its basis."""
     if run is None or run.basis == REFERENCE_BASIS or not run.run_us:
-        return None
-    return float(median(run.run_us[1:] or run.run_us))
+        return None, ""
+    if run.modelled:
+        return median(round(one.latency_us - one.wait_us, 3) for one in run.modelled), Basis.MODELLED
+    return float(median(run.run_us[1:] or run.run_us)), run.basis

@@ -16,7 +16,7 @@ from npuops.errors import UsageError
 from npuops.evaluate.samples import Samples
 from npuops.events import Observer, ignore
 from npuops.targets.inputs import check_inputs
-from npuops.targets.protocol import Tensors
+from npuops.targets.protocol import ModelledRun, Tensors
 from npuops.targets.registry import open_target
 from npuops.units import Basis, Latency
 
@@ -51,7 +51,9 @@ class RunAnswer:
     device: str
     """The target, and the engine if it is not the device."""
     latency: Latency | None
-    """None for a reference implementation: its time means nothing."""
+    """On this host; None for a reference implementation: its time means nothing."""
+    modelled: ModelledRun | None = None
+    """Of the last run, where the device is modelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,7 @@ class Inference:
     """Output name → array, in the shape of one inference."""
     engine: str
     latency: Latency | None
+    modelled: ModelledRun | None = None
 
 
 def run_artifact(
@@ -94,7 +97,12 @@ def run_artifact(
     samples = Samples(inputs=(dict(inputs),) * repeat, source="the input", digest="")
     done = run_engine(artifact, samples, engine=engine, timeout_s=timeout_s, observe=observe)
     outputs = {name: stacked[0] for name, stacked in done.outputs.items()}
-    return Inference(outputs=outputs, engine=engine, latency=_latency(done, artifact.manifest.target))
+    return Inference(
+        outputs=outputs,
+        engine=engine,
+        latency=_latency(done, artifact.manifest.target),
+        modelled=done.modelled[-1] if done.modelled else None,
+    )
 
 
 def _refuse_stand_in(manifest: Manifest, engine: str) -> None:
@@ -149,4 +157,5 @@ def run_answer(manifest: Manifest, done: Inference, *, top_k: int, file: str | N
         top_k=top_scores(manifest, done.outputs, top_k),
         device=device,
         latency=done.latency,
+        modelled=done.modelled,
     )

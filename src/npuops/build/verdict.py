@@ -46,11 +46,12 @@ def _fits(report: SupportReport) -> GateRule:
     limit = "no fixed limit" if fits.limit_bytes is None else f"at most {format_bytes(fits.limit_bytes)}"
     peak = fits.peak_activation_bytes
     activations = "unknown" if peak is None else format_bytes(peak)
+    need = f"weights {format_bytes(fits.weights_bytes)}, peak activations {activations}"
     return GateRule(
         name="fits",
         verdict=Verdict.PASS if fits.ok else Verdict.FAIL,
         wanted=limit,
-        found=f"weights {format_bytes(fits.weights_bytes)}, peak activations {activations}",
+        found="; ".join(filter(None, (need, fits.note))),
     )
 
 

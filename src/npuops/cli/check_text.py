@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from npuops.cli.show import console
 from npuops.models.placement import RunsOn
-from npuops.units import format_bytes, format_us
+from npuops.units import Basis, format_bytes, format_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -140,6 +140,8 @@ def _latency_words(latency: Latency | None) -> str:
     if latency is None:
         return NO_FIGURE
     spread = f"{format_us(latency.low_us)} to {format_us(latency.high_us)}"
+    if latency.basis is Basis.MODELLED:
+        spread = f"four of five within {spread}"
     return f"{format_us(latency.us)} ({spread}; {latency.basis}, {latency.source})"
 
 

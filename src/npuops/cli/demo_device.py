@@ -37,6 +37,7 @@ from npuops.vnpu.device_telemetry import Telemetry
 from npuops.vnpu.life import Life
 from npuops.vnpu.pacing import Pacing
 from npuops.vnpu.spec import MachineSpec
+from npuops.vnpu.wire import Status
 
 ENCLOSURE_C: Final = 55.0
 """Around the device: a closed case in the sun. In a cooler one, or with less load, it may never throttle."""
@@ -166,16 +167,32 @@ def tell(
             scene.close()
 
 
+class _DeviceTime:
+    """The clock of a device whose time is moved by hand, as it stood when it was asked last."""
+
+    def __init__(self) -> None:
+        self.us = 0
+
+    def now_us(self) -> int:
+        return self.us
+
+    def sleep_until(self, moment_us: int) -> None:
+        self.us = max(self.us, moment_us)
+
+
 class _Onlooker:
-    """`npuops devices` for one device: it knows only the tree that the device publishes."""
+    """`npuops devices` for one device, in its time: it knows only the tree that the device publishes."""
 
     def __init__(self, folder: DeviceFolder) -> None:
         self._folder, self._clock, self._tree = folder, SystemClock(), Tree(folder.home)
-        self._sampler, self._reader = Sampler(self._tree, self._clock), UeventReader(self._tree)
+        self._time = _DeviceTime()
+        self._sampler, self._reader = Sampler(self._tree, self._time), UeventReader(self._tree)
         self._reader.poll(())  # so that all of the device's events are news
 
-    def look(self, seen: Telemetry) -> Sample:
+    def look(self, status: Status) -> Sample:
         """Once the tree has caught up with what the device says."""
+        seen = status.telemetry
+        self._time.sleep_until(status.uptime_us)
         limit_us = self._clock.now_us() + TREE_LIMIT_US
         while (device := self._device()) is None or not _shows(read_device(self._tree, device), seen):
             if self._clock.now_us() > limit_us:
@@ -223,8 +240,10 @@ class _Scene:
             self._pass("settle", lambda _: False, SETTLING_S)
         stages.append(self._stage("the same, hot", spec.cores))
         reset = self._reset()
+        self._onlooker.look(self._device.status())
         self._send_neighbours_home()
         cooled_s = self._pass("cool", lambda seen: seen.cap_mhz == seen.max_mhz, patience_s)
+        self._onlooker.look(self._device.status())
         stages.append(self._stage("alone, reset", spec.cores))
         return Story(
             spec=spec,
@@ -255,7 +274,7 @@ class _Scene:
                 self._feed_neighbours()
                 frames.append(self._frame(number % len(self._samples.inputs)))
             after = self._device.status()
-            looked = self._onlooker.look(after.telemetry)
+            looked = self._onlooker.look(after)
         passed_us = after.uptime_us - before.uptime_us
         worked_us = after.telemetry.core_busy_us - before.telemetry.core_busy_us
         pictures = self._neighbours_completed(after.telemetry) - self._neighbours_completed(before.telemetry)

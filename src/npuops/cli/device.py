@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from npuops.cli.device_words import complete_device
 from npuops.cli.show import JsonFlag, console, print_json
 from npuops.errors import UsageError
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Name = Annotated[str, typer.Argument(help="As given to `up --name`.")]
+Name = Annotated[str, typer.Argument(autocompletion=complete_device, help="As given to `up --name`.")]
 
 
 @app.command("up")
@@ -205,8 +206,45 @@ def firmware(
     else:
         with _controlled(name) as client:
             answer = attest(client, folder, expect)
+    _show_answer({"name": name, **answer}, as_json=as_json)
+
+
+@app.command("quote")
+def quote(
+    name: Name,
+    nonce: Annotated[
+        str | None, typer.Option("--nonce", metavar="HEX", help="The verifier's; else a fresh one.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Keep the quote in this file.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Ask the device for its signed word for what it booted, for somebody else to verify."""
+    from npuops.cli.device_firmware import ask_quote, read_nonce  # noqa: PLC0415 - help must not pay for it
+
+    asked = read_nonce(nonce)
+    with _controlled(name) as client:
+        answer = ask_quote(client, asked, output)
+    _show_answer({"name": name, **answer}, as_json=as_json)
+
+
+@app.command("verify")
+def verify(
+    file: Annotated[Path, typer.Argument(help="What `quote -o` wrote.")],
+    key: Annotated[Path, typer.Option("--key", help="The device's public key: HOME/NAME/device.pub.")],
+    nonce: Annotated[str, typer.Option("--nonce", metavar="HEX", help="The one that you asked with.")],
+    image: Annotated[str, typer.Option("--image-sha256", metavar="HEX", help="Of the firmware image that should run.")],
+    config: Annotated[str, typer.Option("--config-sha256", metavar="HEX", help="Of the device's configuration.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Verify a quote without the device: it is this device's, answers this nonce, and is of what should run."""
+    from npuops.cli.device_firmware import verify_file  # noqa: PLC0415 - help must not pay for it
+
+    _show_answer(verify_file(file, key=key, nonce=nonce, image=image, config=config), as_json=as_json)
+
+
+def _show_answer(answer: dict[str, object], *, as_json: bool) -> None:
     if as_json:
-        print_json({"schema": SCHEMA, "name": name, **answer})
+        print_json({"schema": SCHEMA, **answer})
         return
     for key, value in answer.items():
         console().print(f"{key}: {value}", markup=False)

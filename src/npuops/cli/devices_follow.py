@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -28,6 +30,7 @@ def follow(tree: Tree, interval: float, *, as_json: bool) -> None:
 
     Raises:
         OptionError: the interval is too short.
+        BrokenPipeError: nobody reads the lines any more.
     """
     clock, follower = SystemClock(), Follower(tree)
 
@@ -35,11 +38,20 @@ def follow(tree: Tree, interval: float, *, as_json: bool) -> None:
         if isinstance(event, DevicesSampled):
             for happening in follower.happenings(event.samples):
                 _print(happening, as_json=as_json)
+            _must_have_reader()
 
     try:
         SamplingWorker(Sampler(tree, clock, tell), clock, period_s=interval).run()
     except KeyboardInterrupt:
         return  # the way a watch ends
+
+
+def _must_have_reader() -> None:
+    """A closed pipe fails a write; but it may be long until something happens that is written."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if any(state & select.POLLERR for _, state in poll.poll(0)):
+        raise BrokenPipeError
 
 
 class Follower:

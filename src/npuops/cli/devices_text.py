@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -12,7 +15,9 @@ from npuops.devices.discovery import find_driverless, looked_in
 from npuops.devices.failure_modes import FAILURE_MODES
 from npuops.devices.health import Health
 from npuops.devices.quantities import Quantity
+from npuops.errors import NpuopsError
 from npuops.units import format_bytes
+from npuops.vnpu.device_folder import all_folders, devices_home
 
 if TYPE_CHECKING:
     from npuops.devices.sampler import Sample
@@ -29,9 +34,9 @@ _COLOURS: Final = {
 _NO_DEVICE: Final = (
     "An NPU shows up when its driver is loaded: intel_vpu (Intel), amdxdna (AMD), qaic (Qualcomm Cloud AI), "
     "habanalabs, apex (Coral), hailo_pci, rknpu or rocket (Rockchip), ethosu (Arm). "
-    "In a container, /sys and the device's node must be passed in. "
-    "Another tree, such as that of a virtual NPU: --root DIR."
+    "In a container, /sys and the device's node must be passed in."
 )
+_ENDLESS: Final = 10_000
 
 
 def whole_page(tree: Tree, samples: tuple[Sample, ...]) -> RenderableType:
@@ -50,35 +55,73 @@ def whole_page(tree: Tree, samples: tuple[Sample, ...]) -> RenderableType:
     if driverless:
         parts += [Text(), _lines(driverless)]
     elif not samples:
-        parts.append(Text(_NO_DEVICE))
+        parts += [Text(_NO_DEVICE), Text(_virtual_ones())]
     return Group(*parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A table; where the screen is too narrow for it, a block of lines for each of its rows."""
+
+    words: Sequence[str]
+    """Headings of the columns on the left."""
+    figures: Sequence[str]
+    """Headings of those on the right."""
+    rows: Sequence[Sequence[str | Text]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Rich's protocol."""
+        table = Table(box=None, pad_edge=False)
+        for heading in self.words:
+            table.add_column(heading)
+        for heading in self.figures:
+            table.add_column(heading, justify="right")
+        for row in self.rows:
+            table.add_row(*row)
+        if Measurement.get(console, options.update(width=_ENDLESS), table).maximum <= options.max_width:
+            yield table
+            return
+        for number, row in enumerate(self.rows):
+            if number:
+                yield Text()
+            yield _lines(zip((*self.words, *self.figures), row, strict=True))
+
+
+def _virtual_ones() -> str:
+    """Where to see those that are up, or how to get one."""
+    try:
+        home, names = devices_home(), [folder.name for folder in all_folders() if folder.is_up()]
+    except NpuopsError:  # it says so to whoever wants a virtual device
+        names = []
+    if names:
+        return f"Virtual NPUs are up ({', '.join(names)}): npuops devices --root {home}"
+    return "Without one, a virtual NPU does: npuops device up vnpu:rk3588 --name npu0"
 
 
 def _cure(module: str) -> str:
     return f": modprobe {module}, then look at dmesg for its firmware" if module else ": npuops knows none for it"
 
 
-def _table(samples: tuple[Sample, ...]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("name", "device", "driver", "firmware", "health"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("busy", "memory", "clock", "temp", "power"):
-        table.add_column(heading, justify="right", no_wrap=True)
+def _table(samples: tuple[Sample, ...]) -> Sheet:
+    rows = []
     for sample in samples:
         device, health = sample.device, sample.condition.health
-        table.add_row(
-            Text(device.name),
-            Text(f"{device.vendor} {device.model or ''}".strip()),
-            Text(f"{device.driver or UNKNOWN} {device.driver_version or ''}".strip()),
-            Text(device.firmware or UNKNOWN),
-            Text(health, style=_COLOURS[health]),
-            _ratio(sample.value(Quantity.BUSY_RATIO)),
-            _memory(sample),
-            _clock(sample.value(Quantity.CLOCK)),
-            _figure(sample.value(Quantity.TEMPERATURE), "°C"),
-            _figure(sample.value(Quantity.POWER), "W"),
+        rows.append(
+            (
+                Text(device.name),
+                Text(f"{device.vendor} {device.model or ''}".strip()),
+                Text(f"{device.driver or UNKNOWN} {device.driver_version or ''}".strip()),
+                Text(device.firmware or UNKNOWN),
+                Text(health, style=_COLOURS[health]),
+                _ratio(sample.value(Quantity.BUSY_RATIO)),
+                _memory(sample),
+                _clock(sample.value(Quantity.CLOCK)),
+                _figure(sample.value(Quantity.TEMPERATURE), "°C"),
+                _figure(sample.value(Quantity.POWER), "W"),
+            )
         )
-    return table
+    headings = ("name", "device", "driver", "firmware", "health")
+    return Sheet(headings, ("busy", "memory", "clock", "temp", "power"), rows)
 
 
 def _findings(sample: Sample) -> list[tuple[str, str]]:
@@ -102,35 +145,33 @@ def _reason(sample: Sample) -> str:
     return f"{state}{condition.why}" + ("" if seen else "; there is no node in /dev to open")
 
 
-def _lines(rows: list[tuple[str, str]]) -> Table:
+def _lines(rows: Iterable[tuple[str, str | Text]]) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for label, words in rows:
-        table.add_row(Text(label), Text(words))
+        table.add_row(Text(label), Text(words) if isinstance(words, str) else words)
     return table
 
 
-def _tenants(samples: tuple[Sample, ...]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("name", "pid", "command", "priority"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("busy", "device time", "memory", "jobs", "errors"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for sample in samples:
-        for tenant in sample.tenants:
-            table.add_row(
-                Text(sample.device.name),
-                _count(tenant.pid),
-                Text(tenant.command or UNKNOWN),
-                tenant.priority or UNKNOWN,
-                _ratio(tenant.busy_ratio),
-                _figure(tenant.busy_seconds, "s"),
-                UNKNOWN if tenant.memory_bytes is None else format_bytes(tenant.memory_bytes),
-                _count(tenant.submissions),
-                _count(tenant.errors),
-            )
-    return table
+def _tenants(samples: tuple[Sample, ...]) -> Sheet:
+    rows = [
+        (
+            Text(sample.device.name),
+            _count(tenant.pid),
+            Text(tenant.command or UNKNOWN),
+            tenant.priority or UNKNOWN,
+            _ratio(tenant.busy_ratio),
+            _figure(tenant.busy_seconds, "s"),
+            UNKNOWN if tenant.memory_bytes is None else format_bytes(tenant.memory_bytes),
+            _count(tenant.submissions),
+            _count(tenant.errors),
+        )
+        for sample in samples
+        for tenant in sample.tenants
+    ]
+    headings = ("name", "pid", "command", "priority")
+    return Sheet(headings, ("busy", "device time", "memory", "jobs", "errors"), rows)
 
 
 def _count(value: int | None) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from npuops.cli.profiles_transfer import transfer
 from npuops.cli.show import JsonFlag, console, print_json, progress
 from npuops.errors import UsageError
 
@@ -24,6 +25,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+app.command("transfer")(transfer)
 
 
 @app.callback(invoke_without_command=True)

@@ -21,6 +21,7 @@ from npuops.cli.show import JsonFlag, console, print_json, progress
 from npuops.cli.time_limit_flag import TimeLimitFlag
 from npuops.cli.trust_flag import TrustFlag, trust_policy
 from npuops.report.output_file import refuse_output, write_output
+from npuops.targets.protocol import ModelledRun
 from npuops.units import format_us
 
 
@@ -80,6 +81,16 @@ def _show(answer: RunAnswer, outputs: Mapping[str, NDArray[Any]]) -> None:
     else:
         time = f"{format_us(latency.us)} ({latency.basis}; {latency.source})"
         screen.print(f"on {answer.device}: {time}")
+    if answer.modelled is not None:
+        screen.print(_modelled_words(answer.modelled))
+
+
+def _modelled_words(run: ModelledRun) -> str:
+    wait = f", {format_us(run.wait_us)} of it waiting for others" if run.wait_us else ""
+    return (
+        f"the chip would take {format_us(run.latency_us)}{wait} and {run.energy_mj:.3g} mJ above idle ({run.basis}); "
+        f"it is at {run.temperature_c:.1f} °C, {run.clock_mhz:.0f} MHz allowed"
+    )
 
 
 def _range(array: NDArray[Any]) -> str:

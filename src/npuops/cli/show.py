@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from npuops.errors import UsageError
 from npuops.events import Event, Observer, StepFinished, StepProgressed, StepStarted, Warned, ignore
 
 if TYPE_CHECKING:
@@ -29,12 +28,11 @@ def print_json(value: object) -> None:
     """
     import msgspec  # noqa: PLC0415 - help must not pay for it
 
-    try:
-        encoded = msgspec.json.encode(value)
-    except UnicodeEncodeError as error:
-        raise UsageError("a name is not in UTF-8, and JSON cannot hold it", advice="rename the file") from error
+    from npuops.cli.json_line import encoded  # noqa: PLC0415 - as above
+
+    line = encoded(value)
     sys.stdout.flush()
-    sys.stdout.buffer.write(msgspec.json.format(encoded, indent=2) + b"\n")
+    sys.stdout.buffer.write(msgspec.json.format(line, indent=2) + b"\n")
 
 
 def console() -> Screen:

@@ -85,8 +85,12 @@ def looked_in(tree: Tree) -> tuple[str, ...]:
 
 
 def find_devices(tree: Tree) -> tuple[Device, ...]:
-    """All accelerators, in the order of the classes and of the kernel's numbers."""
-    found = [_of_class(tree, each, name) for each in CLASSES for name in tree.names(tree.sys / each.folder, each.names)]
+    """All accelerators, in the order of the classes and of the kernel's numbers.
+
+    An entry of a class that says nothing of itself, because it comes or goes just now, is none.
+    """
+    entries = [(each, name) for each in CLASSES for name in tree.names(tree.sys / each.folder, each.names)]
+    found = [_of_class(tree, each, name) for each, name in entries if _is_there(tree, each, name)]
     taken = {device.address for device in found}
     return _told_apart((*found, *_rknpus(tree, taken)))
 
@@ -120,6 +124,11 @@ def _told_apart(devices: tuple[Device, ...]) -> tuple[Device, ...]:
     """Two minors of one bus address get their names into their ids."""
     seen = Counter(device.id for device in devices)
     return tuple(replace(each, id=f"{each.id}/{each.name}") if seen[each.id] > 1 else each for each in devices)
+
+
+def _is_there(tree: Tree, kind: _Class, name: str) -> bool:
+    """The kernel gives every device a `uevent`; one whose class tells its driver may have no parent (misc)."""
+    return kind.driver is not None or tree.exists(tree.sys / kind.folder / name / "device" / "uevent")
 
 
 def _of_class(tree: Tree, kind: _Class, name: str) -> Device:

@@ -8,6 +8,7 @@ from typing import Final
 
 from npuops.devices import probes
 from npuops.devices.probes import Place, Probe
+from npuops.devices.vnpu_tree import ALIVE_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Driver:
         probes: its numbers.
         pmt: energy and temperature are in Intel's platform monitoring, not in the driver's files.
         channels: its workloads run on DMA bridge channels, each with a state (qaic).
+        alive: the file of the device that its process holds locked; empty for a driver in the kernel.
     """
 
     vendor: str
@@ -43,6 +45,7 @@ class Driver:
     probes: tuple[Probe, ...] = ()
     pmt: bool = False
     channels: bool = False
+    alive: str = ""
 
 
 _HABANA_PLACES: Final = (Place.DEVICE, Place.MINOR)
@@ -137,6 +140,7 @@ DRIVERS: Final[Mapping[str, Driver]] = {
         version=(TextAt(Place.DEVICE, "driver_version"),),
         status=(TextAt(Place.DEVICE, "status"),),
         probes=probes.VNPU,
+        alive=ALIVE_FILE,
     ),
 }
 

@@ -75,7 +75,7 @@ _LIMITS: Final = (
 def evidence(
     state: State, before: Readings | None, now: Readings, *, canary: Canary | None = None
 ) -> tuple[Observed, ...]:
-    """The signals of one look at a device that is present.
+    """The signals of one look at a device whose files are there.
 
     Args:
         state: where the device is; a limit of heat has hysteresis.
@@ -83,6 +83,8 @@ def evidence(
         now: this look.
         canary: the result of an inference since the last look, if one was run.
     """
+    if now.dead is not None:
+        return (Observed(Signal.ABSENT, now.dead),)
     found = [*_rises(before, now), *_channels(now), *_heat(state, now), *_status(now), *_canaries(before, now, canary)]
     if any(each.signal is not Signal.QUIET for each in found):
         return tuple(found)
@@ -112,10 +114,12 @@ def _rises(before: Readings | None, now: Readings) -> list[Observed]:
     if before is None:
         return []
     found = []
+    commanded = rise(before, now, Quantity.COMMANDED_RESETS)
     for quantity, (signal, word) in RISES.items():
         amount = rise(before, now, quantity)
         if amount > 0:
-            found.append(Observed(signal, f"{counted(amount, word)} since the last look"))
+            by = ", by command" if quantity is Quantity.RESETS and amount == commanded else ""
+            found.append(Observed(signal, f"{counted(amount, word)} since the last look{by}"))
     over = restarted(before.values, now.values)
     if over:
         found.append(Observed(Signal.RESET, f"{', '.join(over)} started over: the driver or the device was restarted"))

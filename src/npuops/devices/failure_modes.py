@@ -43,8 +43,9 @@ class FailureMode:
 FAILURE_MODES: Final[Mapping[Mode, FailureMode]] = {
     Mode.OFFLINE: FailureMode(
         "device offline",
-        "it was here and is gone; its status is not online; resets, thermal trips or uncorrected errors rose, a "
-        "counter started over, or a workload's sub-system crashed; a boot refused for a version counts as F6 instead",
+        "it was here and is gone; its status is not online; resets that nobody ordered, thermal trips or uncorrected "
+        "errors rose, a counter started over, or a workload's sub-system crashed; a boot refused for a version counts "
+        "as F6 instead",
         "send its work to another device or the CPU, read dmesg, reset it",
     ),
     Mode.THROTTLE: FailureMode(

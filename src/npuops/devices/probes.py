@@ -122,13 +122,14 @@ VNPU: Final = (
     Probe(Quantity.CLOCK_MIN, Place.DEVICE, "freq/hw_min_freq", Raw.MHZ),
     Probe(Quantity.CLOCK_LIMIT, Place.DEVICE, "freq/set_max_freq", Raw.MHZ),
     Probe(Quantity.RESETS, Place.DEVICE, "reset_counter", Raw.COUNT),
+    Probe(Quantity.COMMANDED_RESETS, Place.DEVICE, "commanded_reset_count", Raw.COUNT),
     Probe(Quantity.THROTTLES, Place.DEVICE, "throttle_count", Raw.COUNT),
     Probe(Quantity.TRIPS, Place.DEVICE, "trip_count", Raw.COUNT),
     Probe(Quantity.CORRECTED, Place.DEVICE, "ce_count", Raw.COUNT),
     Probe(Quantity.UNCORRECTED, Place.DEVICE, "ue_count", Raw.COUNT),
     Probe(Quantity.INFERENCES, Place.DEVICE, "inference_count", Raw.COUNT),
-    Probe(Quantity.CANARIES, Place.DEVICE, "canary_count", Raw.COUNT),
     Probe(Quantity.CANARY_FAILURES, Place.DEVICE, "canary_fail_count", Raw.COUNT),
+    Probe(Quantity.CANARIES, Place.DEVICE, "canary_count", Raw.COUNT),
     Probe(Quantity.REFUSED_MEMORY, Place.DEVICE, "refused_memory_count", Raw.COUNT),
     Probe(Quantity.REFUSED_OPERATOR, Place.DEVICE, "refused_operator_count", Raw.COUNT),
     Probe(Quantity.REFUSED_VERSION, Place.DEVICE, "refused_version_count", Raw.COUNT),
@@ -138,3 +139,5 @@ VNPU: Final = (
     Probe(Quantity.TEMPERATURE_CRITICAL, Place.DEVICE, "hwmon/hwmon*/temp1_crit", Raw.MILLI_CELSIUS),
     Probe(Quantity.POWER, Place.DEVICE, _POWER, Raw.UW),
 )
+"""Of two that belong together the one that its daemon writes last is read first: no reset is seen before its command,
+and no wrong canary before it is counted."""

@@ -62,6 +62,7 @@ class Quantity(StrEnum):
     ENERGY = "energy_joules"
     RESETS = "resets"
     SOFT_RESETS = "soft_resets"
+    COMMANDED_RESETS = "commanded_resets"
     THROTTLES = "throttles"
     TRIPS = "thermal_trips"
     CORRECTED = "corrected_errors"
@@ -121,6 +122,7 @@ MEANINGS: Final[Mapping[Quantity, Meaning]] = {
     Quantity.ENERGY: Meaning(Unit.JOULES, _COUNTER, 0, 1e4 * _DECADES_S),
     Quantity.RESETS: _EVENTS,
     Quantity.SOFT_RESETS: _EVENTS,
+    Quantity.COMMANDED_RESETS: _EVENTS,
     Quantity.THROTTLES: _EVENTS,
     Quantity.TRIPS: _EVENTS,
     Quantity.CORRECTED: _EVENTS,

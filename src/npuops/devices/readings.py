@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from npuops.devices.channels import read_channels
@@ -23,11 +23,13 @@ class Readings:
         values: in base units; a quantity without a value is not a key.
         absent: why a probe of this driver gave nothing.
         status: the driver's own word for the device's state, None where it has none.
+        dead: why there is no device behind the files, which then are not read; None where there is one.
     """
 
     values: Mapping[Quantity, Reading]
     absent: Mapping[Quantity, str]
     status: str | None = None
+    dead: str | None = None
 
 
 NOTHING = Readings(values={}, absent={})
@@ -35,6 +37,8 @@ NOTHING = Readings(values={}, absent={})
 
 def read_device(tree: Tree, device: Device) -> Readings:
     """Try every probe; each file is read once, so two numbers of one file belong together."""
+    if device.table.alive and tree.is_locked(device.places[Place.DEVICE] / device.table.alive) is False:
+        return replace(NOTHING, dead=f"its process has ended and left its tree; npuops device down {device.address}")
     texts: dict[Path, str | Absent] = {}
     values: dict[Quantity, Reading] = {}
     absent: dict[Quantity, Absent] = {}

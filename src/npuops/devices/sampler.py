@@ -129,7 +129,7 @@ class Sampler:
         observed = evidence(condition.state, seen, readings, canary=canary)
         extra: dict[Quantity, Reading] = {}
         tenants = shared.get(device.address or "", ())
-        if device.driver == "vnpu":
+        if device.driver == "vnpu" and readings.dead is None:
             tenants = context_tenants(self._tree, device)
         if last is not None and interval_s is not None:
             extra = derived(last.values, readings.values, interval_s)

@@ -92,7 +92,6 @@ def gone(words: str) -> tuple[Suspicion, ...]:
 _DOWN: Final = frozenset({Signal.OFFLINE, Signal.HANG, Signal.RESET})
 _UNCORRECTED: Final = (Quantity.UNCORRECTED, Quantity.UNCORRECTED_NONFATAL)
 _BREAKS: Final = (Quantity.TRIPS, *_UNCORRECTED)
-_RESETS: Final = (Quantity.RESETS, Quantity.SOFT_RESETS)
 
 
 def _total(looks: Sequence[Look], quantity: Quantity) -> float:
@@ -111,9 +110,12 @@ def _risen(looks: Sequence[Look], *quantities: Quantity) -> list[str]:
 
 def _offline(looks: Sequence[Look]) -> list[str]:
     now = looks[-1].readings
+    if now.dead is not None:
+        return [now.dead]
     found = []
     status = STATUS.get((now.status or "").casefold())
-    if status in _DOWN:
+    resets, commanded = _total(looks, Quantity.RESETS), _total(looks, Quantity.COMMANDED_RESETS)
+    if status in _DOWN and not (status is Signal.RESET and 0 < resets == commanded):
         found.append(f"the driver says {now.status!r}")
     over = {name for one, two in pairwise(looks) for name in restarted(one.readings.values, two.readings.values)}
     if over:
@@ -124,7 +126,9 @@ def _offline(looks: Sequence[Look]) -> list[str]:
     broke = _risen(looks, *_BREAKS)
     if status is Signal.OFFLINE and _version(looks) and not broke:
         return []  # its boot was refused
-    return [*found, *broke, *_risen(looks, *_RESETS)]
+    if resets > commanded:
+        broke.append(counted(resets - commanded, "reset"))
+    return [*found, *broke, *_risen(looks, Quantity.SOFT_RESETS)]
 
 
 def _throttle(looks: Sequence[Look]) -> list[str]:
@@ -155,7 +159,7 @@ def _wrong_answers(looks: Sequence[Look], mode: Mode) -> list[str]:
         tuple(rise(one.readings, two.readings, each) for each in (Quantity.CANARIES, Quantity.CANARY_FAILURES))
         for one, two in pairwise(looks)
     ]
-    story = "".join("R" if not bad else "W" if bad >= ran else "M" for ran, bad in between if ran)
+    story = "".join("R" if not bad else "W" if bad >= ran else "M" for ran, bad in between if ran or bad)
     modes = next((modes for pattern, modes in _PATTERNS if pattern.fullmatch(story)), (Mode.FIRMWARE,))
     if story.endswith("W") and len(modes) > 1 and wrong >= CANARIES_TO_TELL:
         modes = (Mode.ACCURACY,)
@@ -182,8 +186,8 @@ def _version(looks: Sequence[Look]) -> list[str]:
 
 
 def _neighbour(looks: Sequence[Look]) -> list[str]:
-    if _offline(looks):
-        return []  # what stands on a device that hangs keeps it busy, and everybody waits
+    if _offline(looks) or _total(looks, Quantity.RESETS) > 0:
+        return []  # what stands on a device that hangs keeps it busy, and everybody waits; so they do for a reset
     before = {(tenant.client, tenant.pid): tenant for tenant in looks[0].tenants}
     spent = [_spent(before.get((now.client, now.pid)), now) for now in looks[-1].tenants]
     total_s = sum(each.busy_s for each in spent)

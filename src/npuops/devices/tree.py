@@ -7,12 +7,15 @@ a file that is unreadable, endless, a pipe, a circle of links, or gone since it 
 from __future__ import annotations
 
 import errno
+import fcntl
 import fnmatch
 import os
 import re
 import stat
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from npuops.devices.quantities import Absent
 from npuops.errors import OptionError
@@ -29,6 +32,7 @@ _WORDS: Final = {
     errno.ENXIO: "the device is gone (ENXIO)",
     errno.ELOOP: "a circle of links",
 }
+_T = TypeVar("_T")
 _DIGITS: Final = re.compile(r"([0-9]+)")
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e\xa0-\ufffc]")
 
@@ -64,6 +68,13 @@ class Tree:
 
     def data(self, path: Path, limit: int) -> bytes | Absent:
         """The whole file, if it has at most `limit` bytes."""
+        return self._opened(path, partial(_read, limit=limit))
+
+    def is_locked(self, path: Path) -> bool | Absent:
+        """Whether a process holds the file by flock."""
+        return self._opened(path, _is_locked)
+
+    def _opened(self, path: Path, use: Callable[[int], _T]) -> _T | Absent:
         try:
             real = Path(os.path.realpath(path))
             if not real.is_relative_to(self.root):
@@ -72,7 +83,7 @@ class Tree:
                 return Absent("not a regular file")
             descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                return _read(descriptor, limit)
+                return use(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -128,6 +139,15 @@ def _status(path: Path) -> os.stat_result | None:
 def _is_folder(path: Path) -> bool:
     status = _status(path)
     return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Not waited for, and given back when the file is closed."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _read(descriptor: int, limit: int) -> bytes | Absent:

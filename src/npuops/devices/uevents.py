@@ -21,7 +21,7 @@ from npuops.devices.vnpu_tree import EVENT_LIMIT, EVENTS_KEPT
 _LINE: Final = re.compile(r"([0-9]{1,20}) ([a-z]{1,20})((?: [A-Z_]{1,40}=\S*)*)")
 _FILE: Final = "uevents"
 _REMEMBERED: Final = 256
-"""Devices: one that comes back is followed from where it left."""
+"""Devices that are away: one that comes back is followed from where it left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class UeventReader:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._last: dict[str, Uevent | None] = {}  # the one looked at last stands last
+        self._last: dict[str, Uevent] = {}  # the one looked at last stands last
         self._begun = False
 
     def poll(self, devices: Iterable[Device]) -> list[tuple[Device, Uevent | Missed]]:
@@ -78,14 +78,17 @@ class UeventReader:
             devices: those that are here; a real one has no such file.
         """
         found: list[tuple[Device, Uevent | Missed]] = []
+        away = dict.fromkeys(self._last)
         for device in devices:
+            away.pop(device.id, None)
             lines = self._lines(device) if device.driver == "vnpu" else []
             last = self._last.pop(device.id, None)
             if last is not None or self._begun:
                 found += [(device, each) for each in _news(last, lines)]
-            if lines or last is not None:
-                self._last[device.id] = lines[-1] if lines else last
-        for forgotten in list(self._last)[:-_REMEMBERED]:
+            newest = lines[-1] if lines else last
+            if newest is not None:
+                self._last[device.id] = newest
+        for forgotten in list(away)[:-_REMEMBERED]:
             del self._last[forgotten]
         self._begun = True
         return found

@@ -11,6 +11,9 @@ from typing import Final
 
 DEVICE_FOLDER: Final = "class/accel/accel{number}/device"
 CONTEXT_FOLDER: Final = "contexts/{id}"
+ALIVE_FILE: Final = "alive"
+"""Empty, and locked (flock) by the daemon as long as it lives, however it ends. Readers of a tree whose file nobody
+holds know that the rest is old; one without the file, such as a copy made to be read, is believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,9 @@ FILES: Final = (
     TreeFile("freq/hw_min_freq", "MHz", "lowest clock point"),
     TreeFile("freq/set_max_freq", "MHz", "the cap in force"),
     TreeFile("reset_counter", "count", "counter: resets since the device came up, its boot not counted"),
+    TreeFile(
+        "commanded_reset_count", "count", "counter: of the resets, those that somebody ordered; not the cure of a hang"
+    ),
     TreeFile("throttle_count", "count", "counter: times that heat or power lowered the clock"),
     TreeFile("trip_count", "count", "counter: times that the critical temperature switched the device off"),
     TreeFile("ce_count", "count", "counter: corrected memory errors"),

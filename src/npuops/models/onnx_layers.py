@@ -12,6 +12,7 @@ import onnx
 
 from npuops.models.macs import Operands, count_macs, has_rule
 from npuops.models.model import AttributeValue, Dim, Layer, TensorInfo
+from npuops.models.onnx_file import opset_of
 from npuops.models.onnx_guard import subgraphs
 from npuops.models.onnx_tensors import bytes_of, dtype_name
 
@@ -22,6 +23,9 @@ _MULTIPLIERS: Final = ("Attention", "Conv", "Gemm", "GRU", "LSTM", "MatMul", "Mo
 """A foreign operator with such a word in its name multiplies; without a rule of its own the count is unknown."""
 _KNOWN_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 _MOVES: Final = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+_SOFTMAXES: Final = frozenset({"Softmax", "LogSoftmax", "Hardmax"})
+_LAST_AXIS_OPSET: Final = 13
+"""Since then a softmax works on the last axis where none is named."""
 _CONTROL_FLOW: Final = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
@@ -43,11 +47,19 @@ def onnx_layers(proto: onnx.ModelProto) -> tuple[Layer, ...]:
     wanted = {value.name for value in proto.graph.output}
     wanted |= {name for node in proto.graph.node for name in _reads(node)}
     seen: set[str] = set()
-    return tuple(
+    layers = tuple(
         _layer(node, index, tensors, constants, wanted, seen)
         for index, node in enumerate(proto.graph.node)
         if index not in constants.folded
     )
+    return layers if (opset_of(proto) or 0) >= _LAST_AXIS_OPSET else tuple(_with_axis(layer) for layer in layers)
+
+
+def _with_axis(layer: Layer) -> Layer:
+    """A softmax that names no axis works on axis 1, as it did before `_LAST_AXIS_OPSET`."""
+    if layer.op not in _SOFTMAXES or "axis" in layer.attributes:
+        return layer
+    return dataclasses.replace(layer, attributes={**layer.attributes, "axis": 1})
 
 
 def as_integers(layers: Sequence[Layer]) -> tuple[Layer, ...]:

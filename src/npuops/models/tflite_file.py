@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -80,11 +82,12 @@ class _Reader:
         if max(counts) > MAX_ITEMS:
             raise UnsafeModelError(f"{self.where} claims {max(counts)} entries; at most {MAX_ITEMS} are read")
         codes = [self._code(index) for index in range(counts[2])]
+        inputs, outputs = self._numbers(main, "Inputs"), self._numbers(main, "Outputs")
         return TfliteGraph(
-            tensors=tuple(self._tensor(main.Tensors(index)) for index in range(counts[0])),
+            tensors=_named([self._tensor(main.Tensors(index)) for index in range(counts[0])], (*inputs, *outputs)),
             operators=tuple(self._operator(main.Operators(index), codes) for index in range(counts[1])),
-            inputs=self._numbers(main, "Inputs"),
-            outputs=self._numbers(main, "Outputs"),
+            inputs=inputs,
+            outputs=outputs,
             description=self._text(self.model.Description()),
             version=self.model.Version(),
             subgraph_count=self.model.SubgraphsLength(),
@@ -177,6 +180,23 @@ class _Reader:
             outputs=self._numbers(operator, "Outputs"),
             options=read_options(name, operator, self._numbers),
         )
+
+
+def _named(tensors: Sequence[TfliteTensor], first: Sequence[int]) -> tuple[TfliteTensor, ...]:
+    """The tensors with a name each: a file knows them by number, may repeat names, and may leave them empty.
+
+    Those in `first` (the inputs and outputs) keep theirs before the others do.
+    """
+    names: dict[int, str] = {}
+    taken: set[str] = set()
+    known = [index for index in first if 0 <= index < len(tensors)]
+    for index in dict.fromkeys((*known, *range(len(tensors)))):
+        name = tensors[index].name or f"tensor_{index}"
+        while name in taken:
+            name = f"{name}_{index}"
+        names[index] = name
+        taken.add(name)
+    return tuple(replace(tensor, name=names[index]) for index, tensor in enumerate(tensors))
 
 
 def _check_order(graph: TfliteGraph, where: str) -> None:

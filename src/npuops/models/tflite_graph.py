@@ -43,7 +43,7 @@ class Scales:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TfliteTensor:
-    """One tensor; `data` holds a constant's bytes."""
+    """One tensor, by a name that no other tensor of its graph has; `data` holds a constant's bytes."""
 
     name: str
     dtype: str

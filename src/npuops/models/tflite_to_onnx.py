@@ -41,7 +41,7 @@ def import_tflite(graph: TfliteGraph) -> onnx.ModelProto:
     """
     _refuse_unknown(graph)
     builder = OnnxBuilder(graph)
-    names = _unique_names(graph)
+    names = {index: graph.tensors[index].name for index in (*graph.inputs, *graph.outputs)}
     inputs = []
     for index in graph.inputs:
         inputs.append(_io(builder, index, names[index]))
@@ -84,18 +84,6 @@ def _refuse_unknown(graph: TfliteGraph) -> None:
     loose = [tensor.name for tensor in graph.tensors if tensor.shape is None]
     if loose:
         raise UnsupportedModelError(f"{loose[0]!r} has no shape that can be inferred", advice="give --shape")
-
-
-def _unique_names(graph: TfliteGraph) -> dict[int, str]:
-    names: dict[int, str] = {}
-    taken: set[str] = set()
-    for index in dict.fromkeys((*graph.inputs, *graph.outputs)):
-        name = graph.tensors[index].name or f"tensor_{index}"
-        while name in taken:
-            name += "_"
-        taken.add(name)
-        names[index] = name
-    return names
 
 
 def _io(builder: OnnxBuilder, index: int, name: str) -> onnx.ValueInfoProto:

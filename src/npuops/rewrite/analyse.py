@@ -86,19 +86,21 @@ def precision_advice(model: Model, target: Target) -> Iterator[Advice]:
         return
     offered = target.traits.precisions
     default = target.traits.default_precision
+    unbuilt = ", ".join(target.traits.unbuilt_precisions)
     if not any(kind in offered for kind in (Precision.FP32, Precision.FP16, Precision.BF16)):
+        also = f" (the chip has {unbuilt}, too, which npuops does not build for it)" if unbuilt else ""
         yield _advice(
-            f"{target.name} computes in integers only and this model is float: npuops build needs calibration data "
-            "(--calibration), a hundred typical inputs"
+            f"npuops builds for {target.name} in integers only{also} and this model is float: give npuops build "
+            "calibration data (--calibration), a hundred typical inputs"
         )
     elif default.is_quantized:
         floats = ", ".join(kind for kind in offered if not kind.is_quantized)
         yield _advice(f"{default} needs calibration data (--calibration); {floats} does not, and is slower")
     if any(kind.is_quantized for kind in offered):
-        yield from _width_advice(model, offered)
+        yield from _width_advice(model, offered, unbuilt)
 
 
-def _width_advice(model: Model, offered: tuple[Precision, ...]) -> Iterator[Advice]:
+def _width_advice(model: Model, offered: tuple[Precision, ...], unbuilt: str) -> Iterator[Advice]:
     ops = model.op_histogram
     kind = _outlier_kind(ops)
     wide = Precision.A16W8 in offered
@@ -108,7 +110,9 @@ def _width_advice(model: Model, offered: tuple[Precision, ...]) -> Iterator[Advi
             "use --precision a16w8, or mixed with --max-drop for the cheapest mix"
         )
     elif kind:
-        yield _advice(f"{kind} need more than 8 bits of activation, which this target does not have: watch the gate")
+        who = f"npuops does not build for this target (the chip has {unbuilt})"
+        lacking = who if unbuilt else "this target does not have"
+        yield _advice(f"{kind} need more than 8 bits of activation, which {lacking}: watch the gate")
     elif ops.get("Conv", 0) or ops.get("CONV_2D", 0):
         yield _advice(
             "a convolutional network suits a8w8 with per-channel weights (MobileNetV2: 98 % top-1 agreement; with "

@@ -124,7 +124,9 @@ def _owners(node: Any, layer_of: Mapping[str, str]) -> Iterator[str]:
 
 
 def _untranslated(layer: Layer) -> str:
-    if layer.domain in {"", "ai.onnx"}:
+    if layer.op.startswith("CUSTOM:"):
+        why = "custom operators of TFLite are not translated"
+    elif layer.domain in {"", "ai.onnx"}:
         why = LEFT_OUT.get(layer.op, "")
     elif layer.domain == "com.microsoft":
         why = "" if layer.op in CONTRIBUTED else _NOT_TRANSLATED

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -47,9 +47,12 @@ class Traits:
     """What holds for a target whatever the model: the build pipeline follows it."""
 
     precisions: tuple[Precision, ...]
+    """That npuops builds for."""
     default_precision: Precision
     run_basis: Basis | None
     """What a clock around `Session.run` on this host means; None when nothing runs here."""
+    unbuilt_precisions: tuple[Precision, ...] = ()
+    """That the chip computes in besides, and npuops does not build for."""
     static_shapes: bool = True
     layernorm_gamma_uint8: bool = False
     """LayerNormalization's gamma must be per-tensor uint8 (facts: HTP error 3110 otherwise)."""
@@ -136,6 +139,36 @@ class Profile:
     def total(self) -> float:
         """Sum of the costs, in `unit`."""
         return sum(op.cost for op in self.ops)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelledRun:
+    """What a device that is only modelled says of one inference: nothing of it was measured."""
+
+    latency_us: float
+    """From submission to end, in the device's own time."""
+    wait_us: float
+    """Part of it that the inference spent on no core, because of others."""
+    energy_mj: float
+    """Above the device's idle power."""
+    temperature_c: float
+    """Of the junction, afterwards."""
+    clock_mhz: float
+    """The most that the device's governor allows, afterwards."""
+    basis: Basis = Basis.MODELLED
+
+
+@runtime_checkable
+class ModelledSession(Protocol):
+    """A session that also models the time and the energy of its device, beside the numbers."""
+
+    def modelled(self) -> ModelledRun | None:
+        """Of the last inference; None before the first.
+
+        Raises:
+            RunError: the device is gone.
+        """
+        ...
 
 
 class Session(Protocol):

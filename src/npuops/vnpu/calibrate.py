@@ -35,7 +35,7 @@ def calibrate(rows: Path, profile: str, out: Path, *, observe: Observer = ignore
         raise OptionError(f"{out} is no name of a profile", advice=f"call it {out.with_suffix('.toml')}")
     text, where = profile_text(profile)
     chip = read_profile(text, where=where)
-    measured = read_measured(rows, formats=chip.formats, observe=observe)
+    measured = read_measured(rows, chip, observe=observe)
     source = f"fitted on {len(measured)} rows of {rows.name}, npuops profiles fit, {datetime.now(UTC):%Y-%m-%d}"
     written = with_effective(text, fit_profile(chip, measured, source=source, observe=observe))
     calibrated = read_profile(written, where=str(out))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 from npuops.vnpu.power import GOVERNOR_PERIOD_NS, core_power_w, next_point, power_w
 from npuops.vnpu.spec import MachineSpec
@@ -20,13 +21,11 @@ class Weather:
     """What a look at a moment gives.
 
     Attributes:
-        power_w: now.
-        energy_mj: its integral.
+        energy_mj: the integral of the power.
         idle_energy_mj: the part that an idle device would have needed too.
         temperatures: of junction and case.
     """
 
-    power_w: float
     energy_mj: float
     idle_energy_mj: float
     temperatures: Temperatures
@@ -38,6 +37,7 @@ class Climate:
     Attributes:
         heat: what the trip points say.
         point: index of the clock point.
+        power_w: since the last change.
         throttles: how often heat has lowered the clock.
     """
 
@@ -47,8 +47,11 @@ class Climate:
         self._top = len(spec.clock_points_mhz) - 1
         self.heat, self.point, self.throttles = Heat.COOL, self._top, 0
         self._since_ns = now_ns
-        self._weather = Weather(power_w=0.0, energy_mj=0.0, idle_energy_mj=0.0, temperatures=self._network.at_rest)
+        self.power_w = 0.0
+        self._weather = Weather(energy_mj=0.0, idle_energy_mj=0.0, temperatures=self._network.at_rest)
         self._busy_cores: int | None = None
+        self._core_power_w = cache(partial(core_power_w, spec))
+        self._power_w = cache(partial(power_w, spec))
         self._levels = {
             Heat.COOL: (spec.thermal.throttle_c, Trip.HOT),
             Heat.THROTTLED: (spec.thermal.critical_c, Trip.TOO_HOT),
@@ -66,7 +69,7 @@ class Climate:
     @property
     def core_w(self) -> float:
         """What one busy core adds to the power now."""
-        return core_power_w(self._spec, self.point)
+        return self._core_power_w(self.point)
 
     def look(self, now_ns: int) -> Weather:
         """At a moment not before the last change; changes nothing."""
@@ -76,10 +79,9 @@ class Climate:
         before = self._weather
         idle_w = 0.0 if self._busy_cores is None else self._spec.idle_w
         return Weather(
-            power_w=before.power_w,
-            energy_mj=before.energy_mj + before.power_w * seconds * 1e3,
+            energy_mj=before.energy_mj + self.power_w * seconds * 1e3,
             idle_energy_mj=before.idle_energy_mj + idle_w * seconds * 1e3,
-            temperatures=self._network.after(before.temperatures, before.power_w, seconds),
+            temperatures=self._network.after(before.temperatures, self.power_w, seconds),
         )
 
     def load(self, busy_cores: int | None, now_ns: int) -> None:
@@ -102,7 +104,7 @@ class Climate:
         """
         if self._level is not None and self._quiet_until_ns <= horizon_ns:
             level_c, found = self._level
-            seconds = self._network.seconds_until(self._weather.temperatures, self._weather.power_w, level_c)
+            seconds = self._network.seconds_until(self._weather.temperatures, self.power_w, level_c)
             self._crossing = None if seconds is None else (self._since_ns + math.ceil(seconds * 1e9), found)
             self._level = None
         crossing_ns = None if self._crossing is None else self._crossing[0]
@@ -130,9 +132,9 @@ class Climate:
         return found
 
     def _change(self, weather: Weather, now_ns: int) -> None:
-        watts = 0.0 if self._busy_cores is None else power_w(self._spec, self.point, self._busy_cores)
-        self._weather, self._since_ns = replace(weather, power_w=watts), now_ns
+        self._weather, self._since_ns = weather, now_ns
+        self.power_w = 0.0 if self._busy_cores is None else self._power_w(self.point, self._busy_cores)
         self._crossing, self._level = None, self._levels.get(self.heat)
         if self._level is not None:
-            quiet_s = self._network.seconds_before(weather.temperatures, watts, self._level[0])
+            quiet_s = self._network.seconds_before(weather.temperatures, self.power_w, self._level[0])
             self._quiet_until_ns = now_ns + quiet_s * 1e9

@@ -22,7 +22,7 @@ class Running:
         ends_ns: of its steps, since `base_ns`.
         base_ns: when it would have begun, had it run at this pace from its first step.
         since_ns: since when it is on the core.
-        graced: it is there because it was starved.
+        claimed: it is there by the claim of its band (`run_queue.py`).
         before: when its context was served and since when it waited, before this turn.
         billed_ns: until when its time and energy are in the accounts.
         stop_ns: when it leaves, at its end or at an edge; None while the device hangs.
@@ -32,7 +32,7 @@ class Running:
     ends_ns: tuple[int, ...]
     base_ns: int
     since_ns: int
-    graced: bool
+    claimed: bool
     before: tuple[int, int]
     billed_ns: int
     stop_ns: int | None = None
@@ -80,13 +80,13 @@ class Cores:
         """The same for every core, added up."""
         return self._core_busy_ns + len(self.running) * (now_ns - self._moved_ns)
 
-    def start(self, job: Job, now_ns: int, *, graced: bool) -> None:
+    def start(self, job: Job, now_ns: int, *, claimed: bool) -> None:
         """Put a job on a free core, at the step where it stopped."""
         self._count(now_ns)
         ends_ns = job.loaded.step_ends_ns(self._pace)
         base_ns = now_ns - (ends_ns[job.step - 1] if job.step else 0)
         before = (job.context.served_ns, job.context.waiting_since_ns)
-        self.running.append(Running(job, ends_ns, base_ns, now_ns, graced, before, billed_ns=now_ns))
+        self.running.append(Running(job, ends_ns, base_ns, now_ns, claimed, before, billed_ns=now_ns))
         if not job.busy_ns:
             job.started_ns = now_ns
 
@@ -134,11 +134,19 @@ class Cores:
         """It was reset; nothing is on the cores any more."""
         self._frozen = False
 
-    def plan(self, waiting: Sequence[Context], now_ns: int) -> None:
-        """Decide anew when each job stops, after anything has changed."""
+    def plan(self, waiting: Sequence[Context], claim: float, now_ns: int) -> None:
+        """Decide anew when each job stops, after anything has changed.
+
+        Args:
+            waiting: everybody with a job in the queue.
+            claim: as `run_queue.claim_ns` gives it.
+            now_ns: the moment.
+        """
         for running in () if self._frozen else self.running:
             running.stop_ns = running.finish_ns
-            leave = leave_ns(running.job.context, running.since_ns, running.graced, waiting, now_ns, self._slice_ns)
+            leave = leave_ns(
+                running.job.context, running.since_ns, running.claimed, waiting, claim, now_ns, self._slice_ns
+            )
             if leave == running.since_ns:  # it has not begun: where it stands is an edge
                 running.stop_ns = leave
             elif leave is not None and leave < running.finish_ns:
@@ -147,14 +155,17 @@ class Cores:
 
     def next_stop(self) -> Running | None:
         """Who leaves first."""
-        stopping = [running for running in self.running if running.stop_ns is not None]
-        return min(stopping, key=lambda running: running.stop_ns or 0, default=None)
+        first = None
+        for running in self.running:
+            if running.stop_ns is not None and (first is None or running.stop_ns < (first.stop_ns or 0)):
+                first = running
+        return first
 
     def _progress(self, running: Running, now_ns: int) -> None:
         """Note which steps are over."""
-        job, steps = running.job, running.job.loaded.program.steps
+        job, moved_bytes = running.job, running.job.loaded.moved_bytes
         done = bisect_right(running.ends_ns, now_ns - running.base_ns)
-        self.dram_bytes += sum(step.dram_bytes for step in steps[job.step : done])
+        self.dram_bytes += moved_bytes[done] - moved_bytes[job.step]
         job.step = done
 
     def _count(self, now_ns: int) -> None:

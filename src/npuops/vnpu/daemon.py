@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -103,15 +102,22 @@ class _Ready:
         self.descriptor, self._keep = descriptor, keep
         self._has_told = False
 
-    def tell(self, report: Report) -> None:
-        """The second report and all later ones go nowhere: the number may be another file's by then."""
+    def tell(self, report: Report) -> bool:
+        """Whether somebody is there to hear it.
+
+        The second report and all later ones go nowhere: the number may be another file's by then.
+        """
         if self._has_told:
-            return
+            return False
         self._has_told = True
-        with suppress(OSError):  # whoever waited is gone
+        try:
             os.write(self.descriptor, msgspec.json.encode(report) + b"\n")
-        if not self._keep:
-            os.close(self.descriptor)
+        except OSError:
+            return False
+        finally:
+            if not self._keep:
+                os.close(self.descriptor)
+        return True
 
 
 def _be(order: Order, folder: DeviceFolder, ready: _Ready) -> None:
@@ -157,10 +163,12 @@ def _serve(order: Order, folder: DeviceFolder, number: int, ready: _Ready) -> No
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: engine.stop())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    _log.info("%s is up: %s, pacing %s, seed %d", order.name, order.spec.name, order.pacing, order.seed)
-    ready.tell(Report())
     try:
-        engine.run()
+        if ready.tell(Report()):
+            _log.info("%s is up: %s, pacing %s, seed %d", order.name, order.spec.name, order.pacing, order.seed)
+            engine.run()
+        else:
+            _log.error("whoever ordered %s did not wait for it", order.name)
     finally:
         if is_there():
             folder.socket.unlink(missing_ok=True)

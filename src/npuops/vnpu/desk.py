@@ -25,6 +25,7 @@ from npuops.vnpu.device_telemetry import Telemetry
 from npuops.vnpu.fault_plan import read_plan
 from npuops.vnpu.firmware import quote, read_header
 from npuops.vnpu.job_answers import completed, lost
+from npuops.vnpu.life import Life
 from npuops.vnpu.machine import Machine
 from npuops.vnpu.numerics import Numerics, SlotNumerics
 from npuops.vnpu.numerics_worker import Finished, attempt
@@ -34,8 +35,8 @@ from npuops.vnpu.simulation import POWERED
 from npuops.vnpu.tenancy import Priority
 from npuops.vnpu.tensors import Layout, layout_of
 
-_ADVANCE_LIMIT_US: Final = 10**15
-"""Thirty years."""
+_TIME_LIMIT_US: Final = 10**15
+"""Thirty years: nobody moves a device's time beyond, so it stays within the 64 bits of a message in nanoseconds too."""
 
 _PRIORITIES: Final[Mapping[str, Priority]] = MappingProxyType({level.word: level for level in Priority})
 
@@ -302,9 +303,10 @@ class Desk:
                 f"time cannot be moved by hand: the device's pacing is {self._pace.pacing}",
                 advice="npuops device up … --pacing manual",
             )
-        if not 0 <= request.us <= _ADVANCE_LIMIT_US:
-            raise OptionError(f"time moves by 0 to {_ADVANCE_LIMIT_US} µs at once, not by {request.us}")
-        self._pace.jump_to(self.now_us() + request.us, self._clock.now_us())
+        moment_us = self.now_us() + request.us
+        if request.us < 0 or moment_us > _TIME_LIMIT_US:
+            raise OptionError(f"time moves forward, and to {_TIME_LIMIT_US} µs in all; by {request.us} µs it cannot")
+        self._pace.jump_to(moment_us, self._clock.now_us())
         self._hear(self._machine.advance(self.now_us()))
         self._reply(client, wire.Done(id=request.id))
 
@@ -331,10 +333,13 @@ class Desk:
         self._reply(client, wire.Done(id=request.id))
 
     def _attest(self, client: int, request: wire.Attest) -> None:
-        measurements = self.telemetry().measurements
-        if measurements is None:
-            raise DeviceError("the device has not booted, so it has measured nothing")
-        self._reply(client, wire.Attested(id=request.id, quote=quote(measurements, request.nonce, self._identity.key)))
+        seen = self.telemetry()
+        if seen.life is Life.HUNG:
+            raise DeviceLostError(f"the device does not answer: {seen.why}", advice="reset it")
+        if seen.measurements is None:
+            raise DeviceError(f"the device is {seen.life}, so no firmware runs that could be measured")
+        signed = quote(seen.measurements, request.nonce, self._identity.key)
+        self._reply(client, wire.Attested(id=request.id, quote=signed))
 
     def _start(self, task: Callable[[], Any], then: Callable[[Finished], None]) -> None:
         key, self._next_task = self._next_task, self._next_task + 1

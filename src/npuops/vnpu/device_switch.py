@@ -30,6 +30,8 @@ _LAST_WORDS: Final = 2000
 def up(order: Order, *, timeout_s: float = START_LIMIT_S) -> Record:
     """Start a device that lives on by itself, and return when it takes clients.
 
+    Whoever is interrupted here (Ctrl-C, a kill) leaves no device behind: one that nobody waits for ends.
+
     Raises:
         UsageError: a device of that name is up.
         OptionError: the name, or the fault plan.
@@ -135,7 +137,7 @@ def _await_report(ready: socket.socket, folder: DeviceFolder, said_before: int, 
     except TimeoutError:
         raise DeviceError(
             f"{folder.name} did not come up within {timeout_s:g} s{_last_words(folder, said_before)}",
-            advice=f"npuops device down {folder.name}, and look into {folder.log}",
+            advice=f"it ends by itself; look into {folder.log}",
         ) from None
     report = msgspec.json.decode(line, type=Report)
     if report.error:

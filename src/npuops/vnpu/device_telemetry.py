@@ -62,6 +62,7 @@ class Telemetry:
         cap_mhz: highest clock that the governor allows now.
         energy_uj: the integral of `power_w`.
         idle_energy_uj: the part of it that no context pays.
+        commanded_resets: of the resets, those that somebody ordered of a device that was not hung: nothing was wrong.
         throttles: how often heat has lowered the clock.
         trips: how often the critical temperature has switched the device off.
         completions: jobs that are through, those of closed contexts too.
@@ -94,6 +95,7 @@ class Telemetry:
     energy_uj: float
     idle_energy_uj: float
     resets: int
+    commanded_resets: int
     throttles: int
     trips: int
     ce_count: int

@@ -41,15 +41,27 @@ ROUNDING: Final = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One latency on the user's board."""
+    """One latency on the user's board.
+
+    Attributes:
+        workload: what the NPU did of it.
+        us: the whole, above `host_us`.
+        group: rows that are left out together when the error is judged.
+        where: for messages; the model's name where it is not given.
+        host_us: the host's part, by the model.
+    """
 
     workload: Workload
     format: str
     us: float
     group: str
-    """Rows that are left out together when the error is judged."""
     where: str = ""
-    """For messages; the model's name where it is not given."""
+    host_us: float = 0.0
+
+    @property
+    def npu_us(self) -> float:
+        """What is left for the NPU."""
+        return self.us - self.host_us
 
 
 def fit_profile(profile: Profile, rows: Sequence[Measured], *, source: str, observe: Observer = ignore) -> Effective:
@@ -62,7 +74,7 @@ def fit_profile(profile: Profile, rows: Sequence[Measured], *, source: str, obse
         observe: gets `StepProgressed` for each group, and `Warned` of a row that the others contradict.
 
     Raises:
-        DataError: too few groups, a latency that is not above 0, or a format that the chip does not run.
+        DataError: too few groups, a latency that is not above the host's part, or a format that the chip does not run.
         MissingToolchainError: scipy is not installed.
     """
     groups = len({row.group for row in rows})
@@ -76,14 +88,15 @@ def fit_profile(profile: Profile, rows: Sequence[Measured], *, source: str, obse
             raise DataError(f"{_name(row)}: {profile.name} does not run {row.format}")
     prior = profile_prior(profile)
     _warn_far(profile, rows, prior, observe)
-    logs = _left_out(profile, rows, prior, observe)
+    predicted_us = _left_out(profile, rows, prior, observe)
+    logs = np.log([row.npu_us for row in rows]) - np.log(predicted_us)
     _warn_odd(rows, logs, observe)
     whole = _fit(profile, rows, prior)
     return Effective(
         rates={name: float(f"{np.exp(value):.4g}") for name, value in zip(RATES, whole.log_rates, strict=True)},
         source=source,
-        interval=_interval(logs),
-        error=_error(logs),
+        interval=interval_of(logs),
+        error=fit_error(np.log([row.us for row in rows]) - np.log(predicted_us + [row.host_us for row in rows])),
         folds=whole.folds,
     )
 
@@ -127,13 +140,13 @@ def _quoted(text: str) -> str:
 
 def _fit(profile: Profile, rows: Sequence[Measured], prior: Prior) -> Fitted:
     cases = [(row.workload, row.format) for row in rows]
-    us = np.array([row.us for row in rows])
+    us = np.array([row.npu_us for row in rows])
     return fit_chip(cases, us, geometry_of(profile), prior, floor_of(profile))
 
 
 def _left_out(profile: Profile, rows: Sequence[Measured], prior: Prior, observe: Observer) -> Floats:
-    """Logarithms of measured by predicted of each row, by a fit without its group."""
-    logs = np.zeros(len(rows))
+    """Microseconds of the NPU's part of each row, by a fit without its group."""
+    predicted_us = np.zeros(len(rows))
     groups = np.array([row.group for row in rows])
     names = sorted(set(groups))
     for done, group in enumerate(names):
@@ -141,14 +154,14 @@ def _left_out(profile: Profile, rows: Sequence[Measured], prior: Prior, observe:
         geometry = geometry_of(profile).folding(fitted.folds)
         for index in np.flatnonzero(groups == group):
             table = Table([(rows[index].workload, rows[index].format)], geometry)
-            logs[index] = np.log(rows[index].us / table.case_us(fitted.log_rates)[0])
+            predicted_us[index] = table.case_us(fitted.log_rates)[0]
         observe(StepProgressed(step=STEP, done=done + 1, total=len(names)))
-    return logs
+    return predicted_us
 
 
 def _warn_far(profile: Profile, rows: Sequence[Measured], prior: Prior, observe: Observer) -> None:
     expected_us = Table([(row.workload, row.format) for row in rows], geometry_of(profile)).case_us(prior.mean)
-    times = float(np.median(np.array([row.us for row in rows]) / expected_us))
+    times = float(np.median(np.array([row.npu_us for row in rows]) / expected_us))
     if not 1 / FAR_FACTOR < times < FAR_FACTOR:
         observe(
             Warned(
@@ -175,7 +188,8 @@ def _name(row: Measured) -> str:
     return row.where or row.workload.name
 
 
-def _interval(logs: Floats) -> Interval:
+def interval_of(logs: Floats) -> Interval:
+    """Factors that hold four of five truths, from the logarithms of measured by predicted of left-out rows."""
     if len(logs) < INTERVAL_ROWS:
         return Interval(low=UNFITTED[0], high=UNFITTED[1])
     tail = (1 - COVERS) / 2
@@ -183,7 +197,8 @@ def _interval(logs: Floats) -> Interval:
     return Interval(low=min(1.0, float(np.exp(low))), high=max(1.0, float(np.exp(high))))
 
 
-def _error(logs: Floats) -> FitError:
+def fit_error(logs: Floats) -> FitError:
+    """What such rows say of the next one."""
     share = np.abs(np.exp(-logs) - 1)
     return FitError(
         mape=float(share.mean()),

@@ -6,6 +6,7 @@ on the cores is lost.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from npuops.errors import DeviceLostError, DeviceMemoryError, OptionError
@@ -14,7 +15,7 @@ from npuops.vnpu.cores import Cores, Running
 from npuops.vnpu.device_events import DeviceEvent, Failure, JobFailed
 from npuops.vnpu.device_telemetry import ContextTelemetry
 from npuops.vnpu.program import Program
-from npuops.vnpu.run_queue import is_starved, next_context
+from npuops.vnpu.run_queue import claim_ns, next_context
 from npuops.vnpu.spec import MachineSpec
 from npuops.vnpu.tenancy import Account, Context, Job, Loaded, Pace, Priority
 
@@ -33,7 +34,8 @@ class Jobs:
         self.contexts: dict[int, Context] = {}
         self.departed = Account()
         self.memory = Allocator(spec.dram_bytes)
-        self.cores = Cores(spec.cores, spec.time_slice_us * 1000, pace)
+        self._slice_ns = spec.time_slice_us * 1000
+        self.cores = Cores(spec.cores, self._slice_ns, pace)
         self._sram_bytes = spec.sram_bytes
         self._report = report
         self._next_id = 1
@@ -131,16 +133,14 @@ class Jobs:
     def dispatch(self, now_ns: int) -> None:
         """Fill free cores, and plan who leaves when."""
         waiting = [context for context in self.contexts.values() if context.queue]
-        while self.cores.free:
-            context = next_context(waiting, now_ns)
-            if context is None:
-                break
-            outranked = any(other.priority > context.priority for other in waiting)
-            self.cores.start(context.queue.popleft(), now_ns, graced=outranked and is_starved(context, now_ns))
+        while waiting and self.cores.free:
+            context = next_context(waiting, self._claim_ns(), now_ns) if len(waiting) > 1 else waiting[0]
+            claimed = context.priority is Priority.NORMAL and any(each.priority is Priority.FOCUS for each in waiting)
+            self.cores.start(context.queue.popleft(), now_ns, claimed=claimed)
             context.served_ns = context.waiting_since_ns = now_ns
             if not context.queue:
                 waiting.remove(context)
-        self.cores.plan(waiting, now_ns)
+        self.cores.plan(waiting, self._claim_ns() if waiting else math.inf, now_ns)
 
     def bill_waiting(self, now_ns: int) -> None:
         """Until now those waited that had a job in the queue and none on a core; who does from now on?
@@ -158,6 +158,7 @@ class Jobs:
         self.cores.leave(running, now_ns)
         job, context = running.job, running.job.context
         if job.step == len(job.loaded.program.steps):
+            context.waiting_since_ns = now_ns
             context.account.completions += 1
             self._release(job)
             return job
@@ -227,6 +228,9 @@ class Jobs:
                 advice="load it again: a device that was off or gone forgets its programs",
             )
         return context.loaded[handle]
+
+    def _claim_ns(self) -> float:
+        return claim_ns(self.contexts.values(), self._slice_ns)
 
     def _number(self) -> int:
         self._next_id += 1

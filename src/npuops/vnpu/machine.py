@@ -164,9 +164,13 @@ class Machine:
 
         Jobs on the cores fail. A device that kept its power keeps its programs and its queues.
         """
-        self._simulation.run_until(now_us)
-        self._simulation.signal(Signal.RESET, "reset by command")
-        self._simulation.settle()
+        simulation = self._simulation
+        simulation.run_until(now_us)
+        is_cure = simulation.life is Life.HUNG
+        simulation.signal(Signal.RESET, "reset by command")
+        if simulation.life is Life.RESETTING and not is_cure:
+            simulation.counts["commanded resets"] += 1
+        simulation.settle()
 
     def flash(self, image: bytes, now_us: int) -> None:
         """Another firmware image, which the next reset or boot takes, or refuses.
@@ -220,10 +224,11 @@ class Machine:
             case_c=weather.temperatures.case_c,
             throttle_c=self._spec.thermal.throttle_c,
             critical_c=self._spec.thermal.critical_c,
-            power_w=weather.power_w,
+            power_w=climate.power_w,
             energy_uj=weather.energy_mj * 1000,
             idle_energy_uj=weather.idle_energy_mj * 1000,
             resets=counts["resets"],
+            commanded_resets=counts["commanded resets"],
             throttles=climate.throttles,
             trips=counts["trips"],
             ce_count=counts["ce"],

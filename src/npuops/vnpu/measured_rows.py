@@ -1,23 +1,34 @@
-"""Latencies that a user measured: a CSV file, one model a row."""
+"""Latencies that a user measured: a CSV file, one model a row.
+
+A board runs a model as its compiler placed it, so a row is taken apart as `npuops check` puts it together: the chip's
+rules place the layers, and what the host needs for its own, by the model, does not count for the NPU.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from npuops.errors import DataError, ModelError, nearest
-from npuops.events import Observer, StepProgressed, ignore
+from npuops.events import Observer, StepProgressed, Warned, ignore
+from npuops.models.model import Model
 from npuops.models.open import open_model
+from npuops.units import format_us
+from npuops.vnpu.crossing import border_of
 from npuops.vnpu.fit_profile import Measured
-from npuops.vnpu.perf import FORMATS
+from npuops.vnpu.predict import host_part_us, npu_part, unpriced
+from npuops.vnpu.profile import Profile
+from npuops.vnpu.rules import rules_of
 from npuops.vnpu.work import workload_of
 
 COLUMNS: Final = ("model", "latency_ms", "format", "group")
 """`format` is int8 where it is left out, `group` the model itself: a copy of its file counts as the same model."""
 STEP: Final = "read models"
+MOST_HOST: Final = 0.5
+"""Of a row's time: where the host needs more by the model, which errs by ten, nothing is left to tell of the NPU."""
 _COMMAS: Final = "commas between the columns, a point in the numbers: model,latency_ms"
 
 
@@ -32,31 +43,66 @@ class _Row:
     group: str
 
 
-def read_measured(
-    file: Path, *, formats: Collection[str] = FORMATS, observe: Observer = ignore
-) -> tuple[Measured, ...]:
+def read_measured(file: Path, chip: Profile, *, observe: Observer = ignore) -> tuple[Measured, ...]:
     """Read the rows, then the models that they name, which lie beside the file or where an absolute path says.
 
     Args:
         file: CSV with a line of column names.
-        formats: number formats that the board runs.
-        observe: gets `StepProgressed`, one for each model.
+        chip: that was measured, for its number formats and its rules.
+        observe: gets `StepProgressed`, one for each model, and `Warned` of a row that is left out because its time is
+            mostly the host's.
 
     Raises:
-        DataError: not such a file, an unknown column, a row that is no measurement; the message names the line.
+        DataError: not such a file, an unknown column, a row that is no measurement, a model of unknown sizes; the
+            message names the line.
         ModelError: a model cannot be read.
     """
-    rows = [_row(file, number, cells, formats) for number, cells in _lines(file)]
-    found = []
+    rows = [_row(file, number, cells, chip.formats) for number, cells in _lines(file)]
+    return tuple(_of_the_npu(_measured(rows, chip, observe), observe))
+
+
+def _measured(rows: Sequence[_Row], chip: Profile, observe: Observer) -> Iterator[Measured]:
     for index, row in enumerate(rows):
         try:
             model = open_model(row.model)
         except ModelError as error:
             raise type(error)(f"{row.where}: {error.message}", advice=error.advice) from error
-        group = row.group or str(model.digest)
-        found.append(Measured(workload=workload_of(model), format=row.format, us=row.us, group=group, where=row.where))
+        yield _placed(row, model, chip)
         observe(StepProgressed(step=STEP, done=index + 1, total=len(rows)))
-    return tuple(found)
+
+
+def _placed(row: _Row, model: Model, chip: Profile) -> Measured:
+    placed = rules_of(chip.name, row.format)(model)
+    lost = (*(tensor.name for tensor in model.inputs if not tensor.is_static), *unpriced(model, placed))
+    if lost:
+        raise DataError(
+            f"{row.where}: {row.model.name} has inputs or layers of unknown size or work, such as {lost[0]!r}",
+            advice="export it with the fixed shapes that were measured",
+        )
+    workload = workload_of(model)
+    return Measured(
+        workload=npu_part(workload, placed, border_of(model, placed)),
+        format=row.format,
+        us=row.us,
+        host_us=host_part_us(workload, placed),
+        group=row.group or str(model.digest),
+        where=row.where,
+    )
+
+
+def _of_the_npu(rows: Iterable[Measured], observe: Observer) -> Iterator[Measured]:
+    for row in rows:
+        if row.host_us <= MOST_HOST * row.us:
+            yield row
+        else:
+            host, whole = format_us(row.host_us), format_us(row.us)
+            observe(
+                Warned(
+                    step=STEP,
+                    message=f"{row.where}: left out: by the model the host needs {host} of {whole}",
+                    advice="npuops check tells which of its layers fall back; measure models that run on the NPU",
+                )
+            )
 
 
 def _lines(file: Path) -> list[tuple[int, dict[str, str]]]:

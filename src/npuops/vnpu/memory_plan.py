@@ -150,11 +150,10 @@ def _weights(model: Model, workload: Workload, profile: Profile, number_format: 
 
 
 def _fresh(layer: Layer, seen: set[str]) -> Sequence[TensorInfo]:
-    """The constants that no layer before uses; all of them where names that a TFLite file repeats would hide some."""
+    """The constants that no layer before uses."""
     found = [tensor for tensor in layer.weights if tensor.name not in seen]
     seen.update(tensor.name for tensor in found)
-    named_bytes = sum(bytes_of(tensor.dtype, tensor.elements or 0) for tensor in found)
-    return found if named_bytes >= layer.weight_bytes else layer.weights
+    return found
 
 
 def _stored(tensor: TensorInfo, number_format: str) -> int:

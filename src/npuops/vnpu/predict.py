@@ -8,7 +8,7 @@ chip's published list merely does not name it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
@@ -19,18 +19,20 @@ from npuops.errors import OptionError, nearest
 from npuops.models.model import Layer, Model
 from npuops.models.placement import Placement, RunsOn
 from npuops.units import Basis, Energy, Latency
+from npuops.vnpu.crossing import NO_BORDER, Border
 from npuops.vnpu.perf import ACTIVATION_BYTES, RATES, Floats, Table
 from npuops.vnpu.prior import COMMON_RATIOS, nominal_logs, ratios_of
 from npuops.vnpu.profile import Profile, geometry_of
-from npuops.vnpu.work import Work, Workload
+from npuops.vnpu.work import Fold, Work, Workload
 from npuops.vnpu.work_kinds import Kind
 
-HOST_US_PER_MMAC: Final = 0.124
+HOST_US_PER_MMAC: Final = 124.0
 """MobileNetV2 (300.8 million MACs) takes 37.21 ms on the Cortex-A55 cores of an i.MX 95, eIQ 1.16, published beside its
-NPU's row: the only published fallback. One core of the development machine needs 0.013 (float32, ONNX Runtime)."""
+NPU's row: the only published fallback. One core of the development machine needs 13 idle, 31 loaded (float32, ONNX
+Runtime). What such layers read and write is in it."""
 HOST_US_PER_MELEMENT: Final = 1000.0
-"""Of elements read and written: 0.04 to 0.19 ns each on that core (15 operators; Pow 1.5 ns), ten times that on the
-Cortex-A55 by the ratio of the above."""
+"""Of elements read and written by layers without MACs: 0.04 to 0.19 ns each on that core (15 operators; Pow 1.5 ns),
+ten times that on the Cortex-A55 by the ratio of the above."""
 HOST_CALL_US: Final = 50.0
 """Waking the other side, for each stretch of layers with work that falls back; a guess."""
 HOST_SPREAD: Final = 10.0
@@ -81,7 +83,7 @@ def estimate(
     placed: Sequence[Placement],
     number_format: str = "int8",
     *,
-    handed: int = 0,
+    border: Border = NO_BORDER,
 ) -> Estimate:
     """Predict one inference.
 
@@ -90,7 +92,7 @@ def estimate(
         profile: the chip.
         placed: where each layer runs, in the order of the workload's layers.
         number_format: of the chip's formats.
-        handed: elements that host and NPU hand each other inside the model (`npuops.vnpu.crossing`).
+        border: between host and NPU (`npuops.vnpu.crossing.border_of`).
 
     Raises:
         OptionError: the chip does not run that format.
@@ -99,19 +101,16 @@ def estimate(
         raise OptionError(
             f"{profile.name} does not run {number_format}", advice=nearest(number_format, profile.formats)
         )
-    on_npu = [place.runs_on is RunsOn.NPU for place in placed]
     log_rates = log_rates_of(profile)
-    costs = _npu_costs(workload, on_npu, profile, log_rates, number_format)
+    on_npu = _npu_costs(npu_part(workload, placed, border), profile, log_rates, number_format)
     layers = tuple(
-        costs[index] if here else _host_cost(layer)
-        for index, (layer, here) in enumerate(zip(workload.layers, on_npu, strict=True))
+        next(on_npu) if place.runs_on is RunsOn.NPU else _host_cost(layer)
+        for layer, place in zip(workload.layers, placed, strict=True)
     )
-    transfer_us = _transfer_us(workload, handed, profile, log_rates) * ACTIVATION_BYTES[number_format]
-    works = (here for here, layer in zip(on_npu, workload.layers, strict=True) if layer.kind is not Kind.FREE)
-    calls_us = HOST_CALL_US * sum(not here for here, _ in groupby(works))
-    fixed_us = float(np.exp(log_rates[_AT["overhead.inference"]])) + calls_us
+    transfer_us = _transfer_us(workload, border.handed_elements, profile, log_rates) * ACTIVATION_BYTES[number_format]
+    fixed_us = float(np.exp(log_rates[_AT["overhead.inference"]])) + _calls_us(workload, placed)
     us = sum(layer.us for layer in layers) + fixed_us + transfer_us
-    host_us = calls_us + sum(layer.us for layer in layers if layer.runs_on is RunsOn.CPU)
+    host_us = host_part_us(workload, placed)
     low_us, high_us = _interval(profile, us - host_us, host_us)
     if host_us:
         everywhere = [replace(place, runs_on=RunsOn.NPU) for place in placed]
@@ -124,8 +123,25 @@ def estimate(
         transfer_us=transfer_us,
         layers=layers,
         format=number_format,
-        source=_source(profile),
+        source=_source(profile, number_format),
     )
+
+
+def npu_part(workload: Workload, placed: Sequence[Placement], border: Border) -> Workload:
+    """What the NPU does of an inference, as a workload of its own: its layers, and all that crosses the link."""
+    layers = tuple(
+        replace(layer, fold=Fold.NO) if index in border.unfolded else layer
+        for index, (layer, place) in enumerate(zip(workload.layers, placed, strict=True))
+        if place.runs_on is RunsOn.NPU
+    )
+    return replace(workload, layers=layers, input_elements=workload.input_elements + border.handed_elements)
+
+
+def host_part_us(workload: Workload, placed: Sequence[Placement]) -> float:
+    """What the host needs of an inference: its layers, and a call for each stretch of them."""
+    pairs = zip(workload.layers, placed, strict=True)
+    layers_us = sum(_host_cost(layer).us for layer, place in pairs if place.runs_on is RunsOn.CPU)
+    return layers_us + _calls_us(workload, placed)
 
 
 def unpriced(model: Model, placed: Sequence[Placement]) -> tuple[str, ...]:
@@ -148,13 +164,17 @@ def uncounted(model: Model) -> tuple[str, ...]:
 def energy_of(found: Estimate, profile: Profile) -> Energy:
     """Datasheet power x modelled time, of one inference alone on the chip (as `npuops.vnpu.power` has it).
 
-    An upper bound where the chip waits for the host or for its memory.
+    An upper bound where the chip waits for the host or for its memory; what the host draws is not in it.
     """
     power, cores = profile.power, profile.compute.cores.value
     watts = power.idle_w.value + (power.busy_w.value - power.idle_w.value) / cores
     busy = "" if cores == 1 else f" with 1 of {cores} cores busy"
+    waits = any(layer.runs_on is RunsOn.CPU and layer.us for layer in found.layers)
+    host = ", as if busy while it waits for the host; the host's own is not in it" if waits else ""
     return Energy(
-        mj=found.us * watts / 1e3, basis=Basis.MODELLED, source=f"datasheet power, {watts:.3g} W{busy}, x modelled time"
+        mj=found.us * watts / 1e3,
+        basis=Basis.MODELLED,
+        source=f"datasheet power of the NPU, {watts:.3g} W{busy}, x modelled time{host}",
     )
 
 
@@ -172,28 +192,27 @@ def nominal_of(profile: Profile) -> Floats:
     return nominal_logs(profile.nominal_us_per_mmac, profile.memory.dram_gbps.value, rates)
 
 
-def _npu_costs(
-    workload: Workload, on_npu: Sequence[bool], profile: Profile, log_rates: Floats, number_format: str
-) -> dict[int, LayerCost]:
-    """Index of each layer on the NPU → its cost."""
-    where = [index for index, here in enumerate(on_npu) if here]
-    part = replace(workload, layers=tuple(workload.layers[index] for index in where))
+def _npu_costs(part: Workload, profile: Profile, log_rates: Floats, number_format: str) -> Iterator[LayerCost]:
+    """The cost of each layer on the NPU."""
     table = Table([(part, number_format)], geometry_of(profile))
     spent = iter(zip(table.layer_us(log_rates), table.parts_us(log_rates).T, strict=True))
-    costs = {}
-    for index in where:
-        layer = workload.layers[index]
-        if not table.costs(layer):
-            costs[index] = _cost(layer, RunsOn.NPU, 0.0, "folded")
-            continue
-        us, parts = next(spent)
-        costs[index] = _cost(layer, RunsOn.NPU, float(us), _PARTS[int(np.argmax(parts))])
-    return costs
+    for layer in part.layers:
+        if table.costs(layer):
+            us, parts = next(spent)
+            yield _cost(layer, RunsOn.NPU, float(us), _PARTS[int(np.argmax(parts))])
+        else:
+            yield _cost(layer, RunsOn.NPU, 0.0, "folded")
+
+
+def _calls_us(workload: Workload, placed: Sequence[Placement]) -> float:
+    pairs = zip(workload.layers, placed, strict=True)
+    sides = (place.runs_on for layer, place in pairs if layer.kind is not Kind.FREE)
+    return HOST_CALL_US * sum(side is RunsOn.CPU for side, _ in groupby(sides))
 
 
 def _host_cost(layer: Work) -> LayerCost:
     elements = 0 if layer.kind is Kind.FREE else sum(count for count, _ in layer.tensors)
-    us = layer.macs / 1e6 * HOST_US_PER_MMAC + elements / 1e6 * HOST_US_PER_MELEMENT
+    us = layer.macs / 1e6 * HOST_US_PER_MMAC if layer.macs else elements / 1e6 * HOST_US_PER_MELEMENT
     return _cost(layer, RunsOn.CPU, us, "host")
 
 
@@ -217,7 +236,9 @@ def _is_sized(layer: Layer) -> bool:
     return all(tensor.elements is not None for tensor in (*layer.inputs, *layer.outputs))
 
 
-def _source(profile: Profile) -> str:
-    if profile.effective is None:
-        return f"profile {profile.name}: data sheet and what published chips have in common; nobody measured this one"
-    return f"profile {profile.name}: {profile.effective.source}"
+def _source(profile: Profile, number_format: str) -> str:
+    fit = profile.effective
+    rates = (
+        "data sheet and what published chips have in common; nobody measured this one" if fit is None else fit.source
+    )
+    return f"in {number_format}, profile {profile.name}: {rates}"

@@ -7,7 +7,7 @@ from typing import Final
 
 from npuops.models.model import Model
 from npuops.models.placement import Placement
-from npuops.vnpu.crossing import handed_elements
+from npuops.vnpu.crossing import border_of
 from npuops.vnpu.memory_plan import plan_memory
 from npuops.vnpu.perf import ACTIVATION_BYTES, WEIGHT_BYTES
 from npuops.vnpu.predict import LayerCost, estimate
@@ -26,7 +26,7 @@ def program_of(model: Model, profile: Profile, placed: Sequence[Placement], numb
         OptionError: the chip does not run that format.
     """
     workload = workload_of(model)
-    found = estimate(workload, profile, placed, number_format, handed=handed_elements(model, placed))
+    found = estimate(workload, profile, placed, number_format, border=border_of(model, placed))
     plan = plan_memory(model, workload, placed, profile, number_format)
     streamed = plan.streamed_bytes / plan.weights_bytes if plan.weights_bytes else 0.0
     weight_bytes, activation_bytes = WEIGHT_BYTES[number_format], ACTIVATION_BYTES[number_format]

@@ -1,8 +1,9 @@
 """What is believed of a chip before a row of it was measured: its data sheet, and what published chips have in common.
 
 A rate is nominal x ratio: the array's rates scale with the nominal peak, the vector unit's with its 3/4th power (wider
-chips have relatively narrower vector units), the memory's with the nominal bandwidth; overheads do not scale. The
-ratios are medians over published chips, printed by `benchmarks/predictor/validate.py --ratios`. Pure.
+chips have relatively narrower vector units), the memory's with the nominal bandwidth, through which inputs and outputs
+pass, too; overheads do not scale. The ratios are medians over published chips, printed by
+`benchmarks/predictor/validate.py --ratios`. Pure.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def nominal_logs(us_per_mmac: float, dram_gbps: float, format_rate: Mapping[str,
         logs[_AT[name]] = np.log(us_per_mmac)
     for name in (*VECTOR_RATES, "memory.local"):
         logs[_AT[name]] = VECTOR_EXPONENT * np.log(us_per_mmac)
-    for name in ("memory.weights", "memory.spill"):
+    for name in ("memory.weights", "memory.spill", "memory.host"):
         logs[_AT[name]] = np.log(1e3 / dram_gbps)
     for name, rate in format_rate.items():
         logs[_AT[f"mac.{name}"]] = -np.log(rate)
@@ -98,29 +99,29 @@ def ratios_of(values: Mapping[str, float]) -> Floats:
 
 
 COMMON_RATIOS: Final[Mapping[str, float]] = {
-    "mac.dense": 1.37,
+    "mac.dense": 1.36,
     "mac.pointwise": 2.12,
     "mac.depthwise": 1,
     "mac.grouped": 1.4,
     "mac.volumetric": 1.62,
-    "mac.fully-connected": 7.34,
-    "mac.attention": 4.31,
-    "vector.elementwise": 69.9,
-    "vector.pool": 59.7,
-    "vector.lookup": 96.4,
-    "vector.norm": 89.5,
-    "vector.move": 69.6,
-    "vector.resize": 91.8,
+    "mac.fully-connected": 7.38,
+    "mac.attention": 4.32,
+    "vector.elementwise": 71.8,
+    "vector.pool": 58.8,
+    "vector.lookup": 94.2,
+    "vector.norm": 88.8,
+    "vector.move": 68.2,
+    "vector.resize": 91,
     "memory.weights": 1.28,
     "memory.local": 175,
-    "memory.spill": 1.1,
-    "memory.host": 1,
-    "overhead.layer": 1.65,
-    "overhead.inference": 102,
-    "mac.fp16": 0.923,
-    "mac.w8a16": 0.972,
+    "memory.spill": 1.11,
+    "memory.host": 0.907,
+    "overhead.layer": 1.66,
+    "overhead.inference": 101,
+    "mac.fp16": 0.925,
+    "mac.w8a16": 0.97,
     "mac.fp32": 1.28,
-    "vector.fp16": 1.78,
+    "vector.fp16": 1.76,
     "vector.w8a16": 1.44,
     "vector.fp32": 0.963,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -20,6 +20,16 @@ from npuops.vnpu.work import Fold
 
 Number = Figure[float]
 Count = Figure[int]
+
+LARGEST_ON_CHIP_KIB: Final = 2**26
+LARGEST_BESIDE_MIB: Final = 2**24
+FASTEST_DRAM_GBPS: Final = 1e5
+LARGEST_SIDE: Final = 2**16
+HIGHEST_PEAK_TOPS: Final = 1e5
+HIGHEST_CLOCK_MHZ: Final = 1e5
+MOST_CORES: Final = 4096
+"""Ten times and more beyond any chip: 64 GiB on it, 16 TiB beside it, 100 TB/s, arrays of 65,536 along a side, 100,000
+TOPS, 100 GHz, 4096 cores. A figure above is a slip of the unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +57,9 @@ class Compute:
             OptionError: the message names the key.
         """
         _positive(self, "macs_per_cycle", "clock_mhz", "cores", "peak_int8_tops")
+        _at_most(self, HIGHEST_PEAK_TOPS, "peak_int8_tops")
+        _at_most(self, HIGHEST_CLOCK_MHZ, "clock_mhz")
+        _at_most(self, MOST_CORES, "cores")
         for name, rate in self.format_rate.items():
             key = f"format_rate.{name}"
             if name not in FORMATS[1:]:
@@ -70,6 +83,7 @@ class Array:
             OptionError: the message names the key.
         """
         _positive(self, "rows", "columns", "depth", "lanes")
+        _at_most(self, LARGEST_SIDE, "rows", "columns", "depth", "lanes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +98,8 @@ class Memory:
         pool_kib: on-chip memory in which activations stay between layers, and with them the cached weights; None:
             they go through DRAM.
         flash_mib: where weights are streamed from, if that is not the DRAM.
-        depthwise_bytes: bytes in which one int8 weight of a depthwise filter is stored; None: 1.
+        depthwise_bytes: bytes in which one int8 weight of a depthwise filter is stored; None: 1. It is above 1 where
+            a filter is padded to the width of the array.
     """
 
     sram_kib: Number
@@ -102,9 +117,10 @@ class Memory:
             OptionError: the message names the key.
         """
         _not_negative(self, "sram_kib", "weight_cache_kib")
-        _positive(self, "dram_gbps", "dram_mib")
-        optional = ("pool_kib", "flash_mib", "depthwise_bytes")
-        _positive(self, *(key for key in optional if getattr(self, key) is not None))
+        _positive(self, *(key for key in keys_of(Memory) if key not in {"sram_kib", "weight_cache_kib"}))
+        _at_most(self, LARGEST_ON_CHIP_KIB, "sram_kib", "weight_cache_kib", "pool_kib")
+        _at_most(self, LARGEST_BESIDE_MIB, "dram_mib", "flash_mib")
+        _at_most(self, FASTEST_DRAM_GBPS, "dram_gbps")
 
     @property
     def pool_bytes(self) -> int:
@@ -306,7 +322,7 @@ class Effective:
         for name, rate in self.rates.items():
             if name not in RATES:
                 raise OptionError(f"rates: unknown key {name!r}", advice=nearest(name, RATES))
-            refuse_unless(0 < rate < math.inf, f"rates.{name}", "must be above 0", rate)
+            refuse_unless(0 < rate < math.inf, f"rates.{name}", "must be above 0 and finite", rate)
         for name in _MAC_FACTORS:
             factor = self.rates.get(name, 1.0)
             refuse_unless(factor >= 1, f"rates.{name}", "must not be faster than int8, 1", factor)
@@ -343,22 +359,30 @@ def faster_than_peak(effective: Effective, nominal_us: float) -> str | None:
     return next((name for name in MAC_RATES if effective.rates.get(name, math.inf) < nominal_us * slack), None)
 
 
-def _value(section: object, key: str) -> float:
-    figure: Figure[float] = getattr(section, key)
-    return figure.value
+def _values(section: object, keys: Iterable[str]) -> Iterator[tuple[str, float]]:
+    """Key and value, of the figures that are there."""
+    for key in keys:
+        figure: Figure[float] | None = getattr(section, key)
+        if figure is not None:
+            yield key, figure.value
 
 
 def _positive(section: object, *keys: str) -> None:
-    for key in keys:
-        refuse_unless(_value(section, key) > 0, key, "must be above 0", _value(section, key))
+    for key, value in _values(section, keys):
+        refuse_unless(value > 0, key, "must be above 0", value)
 
 
 def _not_negative(section: object, *keys: str) -> None:
-    for key in keys:
-        refuse_unless(_value(section, key) >= 0, key, "must not be below 0", _value(section, key))
+    for key, value in _values(section, keys):
+        refuse_unless(value >= 0, key, "must not be below 0", value)
+
+
+def _at_most(section: object, most: float, *keys: str) -> None:
+    for key, value in _values(section, keys):
+        refuse_unless(value <= most, key, f"must be at most {most:.12g}", value)
 
 
 def _above(section: object, upper: str, lower: str, *, or_equal: bool = False) -> None:
-    high, low = _value(section, upper), _value(section, lower)
+    (_, high), (_, low) = _values(section, (upper, lower))
     words = f"must not be below {lower}, {low}" if or_equal else f"must be above {lower}, {low}"
     refuse_unless(high > low or (or_equal and high == low), upper, words, high)

@@ -49,7 +49,7 @@ def decode_program(data: bytes) -> ProgramFile:
     """
     try:
         found = msgspec.json.decode(data, type=ProgramFile)
-    except (msgspec.DecodeError, OptionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OptionError) as error:
         raise IncompatibleArtifactError(f"{ENTRY} is no program: {error}", advice="build the artifact again") from error
     if found.schema != SCHEMA:
         raise IncompatibleArtifactError(

@@ -54,7 +54,7 @@ def computes_in(formats: Iterable[str], number_format: str) -> tuple[Rule, ...]:
     has = tuple(formats)
     if number_format in has:
         return ()
-    return (Rule(f"the chip computes in {', '.join(has)}", lambda _layer: number_format),)
+    return (Rule(_format_words(has), lambda _layer: number_format),)
 
 
 def refused(place: Placement, formats: Iterable[str], number_format: str) -> Placement:
@@ -62,10 +62,14 @@ def refused(place: Placement, formats: Iterable[str], number_format: str) -> Pla
     has = tuple(formats)
     if number_format in has:
         return place
-    rule = f"the chip computes in {', '.join(has)}"
+    rule = _format_words(has)
     if place.runs_on is RunsOn.NPU:
         return replace(place, runs_on=RunsOn.CPU, rule=rule, found=number_format)
     return replace(place, rule=f"{rule}; {place.rule}", found=f"{number_format}; {place.found}")
+
+
+def _format_words(has: tuple[str, ...]) -> str:
+    return f"number format must be {' or '.join(has)}"
 
 
 def never(words: str) -> Rule:

@@ -122,7 +122,7 @@ RULE_SETS: Final[Mapping[str, RuleSet]] = {
     "intel-npu-4": _READER,
     "k230": RuleSet("nncase@99431d9 operator lists: names, an upper bound", rules_kpu.place_on),
     "orin-dla": RuleSet("Deep-Learning-Accelerator-SW operators/README.md@ea61780", rules_dla.place_on),
-    "rdk-x5": RuleSet("rdk_doc supported_op_list.md@0e03fc3, table of RDK Ultra", rules_bpu.place_on),
+    "rdk-x5": RuleSet("rdk_doc supported_op_list.md@fde2a10, table of RDK X5", rules_bpu.place_on),
     "stm32n6": RuleSet("ST Neural-ART operator table, second-hand: names, an upper bound", rules_neural_art.place_on),
 }
 """Profiles whose maker publishes what their NPU takes."""

@@ -14,8 +14,8 @@ from npuops.targets.rules import OpRules, Rule, static_shapes
 from npuops.vnpu import rule_conditions as that
 from npuops.vnpu.layer_view import first_in, first_out
 
-FORMATS: Final = ("int8", "w8a16", "fp16")
-"""The benchmark rows are mixed int8 and int16; float16 is of the compiler's options (from memory)."""
+FORMATS: Final = ("int8",)
+"""The chip has 16-bit modes as well, of which the profile has no rate."""
 
 _UNLIMITED: Final = (
     "Abs Add And BatchNormalization Ceil Clip Concat Cos Div Elu Equal Erf Exp Expand Flatten "

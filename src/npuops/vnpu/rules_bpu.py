@@ -1,9 +1,13 @@
-"""What D-Robotics' Bayes BPU takes (RDK X5, RDK Ultra).
+"""What D-Robotics' Bayes-e BPU takes (RDK X5).
 
 Source: D-Robotics/rdk_doc `docs/07_Advanced_development/04_toolchain_development/intermediate/supported_op_list.md`
-@0e03fc3, the ONNX table of RDK Ultra. The RDK X5 has a smaller BPU of the same generation (Bayes-e), for which no table
-of its own was found. Operators that the table puts on the CPU "by default, unless asked for" are on the CPU here. Not
-judged: which broadcasts of two activations the BPU does, and that a stride above 2 keeps an Add from being fused.
+@fde2a10, the ONNX table of RDK X5 (opsets 10 and 11). Operators that the table puts on the CPU "by default, unless
+asked for" are on the CPU here; D-Robotics' own model zoo asks (`node_info` in its configurations). Not judged: which
+broadcasts of two activations the BPU does, and that a stride above 2 keeps an Add from being fused.
+
+Readings of our own. Operators younger than opset 11 are judged as what an export to opset 11 makes of them: Gelu is Erf
+between products, a LayerNormalization over the last axis is ReduceMean, Sub, Pow, Sqrt and Div, all on the list. A
+constant of lower rank gets leading axes of 1, so that the operands of a MatMul have the same rank, as the list demands.
 """
 
 from __future__ import annotations
@@ -17,13 +21,17 @@ from npuops.targets.rules import OpRules, Rule, static_shapes
 from npuops.vnpu import rule_conditions as that
 from npuops.vnpu.layer_view import Window, first_in, first_out, integers, is_tflite, nchw, sizes, window_of
 
-FORMATS: Final = ("int8", "w8a16")
+FORMATS: Final = ("int8",)
+"""The BPU has int16 as well (most of the list; not PRelu), of which the profile has no rate."""
+MOST_VALUES: Final = 32_767
+"""Of a filter of one output channel."""
 
 _LOOKUP: Final = (
-    "Abs Atan Ceil Clip Cos Elu Exp Floor HardSigmoid LeakyRelu Log Reciprocal Sigmoid Sin Softplus Sqrt Tanh"
+    "Abs Acos Acosh Asin Asinh Atan Atanh Ceil Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish LeakyRelu "
+    "Log Mish Reciprocal Round Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Swish Tan Tanh com.microsoft.Gelu"
 )
 _PLAIN: Final = (
-    "BatchNormalization Relu Slice Transpose Dropout GatherElements GlobalAveragePool QuantizeLinear DequantizeLinear"
+    "BatchNormalization Relu Slice Transpose Dropout Identity GlobalAveragePool QuantizeLinear DequantizeLinear"
 )
 _ON_ASKING: Final = "Softmax Equal Greater Less Min GreaterOrEqual LessOrEqual"
 
@@ -31,22 +39,22 @@ _ON_ASKING: Final = "Softmax Equal Greater Less Min GreaterOrEqual LessOrEqual"
 def place_on(model: Model, number_format: str = "int8") -> tuple[Placement, ...]:
     """Every layer of the model, placed."""
     everywhere = (*that.computes_in(FORMATS, number_format), static_shapes())
-    return that.place_by(model, _rules(), list_name="the Bayes BPU list", everywhere=everywhere)
+    return that.place_by(model, _rules(), list_name="the BPU list of RDK X5", everywhere=everywhere)
 
 
 def _rules() -> OpRules:
-    pool = (that.flat_window(), that.kernel_within(1, 256), that.strides_within(1, 256), that.pads_within(256))
+    pool = (that.flat_window(), that.kernel_within(1, 256), that.strides_within(1, 256))
     one_axis = (_ranks(2, 5), _one_axis())
     rules: dict[str, tuple[Rule, ...]] = {
-        "ArgMax": (_ranks(4, 4), that.axis_among("C", default=0), that.channels_at_most(64)),
-        "AveragePool": pool,
+        "ArgMax": (_ranks(4, 4), that.axis_among("C", default=0), that.channels_at_most(8191)),
+        "AveragePool": (*pool, that.pads_within(255), that.window_obeys("windows of 2 to 8192 values", _averaged)),
         "Concat": (that.same_batch(),),
         "Conv": (that.constant_operand("weights"), *_convolution(), _dilated_plane()),
         "ConvTranspose": (that.constant_operand("weights"), that.flat_window(), *_transposed()),
         "DepthToSpace": (that.number_is("blocksize", 2, 2),),
-        "Div": (_ranks(2, 5), Rule("both operands must be activations", _constant)),
         "Expand": (_ranks(1, 10), _one_axis()),
         "Gather": (_ranks(1, 4),),
+        "GatherElements": (_ranks(1, 10),),
         "Gemm": (that.constant_operand("weights"), that.sizes_at_most(8192)),
         "GlobalMaxPool": (that.plane_at_most(256, side=True),),
         "GridSample": (
@@ -56,9 +64,11 @@ def _rules() -> OpRules:
             _sampled(),
         ),
         "LSTM": (_lstm_batch(),),
+        "LayerNormalization": (_ranks(2, 5), that.axis_among("W", others=("last",))),
         "MatMul": (_matmul(),),
-        "Max": (_ranks(2, 5),),
-        "MaxPool": (*pool, that.dilations_within(1)),
+        "Max": (_ranks(0, 10),),
+        "MaxPool": (*pool, that.pads_within(256), that.dilations_within(1)),
+        "PRelu": (_ranks(4, 4),),
         "Pad": (that.word_among("mode", ("constant",), "constant"),),
         "Pow": (_ranks(0, 10), that.one_constant("exponent")),
         "ReduceMax": (*one_axis, that.sizes_at_most(8192)),
@@ -72,7 +82,7 @@ def _rules() -> OpRules:
         "Upsample": (_resize(),),
     }
     rules["ArgMin"] = rules["ArgMax"]
-    rules |= dict.fromkeys(("Add", "Mul", "Sub", "Sum"), (_ranks(2, 5), that.varying_operand()))
+    rules |= dict.fromkeys(("Add", "Div", "Mul", "Sub", "Sum"), (_ranks(0, 10), that.varying_operand()))
     rules |= dict.fromkeys(_LOOKUP.split(), (_ranks(0, 10),))
     rules |= dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), (_ranks(0, 10),))
     rules |= dict.fromkeys(_PLAIN.split(), ())
@@ -80,8 +90,9 @@ def _rules() -> OpRules:
     return rules
 
 
-def _constant(layer: Layer) -> str:
-    return "a constant" if layer.weights else ""
+def _averaged(window: Window) -> str:
+    count = math.prod(window.kernel)
+    return "" if 1 < count <= 8192 else f"{count} values"
 
 
 def _ranks(low: int, high: int) -> Rule:
@@ -108,7 +119,7 @@ def _convolution() -> tuple[Rule, ...]:
 
     def heavy(window: Window) -> str:
         count = window.channels_in * math.prod(window.kernel)
-        return f"{count} values" if len(window.kernel) < 3 and count > 65_535 else ""
+        return f"{count} values" if len(window.kernel) < 3 and count > MOST_VALUES else ""
 
     def holes(window: Window) -> str:
         wrong = max(window.dilations) > 1 and max(window.strides) > 1
@@ -127,7 +138,7 @@ def _convolution() -> tuple[Rule, ...]:
         that.pads_within(256),
         that.dilations_within(16),
         that.window_obeys("dilation needs a stride of 1", holes),
-        that.window_obeys("a filter must have at most 65,535 values", heavy),
+        that.window_obeys(f"a filter must have at most {MOST_VALUES} values", heavy),
         that.window_obeys("a group must have at most 8192 channels", wide),
     )
 
@@ -144,6 +155,11 @@ def _transposed() -> tuple[Rule, ...]:
     def point(window: Window) -> str:
         return f"kernel {list(window.kernel)}" if max(window.kernel) == 1 else ""
 
+    def heavy(window: Window) -> str:
+        sides = zip(window.kernel, window.strides, window.pads or (0,) * 2, strict=False)
+        count = window.channels_in * math.prod((k - 1 + pad % max(s, 1)) // max(s, 1) + 1 for k, s, pad in sides)
+        return f"{count} values" if count > MOST_VALUES else ""
+
     def padding(window: Window) -> str:
         limits = [k / max(s, 1) for k, s in zip(window.kernel, window.strides, strict=False)] * 2
         pairs = list(zip(window.pads, limits, window.strides * 2, strict=False))
@@ -157,6 +173,7 @@ def _transposed() -> tuple[Rule, ...]:
         _one_more_at_most(),
         that.window_obeys("strides must be 1 to 14, and not both 1", strides),
         that.dilations_within(1),
+        that.window_obeys(f"each phase of a filter must have at most {MOST_VALUES} values", heavy),
         that.window_obeys("at most 2048 channels", wide),
     )
 
@@ -187,10 +204,10 @@ def _sampled() -> Rule:
         image = nchw(layer, first_in(layer))
         if image is None:
             return ""
-        large = max(image[2:]) > 1024 or image[2] * image[3] > 720 * 1024
+        large = max(image[2:]) > 1024 or image[2] * image[3] > 512 * 512
         return f"{image[2]}x{image[3]}" if large else ""
 
-    return Rule("height and width must be at most 1024, and 720 x 1024 together", broken)
+    return Rule("height and width must be at most 1024, and 512 x 512 together", broken)
 
 
 def _lstm_batch() -> Rule:
@@ -204,13 +221,15 @@ def _lstm_batch() -> Rule:
 def _matmul() -> Rule:
     def broken(layer: Layer) -> str:
         shapes = [sizes(tensor) for tensor in (*layer.inputs, *layer.weights)]
-        ranks = {len(shape) for shape in shapes if shape}
+        ranks = {len(sizes(tensor)) for tensor in layer.inputs}
+        most = max(ranks, default=0)
+        ranks |= {rank for rank in (len(sizes(tensor)) for tensor in layer.weights) if rank > most}
         longest = max((dim for shape in shapes for dim in shape[-2:]), default=0)
         if len(ranks) > 1:
             return f"ranks {', '.join(map(str, sorted(ranks)))}"
         return f"size {longest}" if longest > 8192 else ""
 
-    return Rule("both operands must have the same rank, and rows and columns at most 8192", broken)
+    return Rule("activations must have the same rank, constants no higher one, rows and columns at most 8192", broken)
 
 
 def _one_axis(*, spatial: bool = False) -> Rule:
@@ -233,10 +252,15 @@ def _one_axis(*, spatial: bool = False) -> Rule:
 
 def _even_parts() -> Rule:
     def broken(layer: Layer) -> str:
-        parts = {sizes(tensor) for tensor in layer.outputs}
-        return f"parts {[list(part) for part in sorted(parts)]}" if len(parts) > 1 else ""
+        whole, parts = first_in(layer), [sizes(tensor) for tensor in layer.outputs]
+        odd = [part for part in parts if len(part) == len(whole) and any(map(_rest, whole, part))]
+        return f"part {list(odd[0])} of {list(whole)}" if odd else ""
 
-    return Rule("all parts must have the same size", broken)
+    return Rule("the length must be a multiple of every part's", broken)
+
+
+def _rest(whole: int, part: int) -> int:
+    return whole % max(part, 1)
 
 
 def _resize() -> Rule:

@@ -29,14 +29,15 @@ FORMATS: Final = ("int8",)
 
 _FREE: Final = (
     "Add Sum Sigmoid Max Min Mul Relu Clip Sub Tanh Slice SpaceToDepth Unsqueeze Reshape Flatten LpNormalization "
-    "QuantizeLinear DequantizeLinear BatchNormalization Identity Dropout Sqrt Transpose"
+    "QuantizeLinear DequantizeLinear BatchNormalization Identity Dropout Transpose"
 )
-_TFLITE_ONLY: Final = "SQUARED_DIFFERENCE"
+_TFLITE_ONLY: Final = "RSQRT SQUARED_DIFFERENCE"
 
 
 def place_on(model: Model, number_format: str = "int8") -> tuple[Placement, ...]:
     """Every layer of the model, placed."""
     kept = (that.same_batch(),)
+    before_reciprocal, behind_root = _inverse_root(model)
     product = (that.constant_operand("weights"), _one_row())
     window = (that.flat_window(), that.constant_operand("weights"), _even_dilation())
     rules: dict[str, tuple[Rule, ...]] = {
@@ -55,8 +56,10 @@ def place_on(model: Model, number_format: str = "int8") -> tuple[Placement, ...]
         "ReduceMean": (*kept, _channels_by_four()),
         "ReduceMin": kept,
         "ReduceSum": kept,
+        "Reciprocal": (behind_root,),
         "Resize": (_image(),),
         "Softmax": (_one_line(),),
+        "Sqrt": (before_reciprocal,),
         "Split": kept,
         "Squeeze": (_leading_ones(),),
         "Upsample": (_image(),),
@@ -105,6 +108,25 @@ def _ready(pairs: list[tuple[Layer, Placement]], kind: RunsOn, done: frozenset[i
         found.add(at)
         missing -= {tensor.name for tensor in layer.outputs}
     return frozenset(found)
+
+
+def _inverse_root(model: Model) -> tuple[Rule, Rule]:
+    """RSQRT in ONNX words: a root that only reciprocals read, and a reciprocal of a root."""
+    makers = {tensor.name: layer.op for layer in model.layers for tensor in layer.outputs}
+    readers: dict[str, set[str]] = {tensor.name: {"an output"} for tensor in model.outputs}
+    for layer in model.layers:
+        for tensor in layer.inputs:
+            readers.setdefault(tensor.name, set()).add(layer.op)
+
+    def before(layer: Layer) -> str:
+        others = {op for tensor in layer.outputs for op in readers.get(tensor.name, ())} - {"Reciprocal"}
+        return f"read by {', '.join(sorted(others))}" if others else ""
+
+    def behind(layer: Layer) -> str:
+        roots = [makers.get(tensor.name) == "Sqrt" for tensor in layer.inputs]
+        return "" if all(roots) else "of no root"
+
+    return Rule("a root must be half of an inverse root", before), Rule("a reciprocal must be one of a root", behind)
 
 
 def _three_axes() -> Rule:

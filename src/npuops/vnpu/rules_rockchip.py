@@ -40,9 +40,9 @@ FORMATS: Final = {
     Chip.RK3588: ("int8", "fp16"),
     Chip.RK3576: ("int8", "fp16"),
     Chip.RK3566: ("int8", "fp16"),
-    Chip.RV1126: ("int8", "w8a16", "fp16"),
+    Chip.RV1126: ("int8",),
 }
-"""RKNPU2: the data types of the list. RV1126: from memory (the toolkit's u8, i8, i16 and unquantized modes)."""
+"""RKNPU2: the data types of the list. The RV1126 has a 16-bit mode as well, of which its profile has no rate."""
 
 _ELEMENTWISE: Final = "Add Mul Div Max Min"
 _LOOKUP: Final = "Relu Clip LeakyRelu Sigmoid Tanh Softplus HardSwish Mish Gelu Swish"

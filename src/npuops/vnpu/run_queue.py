@@ -1,61 +1,91 @@
 """Who gets a core next, and when somebody must leave one. Pure decisions; `cores.py` applies them.
 
-- A higher priority takes the core at the next edge between two steps.
+- A higher priority takes the core at the next edge between two steps, and nobody takes it from `REALTIME`.
 - Within one priority the tenants take turns: whoever has run for a time slice leaves at the next edge, and the one
   served longest ago is next.
-- **Grace**: a tenant that has waited for `GRACE_NS` gets one time slice against every priority, so each tenant moves
-  on by a slice in (grace + slice), whoever else is there. `IDLE` has no grace: it runs when nobody else would.
+- **Share**: tenants of `NORMAL` that `FOCUS` keeps waiting get a slice in ten among them. `IDLE` runs when nobody else
+  would.
+
+As ivpu sets its hardware scheduler up (`ivpu_jsm_hws_setup_priority_bands`): its `normal_band_percentage`, 10, is the
+share of the normal band when the focus band starves it, and no other band has such a claim. Its grace periods are not
+modelled: they are what a job that must leave may still run for (5 ms, none for realtime), here the rest of its step.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
 from npuops.vnpu.tenancy import Context, Priority
 
-GRACE_NS: Final = 50_000_000
-"""ivpu's default grace period of the bands between idle and realtime is 50 ms (from memory)."""
+STARVED_SLICES: Final = 9
+"""After so many without any of its tenants on a core, `NORMAL` may have the next one before `FOCUS`."""
+
+_BEFORE_FOCUS: Final = (Priority.FOCUS + Priority.REALTIME) / 2
 
 
-def next_context(waiting: Iterable[Context], now_ns: int) -> Context | None:
-    """Whose turn it is: starved ones first (the longest wait), then by priority, then the one served longest ago."""
-    return min(waiting, key=lambda context: _rank(context, now_ns), default=None)
+def claim_ns(contexts: Iterable[Context], slice_ns: int) -> float:
+    """From when on `NORMAL` may have a core before `FOCUS`; infinity while none of its tenants waits.
+
+    Args:
+        contexts: all, also those without a job: whoever was served last counts for the whole band.
+        slice_ns: of time.
+    """
+    normal = [context for context in contexts if context.priority is Priority.NORMAL]
+    waiting_ns = [context.waiting_since_ns for context in normal if context.queue]
+    if not waiting_ns:
+        return math.inf
+    return max(min(waiting_ns), *(context.served_ns for context in normal)) + STARVED_SLICES * slice_ns
 
 
-def is_starved(context: Context, now_ns: int) -> bool:
-    """Whether a waiting tenant has a claim to one time slice against every priority."""
-    return context.priority is not Priority.IDLE and now_ns >= context.waiting_since_ns + GRACE_NS
+def next_context(waiting: Iterable[Context], claim: float, now_ns: int) -> Context:
+    """Whose turn it is: by priority, then whoever was served longest ago.
+
+    Args:
+        waiting: everybody with a job in the queue, at least one.
+        claim: as `claim_ns` gives it.
+        now_ns: the moment.
+    """
+    normal = _BEFORE_FOCUS if now_ns >= claim else Priority.NORMAL
+    return min(waiting, key=lambda context: _rank(context, normal))
 
 
 def leave_ns(
-    runner: Context, since_ns: int, graced: bool, waiting: Iterable[Context], now_ns: int, slice_ns: int
+    runner: Context,
+    since_ns: int,
+    claimed: bool,
+    waiting: Iterable[Context],
+    claim: float,
+    now_ns: int,
+    slice_ns: int,
 ) -> int | None:
     """From when on the job on a core must leave it, at the next edge; None if nobody who waits may ask for that.
 
     Args:
         runner: whose job is on the core.
         since_ns: since when.
-        graced: it is there because it was starved, so higher ones wait until its slice is over.
+        claimed: it is there by the claim of `NORMAL`, so `FOCUS` waits until its slice is over.
         waiting: everybody with a job in the queue.
+        claim: as `claim_ns` gives it.
         now_ns: the earliest answer.
         slice_ns: of time, for equals.
     """
     slice_end_ns = since_ns + slice_ns
-    moments = []
+    moments: list[float] = []
     for context in waiting:
         if context is runner:
             continue
         if context.priority > runner.priority:
-            moments.append(slice_end_ns if graced else now_ns)
+            waits = claimed and context.priority is Priority.FOCUS
+            moments.append(slice_end_ns if waits else now_ns)
         elif context.priority == runner.priority:
             moments.append(slice_end_ns)
-        elif context.priority is not Priority.IDLE:
-            moments.append(max(context.waiting_since_ns + GRACE_NS, slice_end_ns))
-    return max(min(moments), now_ns) if moments else None
+        elif runner.priority is Priority.FOCUS and context.priority is Priority.NORMAL:
+            moments.append(max(claim, slice_end_ns))
+    return max(int(min(moments)), now_ns) if moments else None
 
 
-def _rank(context: Context, now_ns: int) -> tuple[int, int, int, int]:
-    if is_starved(context, now_ns):
-        return (0, context.waiting_since_ns, 0, context.id)
-    return (1, -context.priority, context.served_ns, context.id)
+def _rank(context: Context, normal: float) -> tuple[float, int, int]:
+    priority = normal if context.priority is Priority.NORMAL else context.priority
+    return (-priority, context.served_ns, context.id)

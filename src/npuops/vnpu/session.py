@@ -15,7 +15,7 @@ from npuops.artifacts.manifest import Artifact
 from npuops.errors import IncompatibleArtifactError, NpuopsError, RunError
 from npuops.models.model import TensorInfo
 from npuops.targets.inputs import check_inputs
-from npuops.targets.protocol import Tensors
+from npuops.targets.protocol import ModelledRun, Tensors
 from npuops.vnpu.client import DeviceClient, DeviceProgram, connect
 from npuops.vnpu.control_client import CALL_LIMIT_S
 from npuops.vnpu.daemon import Order
@@ -68,7 +68,7 @@ class VnpuRunner:
                 model=artifact.root / file.model,
                 compiler=file.compiler,
             )
-            return VnpuSession(artifact, self, program, Pacing(client.pacing), stack.pop_all())
+            return VnpuSession(artifact, self, client, program, stack.pop_all())
 
     def _own_device(self, profile: str, stack: ExitStack) -> str:
         name = f"own-{os.getpid()}-{secrets.token_hex(4)}"
@@ -84,7 +84,12 @@ class VnpuSession:
     """
 
     def __init__(
-        self, artifact: Artifact, runner: VnpuRunner, program: DeviceProgram, pacing: Pacing, resources: ExitStack
+        self,
+        artifact: Artifact,
+        runner: VnpuRunner,
+        client: DeviceClient,
+        program: DeviceProgram,
+        resources: ExitStack,
     ) -> None:
         """`VnpuRunner.open` makes them."""
         self.inputs: tuple[TensorInfo, ...] = artifact.manifest.inputs
@@ -92,7 +97,7 @@ class VnpuSession:
         self.last: Completed | None = None
         self._program: DeviceProgram | None = program
         self._resources = resources
-        self._runner, self._pacing = runner, pacing
+        self._runner, self._client = runner, client
 
     def run(self, inputs: Tensors) -> dict[str, NDArray[Any]]:
         """One inference.
@@ -109,11 +114,29 @@ class VnpuSession:
             with _naming(self._runner.device):
                 outputs, self.last = self._program.run(inputs, self._runner.timeout_s)
         except NoAnswerError as error:
-            if self._pacing is not Pacing.MANUAL:
+            if self._client.pacing != Pacing.MANUAL:
                 raise
             advice = "its pacing is manual: move its time meanwhile, or take one in fast or realtime pacing"
             raise NoAnswerError(error.message, advice=advice) from error
         return outputs
+
+    def modelled(self) -> ModelledRun | None:
+        """The last inference as the device saw it, and what it shows now; None before the first.
+
+        Raises:
+            DeviceLostError: the device is gone or does not answer.
+        """
+        if self.last is None:
+            return None
+        with _naming(self._runner.device):
+            seen = self._client.status().telemetry
+        return ModelledRun(
+            latency_us=round(self.last.latency_us, 3),  # the device counts nanoseconds
+            wait_us=round(self.last.latency_us - self.last.busy_us, 3),
+            energy_mj=self.last.energy_mj,
+            temperature_c=seen.temperature_c,
+            clock_mhz=seen.cap_mhz,
+        )
 
     def close(self) -> None:
         """Give the device back. A second call does nothing."""

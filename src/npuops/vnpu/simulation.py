@@ -68,7 +68,8 @@ class Simulation:
     Attributes:
         now_ns: how far it has been driven.
         life, why: the state and its reason.
-        counts: of resets, trips, ce, ue, completions, canary runs and failures, boots refused for a version.
+        counts: of resets, commanded resets, trips, ce, ue, completions, canary runs and failures, boots refused for
+            their version.
         measurements: of what is booted; None where nothing is, or nothing is measured.
         rom: what the next boot takes.
     """
@@ -132,9 +133,8 @@ class Simulation:
         return events
 
     def settle(self) -> None:
-        """What follows from any change: pace, cores, power."""
+        """What follows from any change: cores, power."""
         cores = self.jobs.cores
-        cores.set_pace(self._pace(), self.now_ns)
         if self.life is Life.READY:
             self._intruders.feed(self.now_ns)
             self.jobs.dispatch(self.now_ns)
@@ -228,6 +228,7 @@ class Simulation:
         self._plan = self._plan.from_now(self._now_us)
         self._conditions = conditions(self._plan.active(self._now_us))
         self._fault_ns = self._next_fault_ns(self._now_us)
+        self.jobs.cores.set_pace(self._pace(), self.now_ns)
         self.settle()
 
     def _next_fault_ns(self, after_us: float) -> int | None:
@@ -310,6 +311,7 @@ class Simulation:
         before_mhz = self.climate.mhz
         found = self.climate.act(self.now_ns)
         if self.climate.mhz != before_mhz:
+            self.jobs.cores.set_pace(self._pace(), self.now_ns)
             temperature_c = self.climate.look(self.now_ns).temperatures.junction_c
             self._report(
                 ClockChanged(

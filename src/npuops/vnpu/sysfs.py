@@ -1,25 +1,30 @@
 """The device as onlookers see it: the files of `devices/vnpu_tree.py`, written from telemetry.
 
 Only what changed is written, each file beside its place and renamed, so no reader sees half a number. A device whose
-driver is dead has no folder at all.
+driver is dead has no folder at all; of a daemon that was killed, the lock of `alive` tells.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from npuops.devices.vnpu_tree import ALIVE_FILE
 from npuops.vnpu.device_telemetry import ContextTelemetry, Refusal, Telemetry
 
 _HOW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 
 
 def device_texts(name: str, seen: Telemetry) -> dict[str, str]:
-    """Path below the device's folder → text; whole numbers in the unit of the table."""
+    """Path below the device's folder → text; whole numbers in the unit of the table.
+
+    They are written in this order: a reset after its command, a wrong canary after it is counted.
+    """
     return {
         "uevent": f"DRIVER=vnpu\nVNPU_NAME={name}",
         "vendor": "npuops",
@@ -34,6 +39,7 @@ def device_texts(name: str, seen: Telemetry) -> dict[str, str]:
         "freq/hw_max_freq": str(round(seen.max_mhz)),
         "freq/hw_min_freq": str(round(seen.min_mhz)),
         "freq/set_max_freq": str(round(seen.cap_mhz)),
+        "commanded_reset_count": str(seen.commanded_resets),
         "reset_counter": str(seen.resets),
         "throttle_count": str(seen.throttles),
         "trip_count": str(seen.trips),
@@ -82,6 +88,7 @@ class SysfsTree:
         self._device = accel / "device"
         self._written: dict[str, str] = {}
         self._contexts: set[int] = set()
+        self._alive: int | None = None
 
     def show(self, seen: Telemetry, events: str = "") -> None:
         """Make the tree say what the telemetry says.
@@ -97,7 +104,9 @@ class SysfsTree:
             self.remove()
             return
         if self._written and not self._device.is_dir():  # somebody cleared the folder
-            self._written.clear()
+            self._begin_anew()
+        if self._alive is None:
+            self._alive = _locked(self._device / ALIVE_FILE)
         texts = device_texts(self.name, seen)
         for context in seen.contexts:
             folder = f"contexts/{context.id}"
@@ -111,8 +120,19 @@ class SysfsTree:
                 self._written[path] = text
 
     def remove(self) -> None:
-        """The device is unplugged."""
-        shutil.rmtree(self._accel, ignore_errors=True)
+        """The device is unplugged, between one look of an onlooker and the next."""
+        hidden = self._accel.with_name(f".{self._accel.name}")
+        shutil.rmtree(hidden, ignore_errors=True)
+        with suppress(OSError):  # it is gone already
+            self._accel.rename(hidden)
+        for folder in (hidden, self._accel):
+            shutil.rmtree(folder, ignore_errors=True)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        if self._alive is not None:
+            os.close(self._alive)
+        self._alive = None
         self._written.clear()
         self._contexts.clear()
 
@@ -121,6 +141,20 @@ class SysfsTree:
         shutil.rmtree(self._device / folder, ignore_errors=True)
         for path in [path for path in self._written if path.startswith(f"{folder}/")]:
             del self._written[path]
+
+
+def _locked(place: Path) -> int:
+    """An empty file that nobody ever sees without its lock; gives the descriptor that holds it."""
+    scratch = f"{place}.part"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(scratch, _HOW, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(scratch, place)  # noqa: PTH104 - as below
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _replace(place: Path, data: bytes) -> None:

@@ -39,7 +39,7 @@ from npuops.targets.protocol import (
 from npuops.targets.report import Fit, SupportReport, support_report
 from npuops.targets.vendor_options import checked_options
 from npuops.units import Basis
-from npuops.vnpu.crossing import handed_elements
+from npuops.vnpu.crossing import border_of
 from npuops.vnpu.memory_plan import fit_of, plan_memory
 from npuops.vnpu.predict import Estimate, energy_of, estimate, uncounted, unpriced
 from npuops.vnpu.pricing import program_of
@@ -54,6 +54,7 @@ FAMILY_NAME: Final = "vnpu"
 DEVICE_VARIABLE: Final = "NPUOPS_DEVICE"
 """Name of the device that is up and that sessions of this process open on."""
 FORMAT_OF: Final[Mapping[Precision, str]] = {Precision.A8W8: "int8", Precision.A16W8: "w8a16"}
+UNBUILT: Final[Mapping[Precision, str]] = {Precision.FP16: "fp16", Precision.FP32: "fp32"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,16 @@ class VnpuTarget:
     @property
     def traits(self) -> Traits:
         """Integers only: half precision would need its own numerics, which the host runner does not have."""
-        precisions = tuple(precision for precision, name in FORMAT_OF.items() if name in self.chip.formats)
-        return Traits(precisions=precisions, default_precision=Precision.A8W8, run_basis=Basis.EMULATED)
+        built, unbuilt = (
+            tuple(precision for precision, name in table.items() if name in self.chip.formats)
+            for table in (FORMAT_OF, UNBUILT)
+        )
+        return Traits(
+            precisions=built,
+            unbuilt_precisions=unbuilt,
+            default_precision=Precision.A8W8,
+            run_basis=Basis.EMULATED,
+        )
 
     @property
     def runner(self) -> Runner:
@@ -156,8 +165,7 @@ class VnpuTarget:
         return tuple(rules_of(self.chip.name, number_format)(model))
 
     def _estimate(self, model: Model, placed: Sequence[Placement], number_format: str) -> Estimate:
-        handed = handed_elements(model, placed)
-        return estimate(workload_of(model), self.chip, placed, number_format, handed=handed)
+        return estimate(workload_of(model), self.chip, placed, number_format, border=border_of(model, placed))
 
     def _fit(self, model: Model, placed: Sequence[Placement], number_format: str) -> Fit:
         plan = plan_memory(model, workload_of(model), placed, self.chip, number_format)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import accumulate
 
 from npuops.vnpu.allocator import Block
 from npuops.vnpu.program import Program
@@ -71,13 +72,18 @@ class Pace:
 
 
 class Loaded:
-    """A program in device memory, with its timetable at the pace that was asked for last."""
+    """A program in device memory, with its timetable at the pace that was asked for last.
 
-    __slots__ = ("_ends_ns", "_pace", "blocks", "program")
+    Attributes:
+        moved_bytes: between device memory and chip, before each step; the last one is the sum.
+    """
+
+    __slots__ = ("_ends_ns", "_pace", "blocks", "moved_bytes", "program")
 
     def __init__(self, program: Program, blocks: tuple[Block, ...]) -> None:
         self.program = program
         self.blocks = blocks
+        self.moved_bytes = tuple(accumulate((step.dram_bytes for step in program.steps), initial=0))
         self._pace: Pace | None = None
         self._ends_ns: tuple[int, ...] = ()
 
@@ -120,7 +126,7 @@ class Context:
     Attributes:
         queue: jobs that wait; one that had to leave its core waits at the front.
         waiting_since_ns: since when it has waited without being served; meaningless while the queue is empty.
-        served_ns: when it was last given a core or left one: round robin takes the longest ago.
+        served_ns: when a job of it was last given a core or had to leave one: round robin takes the longest ago.
         loaded: programs by handle.
     """
 

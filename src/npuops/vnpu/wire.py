@@ -18,7 +18,7 @@ from npuops.vnpu.firmware import Quote
 from npuops.vnpu.program import Program
 from npuops.vnpu.tensors import TensorSpec
 
-VERSION: Final = 1
+VERSION: Final = 2
 FRAME_LIMIT_BYTES: Final = 16 << 20
 """A program of a hundred thousand steps fits; a length of 4 GB is refused before a byte is kept."""
 
