@@ -104,8 +104,8 @@ def test_however_it_is_ended_no_device_is_left(tmp_path: Path, home: Path, numbe
     # Two builds open devices of their own before; the demo's is the one with a name of its own.
     wait_until(lambda: any(home.glob("demo-*/socket")) or process.poll() is not None, "no device came up")
     process.send_signal(number)
-    process.communicate(timeout=120)
-    assert process.returncode == code
+    shown, said = process.communicate(timeout=120)
+    assert process.returncode == code, shown + said
     nothing_stays(home)
 
 
