@@ -79,3 +79,22 @@ def test_completion_completes_targets(words: str, wanted: str) -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert wanted in done.stdout.replace("\\", ""), done.stderr  # zsh wants the colon escaped
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_that_arrives_where_nothing_can_be_raised_is_not_lost(number: str, code: int) -> None:
+    verb = (
+        "import signal, sys, time, types\n"
+        "from npuops.cli import main\n"
+        "class Deaf:\n"
+        f"    def __del__(self): signal.raise_signal(signal.{number}); time.sleep(0.1)\n"
+        "def command():\n"
+        "    deaf = Deaf(); del deaf\n"
+        "    time.sleep(30)\n"
+        "sys.modules['npuops.cli.zoo_verb'] = types.SimpleNamespace(command=command, app=None)\n"
+        "main.VERBS['zoo-verb'] = 'waits'\n"
+        "sys.argv = ['npuops', 'zoo-verb']\n"
+        "main.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", verb], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stdout + done.stderr

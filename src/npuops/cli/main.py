@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 from typing import Annotated, Any, Final
 
 import typer
@@ -13,6 +14,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from npuops import __version__
 from npuops.cli.ending import ending_errors
+
+ASK_AGAIN_S: Final = 0.05
 
 VERBS: Final[dict[str, str]] = {
     "targets": "What is here, what it can do, and why not.",
@@ -103,6 +106,7 @@ def main() -> None:
     """Entry point: an error of ours ends in its message, its advice and its exit code."""
     _prepare_streams()
     signal.signal(signal.SIGTERM, _stop)
+    sys.unraisablehook = _unraisable
     app()
 
 
@@ -119,6 +123,18 @@ def _stop(number: int, frame: object) -> None:
     """End as the shell counts a signal, but clean up on the way: a cancelled CI job sends SIGTERM."""
     del frame
     raise SystemExit(128 + number)
+
+
+def _unraisable(told: Any) -> None:
+    """A signal that arrives in a destructor, or while an extension module sets itself up, would be lost: ask again."""
+    asked = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(told.exc_type)
+    if asked is None:
+        sys.__unraisablehook__(told)
+    else:
+        # Not at once: it would be lost in here.
+        again = threading.Timer(ASK_AGAIN_S, os.kill, (os.getpid(), asked))
+        again.daemon = True
+        again.start()
 
 
 if __name__ == "__main__":
