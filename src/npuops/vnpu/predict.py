@@ -19,7 +19,7 @@ from npuops.errors import OptionError, nearest
 from npuops.models.model import Layer, Model
 from npuops.models.placement import Placement, RunsOn
 from npuops.units import Basis, Energy, Latency
-from npuops.vnpu.crossing import NO_BORDER, Border
+from npuops.vnpu.crossing import NO_BORDER, Border, border_of
 from npuops.vnpu.perf import ACTIVATION_BYTES, RATES, Floats, Table
 from npuops.vnpu.prior import COMMON_RATIOS, nominal_logs, ratios_of
 from npuops.vnpu.profile import Profile, geometry_of
@@ -125,6 +125,17 @@ def estimate(
         format=number_format,
         source=_source(profile, number_format),
     )
+
+
+def estimate_model(
+    model: Model, workload: Workload, profile: Profile, placed: Sequence[Placement], number_format: str
+) -> Estimate:
+    """`estimate`, with the border that the placement draws through the model.
+
+    Raises:
+        OptionError: the chip does not run that format.
+    """
+    return estimate(workload, profile, placed, number_format, border=border_of(model, placed))
 
 
 def npu_part(workload: Workload, placed: Sequence[Placement], border: Border) -> Workload:

@@ -7,10 +7,9 @@ from typing import Final
 
 from npuops.models.model import Model
 from npuops.models.placement import Placement
-from npuops.vnpu.crossing import border_of
 from npuops.vnpu.memory_plan import plan_memory
 from npuops.vnpu.perf import ACTIVATION_BYTES, WEIGHT_BYTES
-from npuops.vnpu.predict import LayerCost, estimate
+from npuops.vnpu.predict import LayerCost, estimate_model
 from npuops.vnpu.profile import Profile
 from npuops.vnpu.program import Program, Step
 from npuops.vnpu.work import Work, workload_of
@@ -26,7 +25,7 @@ def program_of(model: Model, profile: Profile, placed: Sequence[Placement], numb
         OptionError: the chip does not run that format.
     """
     workload = workload_of(model)
-    found = estimate(workload, profile, placed, number_format, border=border_of(model, placed))
+    found = estimate_model(model, workload, profile, placed, number_format)
     plan = plan_memory(model, workload, placed, profile, number_format)
     streamed = plan.streamed_bytes / plan.weights_bytes if plan.weights_bytes else 0.0
     weight_bytes, activation_bytes = WEIGHT_BYTES[number_format], ACTIVATION_BYTES[number_format]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from npuops.errors import DataError, OptionError
 from npuops.models.model import Model
 from npuops.models.placement import RunsOn
-from npuops.vnpu.crossing import border_of
-from npuops.vnpu.predict import Estimate, estimate, unpriced
+from npuops.vnpu.predict import Estimate, estimate_model, unpriced
 from npuops.vnpu.profile import Profile, load_profile
 from npuops.vnpu.profile_sections import FitError
 from npuops.vnpu.rules import rules_of
@@ -78,5 +77,5 @@ def _law(model: Model, chip: Profile, number_format: str) -> tuple[Estimate, int
     placed = rules_of(chip.name, number_format)(model)
     if unpriced(model, placed):
         raise DataError(f"{model.path.name} has no latency: sizes are not known", advice="give it static shapes")
-    found = estimate(workload_of(model), chip, placed, number_format, border=border_of(model, placed))
+    found = estimate_model(model, workload_of(model), chip, placed, number_format)
     return found, sum(place.runs_on is RunsOn.CPU for place in placed)

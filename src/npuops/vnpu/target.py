@@ -39,16 +39,15 @@ from npuops.targets.protocol import (
 from npuops.targets.report import Fit, SupportReport, support_report
 from npuops.targets.vendor_options import checked_options
 from npuops.units import Basis
-from npuops.vnpu.crossing import border_of
 from npuops.vnpu.memory_plan import fit_of, plan_memory
-from npuops.vnpu.predict import Estimate, energy_of, estimate, uncounted, unpriced
+from npuops.vnpu.predict import energy_of, estimate_model, uncounted, unpriced
 from npuops.vnpu.pricing import program_of
 from npuops.vnpu.profile import Profile as Chip
 from npuops.vnpu.profile import load_profile, machine_spec, profile_names
 from npuops.vnpu.program_file import ENTRY, MODEL, ProgramFile, decode_program, encode_program
 from npuops.vnpu.rules import rules_of
 from npuops.vnpu.session import VnpuRunner
-from npuops.vnpu.work import workload_of
+from npuops.vnpu.work import Workload, workload_of
 
 FAMILY_NAME: Final = "vnpu"
 DEVICE_VARIABLE: Final = "NPUOPS_DEVICE"
@@ -106,11 +105,12 @@ class VnpuTarget:
 
     def check(self, model: Model) -> SupportReport:
         """Place by the chip's rules; price as int8, whatever the file's own format."""
-        placed = self._place(model, "int8")
-        report = replace(support_report(self.name, model, placed), fits=self._fit(model, placed, "int8"))
+        placed, workload = self._place(model, "int8"), workload_of(model)
+        fits = self._fit(model, workload, placed, "int8")
+        report = replace(support_report(self.name, model, placed), fits=fits)
         if unpriced(model, placed):
             return report
-        found = self._estimate(model, placed, "int8")
+        found = estimate_model(model, workload, self.chip, placed, "int8")
         latency, left_out = found.latency, uncounted(model)
         if left_out:
             latency = replace(latency, source=f"{latency.source}; layers of unknown size left out: {len(left_out)}")
@@ -129,7 +129,7 @@ class VnpuTarget:
         if number_format not in self.chip.formats or number_format is None:
             raise CompileError(f"{self.name} has no {options.precision}", advice="npuops targets lists the precisions")
         placed = self._place(model, number_format)
-        fit = self._fit(model, placed, number_format)
+        fit = self._fit(model, workload_of(model), placed, number_format)
         if not fit.ok:
             raise CompileError(
                 f"{self.name} cannot hold the model: {fit.note}",
@@ -157,18 +157,15 @@ class VnpuTarget:
         file = decode_program(artifact.entry.read_bytes())
         model = open_model(artifact.root / file.model)
         placed = self._place(model, file.format)
-        found = self._estimate(model, placed, file.format)
+        found = estimate_model(model, workload_of(model), self.chip, placed, file.format)
         ops = tuple(OpCost(name=one.name, op=one.op, runs_on=one.runs_on, cost=one.us) for one in found.layers)
         return Profile(basis=Basis.MODELLED, unit="us", source=found.source, ops=ops)
 
     def _place(self, model: Model, number_format: str) -> tuple[Placement, ...]:
         return tuple(rules_of(self.chip.name, number_format)(model))
 
-    def _estimate(self, model: Model, placed: Sequence[Placement], number_format: str) -> Estimate:
-        return estimate(workload_of(model), self.chip, placed, number_format, border=border_of(model, placed))
-
-    def _fit(self, model: Model, placed: Sequence[Placement], number_format: str) -> Fit:
-        plan = plan_memory(model, workload_of(model), placed, self.chip, number_format)
+    def _fit(self, model: Model, workload: Workload, placed: Sequence[Placement], number_format: str) -> Fit:
+        plan = plan_memory(model, workload, placed, self.chip, number_format)
         return fit_of(plan, self.chip)
 
 
