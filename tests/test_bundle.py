@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from made_artifact import FILES, made
-from npuops.artifacts.bundle import pack, unpack
+from npuops.artifacts.bundle import pack, peek, unpack
 from npuops.artifacts.folder import open_artifact
 from npuops.artifacts.keys import Algorithm, new_key
 from npuops.artifacts.signature import sign
@@ -152,3 +152,14 @@ def test_an_artifact_made_elsewhere_has_the_same_bytes(tmp_path: Path, bundle: P
     command = [sys.executable, "-c", code, tmp_path / "artifact", other]
     subprocess.run(command, check=True, env={"TZ": "Pacific/Auckland", "LC_ALL": "C"}, umask=0o077)
     assert other.read_bytes() == bundle.read_bytes()
+
+
+def test_the_manifest_of_a_bundle_is_read_without_unpacking(tmp_path: Path, bundle: Path):
+    assert peek(bundle) == open_artifact(tmp_path / "artifact").manifest
+
+
+@pytest.mark.parametrize("keep", [0, 40, 200, -1])
+def test_a_bundle_that_is_still_being_copied_is_refused_by_a_peek(bundle: Path, keep: int):
+    bundle.write_bytes(bundle.read_bytes()[:keep])
+    with pytest.raises(IntegrityError):
+        peek(bundle)

@@ -22,6 +22,7 @@ from npuops.cli.main import main
 from npuops.errors import OptionError, StorageError
 from npuops.events import Warned
 from npuops.models.preprocessing import ImagePreprocessing
+from npuops.models.steps import CenterCrop, DecodeImage, Normalize, Pipeline, Resize, Softmax, TopK, ToTensor
 from npuops.targets.protocol import Precision
 from npuops.testing import EventLog
 from onnx_models import save
@@ -248,3 +249,41 @@ def test_an_accuracy_that_no_mix_keeps_is_a_no_that_names_the_worst_layers(tmp_p
     assert "no mix of 8 and 16 bits keeps cosine within 0" in words
     assert "the layers that suffer most at 8 bits: /" in words
     assert not out.exists()
+
+
+def test_an_artifact_of_any_batch_is_built_run_profiled_and_verified_like_every_other(tmp_path: Path) -> None:
+    art = tmp_path / "any"
+    npuops("build", "zoo:digits-cnn", "-t", "ort-cpu", "--precision", "fp32", "--dynamic-batch", "-o", art)
+    assert open_artifact(art).manifest.inputs[0].shape == ("batch", 1, 8, 8)
+    np.savez(tmp_path / "three.npz", image=np.zeros((3, 1, 8, 8), np.float32))
+    answer = json.loads(npuops("run", art, "-i", tmp_path / "three.npz", "--json"))
+    assert answer["outputs"]["logits"]["shape"] == [3, 10]
+    assert "slowest" in npuops("profile", art)
+    assert "runs here" in npuops("verify", art)
+    assert "batch×1×8×8" in npuops("compare", art, art)
+
+
+def test_a_pipeline_from_pictures_to_labels_is_part_of_the_manifest_and_its_digest(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    art, names = tmp_path / "art", tmp_path / "names.txt"
+    data = ("-c", pictures, "--labels", names, "--precision", "a8w8", *SIGNED)
+    npuops("build", model, "-t", "ort-cpu", *data, "--pipeline", "image-classification", "-o", art)
+    manifest = open_artifact(art).manifest
+    assert manifest.pipeline == Pipeline(
+        input="image",
+        preprocess=(
+            DecodeImage(),
+            Resize(height=8, width=8),
+            CenterCrop(height=8, width=8),
+            Normalize(mean=(0.5,), std=(0.5,)),
+            ToTensor(layout="nchw"),
+        ),
+        postprocess=(Softmax(tensor="y"), TopK(tensor="y", k=3)),
+    )
+    npuops("build", model, "-t", "ort-cpu", *data, "-o", tmp_path / "plain")
+    assert open_artifact(tmp_path / "plain").manifest.pipeline is None
+    assert b'"pipeline"' not in (tmp_path / "plain" / "manifest.json").read_bytes()
+    assert "did you mean 'image-classification'?" in npuops(
+        "build", model, "-t", "ort-cpu", *data, "--pipeline", "image-classifier", "-o", tmp_path / "slip", code=2
+    )

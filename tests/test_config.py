@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,8 @@ class Outer:
     name: str
     inner: Inner = field(default_factory=Inner)
     other: Inner | None = None
+    list: tuple[Inner, ...] = ()
+    named: Mapping[str, Inner] = field(default_factory=dict)
 
 
 def test_options_become_a_frozen_dataclass() -> None:
@@ -28,7 +31,14 @@ def test_options_become_a_frozen_dataclass() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"nam": "a"}, {"name": "a", "inner": {"limt": 1}}, {"name": "a", "other": {"limt": 1}}]
+    "values",
+    [
+        {"nam": "a"},
+        {"name": "a", "inner": {"limt": 1}},
+        {"name": "a", "other": {"limt": 1}},
+        {"name": "a", "list": [{"limit": 1}, {"limt": 1}]},
+        {"name": "a", "named": {"x": {"limt": 1}}},
+    ],
 )
 def test_an_unknown_key_is_an_error_that_names_the_nearest(values: dict[str, object]) -> None:
     with pytest.raises(OptionError) as caught:

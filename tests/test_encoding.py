@@ -15,6 +15,7 @@ from npuops.artifacts.encoding import MANIFEST_LIMIT_BYTES, canonical_json, deco
 from npuops.artifacts.evidence import Accuracy
 from npuops.artifacts.manifest import FileRecord, Manifest, Role
 from npuops.errors import ArtifactError, IncompatibleArtifactError, IntegrityError
+from npuops.models.steps import CenterCrop, DecodeImage, Normalize, Pipeline, Resize, Softmax, TopK, ToTensor
 
 
 def sealed(**changes: object) -> Manifest:
@@ -194,3 +195,48 @@ def test_any_text_and_any_finite_number_survives(labels: list[str], drop: float,
     wanted = sealed(labels=tuple(labels), accuracy=accuracy, compile=replace(manifest().compile, notes=notes))
     again = decode_manifest(canonical_json(wanted), where="here")
     assert (again.labels, again.accuracy, again.compile) == (wanted.labels, wanted.accuracy, wanted.compile)
+
+
+PIPELINE = Pipeline(
+    input="x",
+    preprocess=(
+        DecodeImage(),
+        Resize(height=8, width=8),
+        CenterCrop(height=8, width=8),
+        Normalize(mean=(0.5,), std=(1.0, 2.0, 3.0)),
+        ToTensor(),
+    ),
+    postprocess=(Softmax(tensor="y"), TopK(tensor="y", k=3)),
+)
+
+
+def test_a_pipeline_is_read_back_equal_and_is_part_of_the_digest():
+    with_it, without = sealed(pipeline=PIPELINE), sealed()
+    assert decode_manifest(canonical_json(with_it), where="here") == with_it
+    assert with_it.digest != without.digest
+    steps = (*PIPELINE.postprocess[:-1], TopK(tensor="y", k=2))
+    assert sealed(pipeline=replace(PIPELINE, postprocess=steps)).digest != with_it.digest
+
+
+def test_a_manifest_from_before_pipelines_keeps_its_bytes():
+    data = canonical_json(sealed())
+    assert b"pipeline" not in data
+    assert decode_manifest(data, where="here").pipeline is None
+    with pytest.raises(IntegrityError):
+        decode_manifest(edited({"pipeline": None}), where="here")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": "resize", "height": 8, "width": 8, "mode": "cubic"},
+        {"step": "rotate", "degrees": 90},
+        {"step": "resize", "height": 0, "width": 8},
+    ],
+)
+def test_a_step_that_this_version_does_not_know_is_refused(change):
+    values = json.loads(canonical_json(sealed(pipeline=PIPELINE)))
+    values["pipeline"]["preprocess"][1] = change
+    data = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    with pytest.raises(IntegrityError):
+        decode_manifest(data, where="here")

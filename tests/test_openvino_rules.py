@@ -59,7 +59,17 @@ def test_dynamic_inputs_are_named_because_the_build_would_refuse_them(tmp_path: 
     (place,) = place_on_openvino(model)
     assert (place.runs_on, place.found) == (RunsOn.CPU, "dynamic: x")
     with pytest.raises(UnsupportedModelError, match="dynamic: x"):
-        open_target("openvino").compile(model, CompileOptions(precision=Precision.FP32), tmp_path)
+        open_target("openvino:npu").compile(model, CompileOptions(precision=Precision.FP16), tmp_path)
+
+
+def test_the_processor_takes_an_open_batch_and_nothing_else_open(tmp_path: Path) -> None:
+    target = open_target("openvino")
+    batch = graph(tmp_path / "b.onnx", helper.make_node("Relu", ["x"], ["y"]), {"x": ["n", 4], "y": ["n", 4]})
+    assert [node.runs_on for node in target.check(batch).placement.nodes] == [RunsOn.NPU]
+    length = graph(tmp_path / "l.onnx", helper.make_node("Relu", ["x"], ["y"]), {"x": ["n", "t"], "y": ["n", "t"]})
+    assert [node.found for node in target.check(length).placement.nodes] == ["dynamic: x"]
+    with pytest.raises(UnsupportedModelError, match="dynamic: x"):
+        target.compile(length, CompileOptions(precision=Precision.FP32), tmp_path)
 
 
 PLANE: dict[str, list[int | str]] = {"x": [1, 2, 4, 4], "y": [1, 2, 8, 8]}

@@ -114,3 +114,27 @@ def test_whatever_is_damaged_is_a_data_error(packing: int, tmp_path: Path) -> No
             except DataError:
                 refused += 1
     assert refused > 200
+
+
+FREE = (
+    TensorInfo(name="ids", dtype="int64", shape=("batch", 4)),
+    TensorInfo(name="mask", dtype="float32", shape=("batch", 4)),
+)
+
+
+def test_a_free_batch_takes_as_many_rows_as_come(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", ids=np.ones((3, 4), np.int32), mask=np.ones((3, 4)))
+    found = read_npz(tmp_path / "x.npz", FREE, where="x.npz")
+    assert (found["ids"].shape, found["ids"].dtype, found["mask"].dtype) == ((3, 4), np.int64, np.float32)
+
+
+def test_one_row_of_a_free_batch_may_come_without_its_axis(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", ids=IDS[0], mask=MASK[0])
+    assert read_npz(tmp_path / "x.npz", FREE, where="x.npz")["ids"].shape == (1, 4)
+
+
+@pytest.mark.parametrize(("ids", "mask", "words"), [(3, 2, "shape"), (0, 0, "no row")])
+def test_rows_that_differ_or_are_none_are_refused(tmp_path: Path, ids: int, mask: int, words: str) -> None:
+    np.savez(tmp_path / "x.npz", ids=np.ones((ids, 4), np.int64), mask=np.ones((mask, 4), np.float32))
+    with pytest.raises(DataError, match=words):
+        read_npz(tmp_path / "x.npz", FREE, where="x.npz")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from npuops.artifacts.cache_limit import cache_limit
 from npuops.artifacts.store import CACHE_VARIABLE, DirectoryStore
+from npuops.build.batch_step import keeps_batch, shapes_of_one_row
 from npuops.build.options import BuildOptions
 from npuops.build.pipeline import BuildRequest, BuildResult, build
 from npuops.build.policy import GatePolicy
@@ -25,6 +26,7 @@ from npuops.models.model import Model, ModelFormat
 from npuops.models.open import as_onnx, open_model
 from npuops.models.preprocessing import ImagePreprocessing
 from npuops.models.zoo import PREFIX, zoo_model
+from npuops.targets.protocol import Target
 from npuops.targets.registry import open_target
 
 EVALUATION_LIMIT = 256
@@ -69,6 +71,7 @@ class BuildWords:
     evaluation: str | None = None
     image: ImagePreprocessing | None = None
     """How pixels become numbers; None where the user said nothing."""
+    pipeline: str | None = None
     labels: Path | None = None
     policy: Path | None = None
     calibration_limit: int = CALIBRATION_LIMIT
@@ -83,11 +86,11 @@ def run_build(words: BuildWords, options: BuildOptions, out: Path, *, observe: O
         NpuopsError: whatever is wrong with the words, the data, the model or the toolchain.
     """
     refuse_occupied(out)
-    open_target(words.target)  # an unknown name is said before any data is read
+    target = open_target(words.target)  # an unknown name is said before any data is read
     source = find_model(words.model)
     policy = load_options(GatePolicy, words.policy) if words.policy else GatePolicy()
     labels = read_labels(words.labels) if words.labels else source.labels
-    model = _as_built(source.path, words.shapes or {})
+    model = _as_built(source.path, words.shapes or {}, target, options)
     limit = EVALUATION_LIMIT if words.evaluation_limit is None else words.evaluation_limit
     calibration, evaluation = words.calibration or source.calibration, words.evaluation or source.evaluation
     # Labels are asked of the set that parity and accuracy are measured on; calibration alone needs none.
@@ -103,15 +106,19 @@ def run_build(words: BuildWords, options: BuildOptions, out: Path, *, observe: O
         labels=labels,
         shapes=dict(words.shapes or {}),
         image=words.image,
+        pipeline=words.pipeline,
     )
     _warn_misfit(labels, model, observe)
     _warn_unlabelled(request.evaluation or request.calibration, observe)
     return run_request(request, out, observe=observe)
 
 
-def _as_built(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Model:
-    """The model with the inputs that an artifact will have: an integer TFLite file gets float ones by its import."""
+def _as_built(path: Path, shapes: Mapping[str, tuple[int, ...]], target: Target, options: BuildOptions) -> Model:
+    """The model with the inputs of one inference: an integer TFLite file gets float ones by its import."""
     model = open_model(path, shapes=shapes)
+    if keeps_batch(model, target, options):
+        shapes = shapes_of_one_row(model, shapes)
+        model = open_model(path, shapes=shapes)
     if model.format is ModelFormat.ONNX:
         return model
     with tempfile.TemporaryDirectory(prefix="npuops-import-") as name:

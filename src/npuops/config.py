@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -94,6 +95,23 @@ def _refuse_unknown_within(kind: type[Any], values: Mapping[str, Any], where: st
     refuse_unknown(values, keys_of(kind), where)
     types = get_type_hints(kind)
     for key, value in values.items():
-        for inner in (types[key], *get_args(types[key])):  # also behind `| None`
-            if isinstance(inner, type) and dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
-                _refuse_unknown_within(inner, value, f"{where}: [{key}]")
+        for inner, table, path in _tables(types[key], value, key):
+            _refuse_unknown_within(inner, table, f"{where}: [{path}]")
+
+
+def _tables(kind: Any, value: object, path: str) -> Iterator[tuple[type[Any], Mapping[str, Any], str]]:
+    """The tables in a value that become dataclasses: also behind `| None`, in arrays of tables, and under free keys."""
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        if isinstance(value, Mapping):
+            yield kind, value, path
+        return
+    inner = get_args(kind)
+    if get_origin(kind) in {tuple, list} and isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _tables(inner[0], item, f"{path}[{index}]")
+    elif get_origin(kind) in {dict, Mapping} and isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _tables(inner[1], item, f"{path}.{key}")
+    elif get_origin(kind) in {Union, UnionType}:
+        for choice in inner:
+            yield from _tables(choice, value, path)

@@ -25,6 +25,16 @@
     │   ├── IntegrityError              a file differs from its digest
     │   ├── SignatureError              no signature, or not one of a trusted key
     │   └── IncompatibleArtifactError   built for another toolchain, driver or format
+    ├── ServingError                1   a request that a server does not answer with tensors
+    │   ├── NotServedError              no such model, version, path or region here
+    │   ├── UnauthenticatedError        no API key, or an unknown one
+    │   ├── TooLargeError               more bytes than the server takes
+    │   ├── DeadlineError               its time is over, or would be before the answer
+    │   ├── CancelledError              the client went away, or took it back
+    │   └── BusyError                   not now; has the seconds after which to ask again
+    │       ├── OverloadedError             a queue is full
+    │       ├── QuotaError                  the tenant's share is used up
+    │       └── NotReadyError               the model is loading, draining, or has no healthy device
     └── StorageError                2   the disk is full, or the path cannot be written
 """
 
@@ -154,6 +164,56 @@ class SignatureError(ArtifactError):
 
 class IncompatibleArtifactError(ArtifactError):
     """Built for another toolchain, driver or format."""
+
+
+class ServingError(NpuopsError):
+    """A request that a server does not answer with tensors."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class NotServedError(ServingError):
+    """No such model, version, path or region here."""
+
+
+class UnauthenticatedError(ServingError):
+    """No API key, or an unknown one."""
+
+
+class TooLargeError(ServingError):
+    """More bytes than the server takes."""
+
+
+class DeadlineError(ServingError):
+    """The request's time is over, or would be before the answer."""
+
+
+class CancelledError(ServingError):
+    """The client went away, or took the request back."""
+
+
+class BusyError(ServingError):
+    """Not now.
+
+    Attributes:
+        retry_after_s: seconds after which asking again makes sense.
+    """
+
+    def __init__(self, message: str, *, advice: str = "", retry_after_s: float = 1.0) -> None:
+        super().__init__(message, advice=advice)
+        self.retry_after_s = retry_after_s
+
+
+class OverloadedError(BusyError):
+    """A queue is full."""
+
+
+class QuotaError(BusyError):
+    """The tenant's share is used up."""
+
+
+class NotReadyError(BusyError):
+    """The model is loading, draining, or has no healthy device."""
 
 
 class StorageError(NpuopsError):

@@ -33,6 +33,7 @@ SUFFIX: Final = ".npuart"
 
 _LOCAL: Final = struct.Struct("<4s5H3L2H")
 _CENTRAL: Final = struct.Struct("<4s6H3L5H2L")
+_END: Final = struct.Struct("<4s4H2LH")
 _VERSION: Final = 45
 _MADE_ON_UNIX: Final = 3 << 8 | _VERSION
 _UTF8_NAMES: Final = 0x800
@@ -136,6 +137,29 @@ def unpack(bundle: Path, folder: Path) -> Artifact:
     return replace(artifact, root=folder)
 
 
+def peek(bundle: Path) -> Manifest:
+    """The manifest of a bundle, while nothing is unpacked: only the manifest is verified, and that the end is there.
+
+    Raises:
+        IntegrityError: it does not begin with a whole manifest, or stops before its end, as a copy under way does.
+        IncompatibleArtifactError: another version of the format.
+        StorageError: it cannot be read.
+    """
+    where = str(bundle)
+    with storage_errors("read", bundle), open_regular(bundle.resolve()) as file:
+        header = file.read(len(_Member(MANIFEST_NAME.encode(), 0, 0, 0).header))
+        if not header.startswith(b"PK\3\4") or header[_LOCAL.size :][: len(MANIFEST_NAME)] != MANIFEST_NAME.encode():
+            raise _damaged(where, f"it does not begin with {MANIFEST_NAME!r}")
+        (size,) = struct.unpack("<Q", header[-8:])
+        if size > min(MANIFEST_LIMIT_BYTES, os.fstat(file.fileno()).st_size):
+            raise _damaged(where, f"{MANIFEST_NAME!r} is too large")
+        manifest = decode_manifest(file.read(size), where=f"{where}: {MANIFEST_NAME}")
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _END.size))
+        if not file.read().startswith(b"PK\5\6"):
+            raise _damaged(where, "its end is missing")
+    return manifest
+
+
 @contextmanager
 def naming(bundle: Path, folder: Path) -> Iterator[None]:
     """Let errors about unpacked files name the bundle: the user never saw the folder that they lie in."""
@@ -177,7 +201,7 @@ def _tail(members: Sequence[_Member], offset: int) -> bytes:
         "<4sQ2H2L4Q", b"PK\6\6", 44, _MADE_ON_UNIX, _VERSION, 0, 0, count, count, len(directory), offset
     )
     locator = struct.pack("<4sLQL", b"PK\6\7", 0, offset + len(directory), 1)
-    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, _IN_EXTRA, _IN_EXTRA, 0)
+    end = _END.pack(b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, _IN_EXTRA, _IN_EXTRA, 0)
     return directory + end64 + locator + end
 
 

@@ -27,6 +27,9 @@ MANIFEST_LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 GET_AGAIN: Final = "get the artifact again from where it was built, or build it again"
 
+LATER: Final = frozenset({"pipeline"})
+"""Keys that came after the first artifacts of this format were written; left out where they are None."""
+
 _NAME_LIMIT: Final = 1024
 _DEPTH_LIMIT: Final = 32
 """Real names are far below both; without them a hostile one costs minutes here, and does not fit in a ZIP header."""
@@ -125,7 +128,13 @@ def _name_fault(name: str) -> str:
 
 
 def _encode(manifest: Manifest) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(_plain(manifest), order="sorted"), indent=2) + b"\n"
+
+
+def _plain(manifest: Manifest) -> dict[str, Any]:
+    """Without what is newer than the format and not used: a manifest from before it must keep its bytes."""
+    plain: dict[str, Any] = msgspec.to_builtins(manifest)
+    return {key: value for key, value in plain.items() if key not in LATER or value is not None}
 
 
 def _parse(data: bytes, kind: type[Any], where: str) -> Any:

@@ -11,6 +11,7 @@ from npuops.artifacts.evidence import Accuracy, Gate, Parity
 from npuops.models.model import TensorInfo
 from npuops.models.placement import PlacementReport
 from npuops.models.preprocessing import ImagePreprocessing
+from npuops.models.steps import Pipeline
 
 SCHEMA = "npuops.artifact/1"
 MANIFEST_NAME = "manifest.json"
@@ -112,6 +113,8 @@ class Manifest:
     """Class names of the first output's last axis."""
     image: ImagePreprocessing | None = None
     """How pixels become the input, as in calibration; None where no image was ever spoken of."""
+    pipeline: Pipeline | None = None
+    """What a server does before and after an inference; left out of the file when None, as in files of before it."""
 
 
 @dataclass(frozen=True, slots=True)

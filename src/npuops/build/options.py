@@ -23,6 +23,9 @@ class BuildOptions:
     """Largest accepted loss of `metric`, 0.01 for 1 %; with it, precision `mixed` searches."""
     metric: str = "top1"
     """`top1`, `cosine`, or `module:function(outputs, labels) -> float`."""
+    dynamic_batch: bool = False
+    """Leave the batch axis free, or refuse. Without it, an axis that the model leaves open stays so where the target
+    can compile it, unless a shape was given."""
     fallback: FallbackPolicy = FORBID
     vendor: Mapping[str, str] = field(default_factory=dict)
     """Options of the target's compiler, validated by the target."""

@@ -16,6 +16,7 @@ from npuops.artifacts.evidence import Accuracy, Parity
 from npuops.artifacts.folder import write_artifact
 from npuops.artifacts.manifest import MANIFEST_NAME, Artifact, FileRecord, ModelIdentity, Role
 from npuops.artifacts.store import Store
+from npuops.build.batch_step import freed, keeps_batch, shapes_of_one_row
 from npuops.build.compile import (
     Work,
     code_identity,
@@ -31,6 +32,7 @@ from npuops.build.policy import GatePolicy
 from npuops.build.prove import Graphs, Proof, prove, summary
 from npuops.build.publish import copy_folder, publish, refuse_occupied, workspace
 from npuops.build.quantize_step import Prepared, prepare_graphs
+from npuops.build.serving_steps import check_kind, image_classification
 from npuops.build.verdict import build_gate
 from npuops.clock import Clock, SystemClock
 from npuops.errors import DataError, MissingToolchainError, OptionError, UsageError
@@ -42,6 +44,7 @@ from npuops.models.model import Model
 from npuops.models.onnx_file import digest_of
 from npuops.models.open import as_onnx, open_model
 from npuops.models.preprocessing import ImagePreprocessing
+from npuops.models.steps import Pipeline
 from npuops.rewrite.analyse import PRECISION, analyse
 from npuops.targets.protocol import CompileOptions, Precision, Target
 from npuops.targets.registry import open_target
@@ -73,6 +76,8 @@ class BuildRequest:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     image: ImagePreprocessing | None = None
     """How pixels become the input; by default as in the samples, if these were images."""
+    pipeline: str | None = None
+    """Of `serving_steps.KINDS`: what a server does around an inference."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +99,7 @@ class _Job:
     store: Store | None
     clock: Clock
     observe: Observer
+    pipeline: Pipeline | None = None
 
 
 def build(
@@ -124,13 +130,12 @@ def build(
     refuse_occupied(out)
     request = replace(request, image=_image(request))
     find_metric(request.options.metric)  # a slip in its name must not come out after the compilation
+    check_kind(request.pipeline)
     target = open_target(request.target)
     probe = target.probe()
     if not probe.available:
         raise MissingToolchainError(f"{target.name}: {probe.why_not}", advice=probe.install)
-    if request.policy.signature.required:
-        words = "the policy demands a signature, which comes after the build"
-        observe(Warned(step="gate", message=words, advice="npuops sign, then npuops gate with the same policy"))
+    _warn_unsigned(request.policy, observe)
     traits = target.traits
     checked_options(target.name, request.options.vendor, traits.vendor_options, reserved=traits.reserved_options)
     job = _Job(
@@ -157,10 +162,21 @@ def build(
     return BuildResult(artifact=published, cached=found is not None, seconds=(clock.now_us() - started) / 1e6)
 
 
+def _warn_unsigned(policy: GatePolicy, observe: Observer) -> None:
+    if policy.signature.required:
+        words = "the policy demands a signature, which comes after the build"
+        observe(Warned(step="gate", message=words, advice="npuops sign, then npuops gate with the same policy"))
+
+
 def _build_fresh(job: _Job, work: Path) -> Artifact:
     request = job.request
-    source_path = as_onnx(request.model, work / "source.onnx", shapes=request.shapes)
+    given = open_model(request.model, shapes=request.shapes)
+    any_batch = keeps_batch(given, job.target, request.options)
+    shapes = shapes_of_one_row(given, request.shapes) if any_batch else request.shapes
+    source_path = as_onnx(request.model, work / "source.onnx", shapes=shapes)
     source = open_model(source_path)
+    if request.pipeline is not None:
+        job = replace(job, pipeline=image_classification(source, request.image, request.labels))
     report = _check(job, source)
     samples = _evaluation(job, source)
     prepared = prepare_graphs(
@@ -174,8 +190,10 @@ def _build_fresh(job: _Job, work: Path) -> Artifact:
         clock=job.clock,
         observe=job.observe,
     )
+    if any_batch:
+        prepared = freed(prepared, work)
     compiled_model = open_model(prepared.compiled)
-    draft = _compile(job, source, compiled_model, prepared, work)
+    draft = _compile(job, source, given, compiled_model, prepared, work)
     shown = samples.first(_engine_samples(job, samples))
     proof = _prove(job, draft, prepared, shown)
     accuracy = _accuracy(job, proof, shown)
@@ -218,11 +236,11 @@ def _engine_samples(job: _Job, samples: Samples) -> int:
     return EMULATOR_SAMPLES if job.target.traits.slow_run else len(samples)
 
 
-def _compile(job: _Job, source: Model, model: Model, prepared: Prepared, work: Path) -> Artifact:
+def _compile(job: _Job, source: Model, given: Model, model: Model, prepared: Prepared, work: Path) -> Artifact:
     identity = ModelIdentity(
         name=job.request.model.name,
-        digest=digest_of(job.request.model),
-        format=str(open_model(job.request.model, shapes=job.request.shapes).format),
+        digest=given.digest,
+        format=str(given.format),
         opset=source.opset,
         macs=source.macs,
         weight_bytes=source.weight_bytes,
@@ -250,7 +268,7 @@ def _prove(job: _Job, draft: Artifact, prepared: Prepared, samples: Samples) -> 
     proof = prove(
         draft,
         job.target,
-        Graphs(compiled=prepared.compiled, float_model=prepared.float_model),
+        Graphs(compiled=prepared.compiled, float_model=prepared.float_model, is_quantized=prepared.is_quantized),
         samples,
         limits=job.request.options.parity_limits,
         build_probe=build_probe,
@@ -299,6 +317,7 @@ def _seal(
         accuracy=accuracy,
         labels=job.request.labels,
         image=job.request.image,
+        pipeline=job.pipeline,
     )
     gate = build_gate(manifest, job.request.policy, job.request.options, report)
     return write_artifact(folder, replace(manifest, gate=gate))
@@ -334,6 +353,7 @@ def _build_key(job: _Job) -> str:
             "policy": asdict(request.policy),
             "labels": request.labels,
             "image": request.image,
+            "pipeline": request.pipeline,
             "shapes": request.shapes,
         },
     )

@@ -13,7 +13,8 @@ from npuops.artifacts.evidence import Comparison, Divergence, Parity, Verdict
 from npuops.artifacts.manifest import Artifact
 from npuops.build.engine import REFERENCE_BASIS, RUNNER, EngineRun, engines, run_engine
 from npuops.build.localise import DIVERGED_DB, BuildProbe, engine_divergence, quantization_divergence
-from npuops.build.parity import FP32, QUANTIZED, ParityLimits, compare, judge
+from npuops.build.parity import FP32, QUANTIZED, ROWS_ALONE, ParityLimits, compare, judge
+from npuops.build.rows import compare_rows, has_rows
 from npuops.errors import NpuopsError, RunError, ToolchainError
 from npuops.evaluate.metrics import Array
 from npuops.evaluate.reference import run_reference
@@ -31,11 +32,8 @@ class Graphs:
     """What the vendor's compiler was given."""
     float_model: Path | None
     """The fp32 model; None when the model came quantized, so that there is no fp32 to compare with."""
-
-    @property
-    def is_quantized(self) -> bool:
-        """The compiled graph is another one than the fp32 model."""
-        return self.compiled != self.float_model
+    is_quantized: bool
+    """The compiled graph computes in other numbers than the fp32 model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +71,15 @@ def prove(
 
     Raises:
         ToolchainError: the engine could not run at all.
+        UnsupportedModelError: the batch axis is free, and the graph does not take several rows.
     """
     if REFERENCES_DIFFER in artifact.manifest.compile.notes:
         limits = replace(limits, same_arithmetic=limits.nearly_same_arithmetic)
     wanted = _references(graphs, evaluation)
     runs, skipped = _run_engines(artifact, target, evaluation, timeout_s, observe)
     comparisons = _comparisons(artifact.manifest.target, runs, wanted)
+    if has_rows(artifact):
+        comparisons += (compare_rows(artifact, evaluation, timeout_s=timeout_s, observe=observe),)
     verdict, reasons = judge(comparisons, limits)
     where: tuple[Divergence, ...] = ()
     first = next(iter(runs.values()), None)
@@ -169,6 +170,8 @@ def _localise(
     build_probe: BuildProbe,
     timeout_s: float,
 ) -> tuple[tuple[Divergence, ...], tuple[str, ...]]:
+    if failed == {ROWS_ALONE}:
+        return (), ("the graph mixes the rows of a batch: build it with a fixed one",)
     try:
         if (QUANTIZED if graphs.is_quantized else FP32) in failed:
             where = engine_divergence(

@@ -32,6 +32,11 @@ class Prepared:
     """None when the model came quantized."""
     quantization: Quantization | None
 
+    @property
+    def is_quantized(self) -> bool:
+        """What is compiled computes in integers, whether we quantized it or it came so."""
+        return self.quantization is not None or self.float_model is None
+
 
 def prepare_graphs(  # noqa: PLR0913 - each is a different thing that the step needs
     source: Model,

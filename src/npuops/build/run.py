@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from npuops.artifacts.manifest import Artifact, Manifest
 from npuops.build.engine import RUNNER, EngineRun, run_engine
 from npuops.errors import UsageError
+from npuops.evaluate.class_scores import top_k
 from npuops.evaluate.samples import Samples
 from npuops.events import Observer, ignore
 from npuops.targets.inputs import check_inputs
@@ -141,8 +142,7 @@ def top_scores(manifest: Manifest, outputs: Mapping[str, NDArray[Any]], count: i
     scores = np.asarray(outputs[manifest.outputs[0].name], dtype=np.float64).reshape(-1)
     if scores.size != len(manifest.labels) or not np.isfinite(scores).all():
         return ()
-    # Stable: of equal scores the lower class comes first, on every machine.
-    order = np.argsort(-scores, kind="stable")[:count]
+    (order,) = top_k(scores[None], count)
     return tuple(Score(label=manifest.labels[index], score=float(scores[index])) for index in order)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from npuops import app
 from npuops.artifacts.evidence import Verdict
+from npuops.build import serving_steps
 from npuops.build.fallback import read_fallback_policy
 from npuops.build.options import BuildOptions
 from npuops.build.pipeline import BuildResult
@@ -24,6 +25,13 @@ from npuops.targets.protocol import Precision
 from npuops.units import Basis, format_bytes, format_us
 
 SCHEMA = "npuops.build/1"
+
+LabelsFlag = Annotated[Path | None, typer.Option(help="Class names, one a line; subfolders of images are matched.")]
+PipelineFlag = Annotated[
+    str | None,
+    typer.Option("--pipeline", help=f"Steps of a server around an inference: {', '.join(serving_steps.KINDS)}."),
+]
+DynamicBatchFlag = Annotated[bool, typer.Option("--dynamic-batch", help="Any batch size; proved, or refused.")]
 
 
 def command(
@@ -45,10 +53,10 @@ def command(
     vendor: Annotated[list[str] | None, typer.Option("--set", help="Option of the target's compiler, K=V.")] = None,
     policy: Annotated[Path | None, typer.Option(help="Gate policy (TOML).")] = None,
     image: ImageFlag = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="Class names, one a line; subfolders of images are matched.")
-    ] = None,
+    labels: LabelsFlag = None,
+    pipeline: PipelineFlag = None,
     shape: ShapeFlag = None,
+    dynamic_batch: DynamicBatchFlag = False,
     calibration_limit: Annotated[int, typer.Option(help="Most calibration samples.")] = app.CALIBRATION_LIMIT,
     eval_limit: Annotated[int | None, typer.Option(help="Most evaluation samples.")] = None,
     time_limit: TimeLimitFlag = 900,
@@ -64,6 +72,7 @@ def command(
         evaluation=evaluation,
         image=parse_image_options(image) if image else None,
         labels=labels,
+        pipeline=pipeline,
         policy=policy,
         calibration_limit=calibration_limit,
         evaluation_limit=eval_limit,
@@ -75,6 +84,7 @@ def command(
         per_channel=not per_tensor,
         max_drop=None if max_drop is None else app.parse_drop(max_drop),
         metric=metric,
+        dynamic_batch=dynamic_batch,
         fallback=read_fallback_policy(fallback),
         vendor=dict(_pair(one) for one in vendor or []),
         time_limit_s=time_limit,

@@ -15,7 +15,7 @@ from npuops import app
 from npuops.build.options import BuildOptions
 from npuops.build.pipeline import BuildRequest
 from npuops.errors import DataError, UsageError
-from npuops.evaluate.image_folder import SUFFIXES
+from npuops.evaluate.image_decode import SUFFIXES
 from npuops.evaluate.sample_sources import load_samples
 from npuops.evaluate.samples import Samples, make_samples
 from npuops.models.open import open_model

@@ -11,9 +11,11 @@ from typing import Final
 from npuops.artifacts.manifest import Manifest
 from npuops.cli.image_flag import image_of_artifact
 from npuops.errors import DataError
-from npuops.evaluate.image_folder import SUFFIXES, load_image
+from npuops.evaluate.image_decode import SUFFIXES
+from npuops.evaluate.image_folder import load_image
 from npuops.evaluate.run_input import read_npy, read_npz
 from npuops.events import Observer, Warned
+from npuops.models.batch_axis import with_rows
 from npuops.models.model import TensorInfo
 from npuops.models.preprocessing import ImagePreprocessing
 from npuops.targets.protocol import Tensors
@@ -73,4 +75,4 @@ def read_input(source: str, wanted: Sequence[TensorInfo], image: ImagePreprocess
 def _read_image(path: Path, wanted: Sequence[TensorInfo], image: ImagePreprocessing) -> Tensors:
     if len(wanted) != 1:
         raise DataError(f"{path} is one image, and the model has {len(wanted)} inputs", advice="give a .npz")
-    return {wanted[0].name: load_image(path, wanted[0], image=image)}
+    return {wanted[0].name: load_image(path, with_rows(wanted)[0], image=image)}

@@ -27,12 +27,14 @@ VERBS: Final[dict[str, str]] = {
     "prune": "Remove weights or channels before quantization, with the accuracy it costs.",
     "build": "Check, quantize, compile, prove and gate a model: one verified artifact.",
     "run": "Run an artifact on an input.",
+    "serve": "Serve artifacts over HTTP and gRPC: the Open Inference Protocol (KServe, Triton).",
     "profile": "Where an artifact's time goes, per operator; HTML report.",
     "gate": "Judge an artifact by a policy, for CI/CD.",
     "compare": "Two artifacts side by side.",
     "sign": "Sign an artifact (DSSE, in-toto statement).",
     "verify": "Verify an artifact's digests and signature.",
     "cache": "What the compile cache holds; make room.",
+    "bench": "Load a server: latency percentiles against load.",
     "demo": "The whole story on the bundled model, no argument.",
 }
 """Verb → one line of help. The verb's module is `npuops.cli.<verb>`; its function is `command`, or `app` its group."""

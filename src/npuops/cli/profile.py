@@ -17,6 +17,7 @@ from npuops.cli.time_limit_flag import TimeLimitFlag
 from npuops.cli.trust_flag import TrustFlag, trust_policy
 from npuops.errors import UsageError
 from npuops.evaluate.sample_sources import random_samples
+from npuops.models.batch_axis import with_rows
 from npuops.models.placement import RunsOn
 from npuops.report.output_file import refuse_output
 from npuops.report.profile import ProfileAnswer, cost_words, profile_answer, profile_artifact
@@ -47,7 +48,7 @@ def command(
     with opened(artifact, require=trust_policy(key)) as found, progress(quiet=as_json) as observe:
         inputs: Tensors
         if source == RANDOM:
-            inputs = random_samples(found.manifest.inputs, 1, 0).inputs[0]
+            inputs = random_samples(with_rows(found.manifest.inputs), 1, 0).inputs[0]
         else:
             inputs = artifact_input(source, found.manifest, image, observe=observe)
         profile = profile_artifact(found, inputs, timeout_s=time_limit, observe=observe)

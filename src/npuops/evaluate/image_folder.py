@@ -1,26 +1,22 @@
-"""Images as model inputs: resize, crop, scale, and the class from the folder or a labels file."""
+"""Folders of images as model inputs, and the class of each from its subfolder or a labels file."""
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from npuops.errors import DataError, MissingToolchainError, OptionError, nearest
-from npuops.evaluate.samples import dtype_of
+from npuops.errors import DataError, nearest
+from npuops.evaluate.image_decode import SUFFIXES
+from npuops.evaluate.image_steps import run_image_steps
 from npuops.models.model import TensorInfo
 from npuops.models.preprocessing import ImagePreprocessing
+from npuops.models.steps import image_steps
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 LABELS_FILE = "labels.txt"
-MAX_PIXELS = 2**26
-"""After resizing. One by 30,000 pixels take 200 bytes in a file, and gigabytes once they are 224 wide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +59,9 @@ def load_images(
     count = min(limit or len(files), len(files))
     # Evenly: the first of a folder with a subfolder for each class would all be of one class.
     taken = [index * len(files) // count for index in range(count)]
-    layout = _layout(info)
+    steps = image_steps(info, image)
     return LabelledImages(
-        arrays=tuple(_load(files[index], info, layout, image) for index in taken),
+        arrays=tuple(run_image_steps(steps, files[index], where=str(files[index])) for index in taken),
         labels=None if labels is None else tuple(labels[index] for index in taken),
     )
 
@@ -77,7 +73,7 @@ def load_image(file: Path, info: TensorInfo, *, image: ImagePreprocessing) -> ND
         DataError: no readable image, or an input that is no image.
         MissingToolchainError: Pillow is not installed.
     """
-    return _load(file, info, _layout(info), image)
+    return run_image_steps(image_steps(info, image), file, where=str(file))
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
@@ -127,66 +123,3 @@ def _class_number(folder: Path, class_names: Sequence[str]) -> int:
 
 def _plain(name: str) -> str:
     return name.replace("_", " ").strip().casefold()
-
-
-def _layout(info: TensorInfo) -> tuple[str, int, int, int]:
-    """(`NCHW` or `NHWC`, height, width, channels) of an image input."""
-    shape = info.shape or ()
-    if len(shape) == 4 and info.is_static and shape[0] == 1:
-        _, a, b, c = (int(dim or 0) for dim in shape)
-        if a in {1, 3}:
-            return "NCHW", b, c, a
-        if c in {1, 3}:
-            return "NHWC", a, b, c
-    raise DataError(
-        f"input {info.name!r} {list(shape)} is no image",
-        advice="images need [1,C,H,W] or [1,H,W,C] with 1 or 3 channels",
-    )
-
-
-def _load(file: Path, info: TensorInfo, layout: tuple[str, int, int, int], image: ImagePreprocessing) -> NDArray[Any]:
-    order, height, width, channels = layout
-    kind = dtype_of(info)
-    _refuse_mismatch(info, kind, channels, image)
-    pixels = _pixels(file, height, width, channels, image.resize)
-    if image.channels == "bgr":
-        pixels = pixels[..., ::-1]
-    if kind.kind == "f":
-        pixels = ((pixels * image.scale - np.array(image.mean)) / np.array(image.std)).astype(kind)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1) if order == "NCHW" else pixels)[None]
-
-
-def _refuse_mismatch(info: TensorInfo, kind: np.dtype[Any], channels: int, image: ImagePreprocessing) -> None:
-    if kind.kind != "f" and kind != np.uint8:
-        raise DataError(f"input {info.name!r} is {kind}: images become float or uint8", advice="give an .npz")
-    plain = ImagePreprocessing()
-    if kind == np.uint8 and (image.scale, image.mean, image.std) != (plain.scale, plain.mean, plain.std):
-        raise OptionError(f"input {info.name!r} takes raw bytes: scale, mean and std of an image do not apply to it")
-    if max(len(image.mean), len(image.std)) > channels:
-        raise OptionError(f"mean or std has three values, and input {info.name!r} takes grey images")
-
-
-def _pixels(file: Path, height: int, width: int, channels: int, factor: float) -> NDArray[Any]:
-    """Resized so that the crop fits, then cut from the centre: uint8 [height, width, channels]."""
-    try:
-        from PIL import Image  # noqa: PLC0415 - an optional extra
-    except ImportError as error:
-        raise MissingToolchainError("images need Pillow", advice="pip install 'npuops[images]'") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as opened:
-                image = opened.convert("RGB" if channels == 3 else "L")
-    except Exception as error:
-        raise DataError(f"{file} is no readable image: {error}", advice="remove or replace it") from error
-    ratio = max(height / image.height, width / image.width) * factor
-    size = (max(width, round(image.width * ratio)), max(height, round(image.height * ratio)))
-    if math.prod(size) > MAX_PIXELS:
-        raise DataError(
-            f"{file}, {image.width}x{image.height} pixels, would be resized to {size[0]}x{size[1]}",
-            advice="remove or crop it: it is far too long and thin, or the resize factor is too large",
-        )
-    image = image.resize(size, Image.Resampling.BILINEAR)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    array = np.asarray(image.crop((left, top, left + width, top + height)))
-    return array if array.ndim == 3 else array[..., None]

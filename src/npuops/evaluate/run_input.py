@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from npuops.errors import DataError, nearest
 from npuops.evaluate.sample_sources import fitted_samples
+from npuops.models.batch_axis import is_open, with_rows
 from npuops.models.model import TensorInfo
 from npuops.targets.inputs import check_inputs
 from npuops.targets.protocol import Tensors
@@ -84,11 +85,25 @@ def read_npy(path: Path, wanted: Sequence[TensorInfo]) -> Tensors:
 
 
 def _fitted(found: dict[str, NDArray[Any]], wanted: Sequence[TensorInfo], where: str) -> Tensors:
-    """By the rules of calibration data, so that a sample that calibrates also runs."""
-    if all(tensor.is_static for tensor in wanted):
-        return fitted_samples([found], tuple(wanted), source=where).inputs[0]
+    """By the rules of calibration data, so that a sample that calibrates also runs.
+
+    Where the batch is free, the first input says how many rows it has.
+    """
+    sized = with_rows(wanted, _rows(found, wanted, where))
+    if all(tensor.is_static for tensor in sized):
+        return fitted_samples([found], sized, source=where).inputs[0]
     check_inputs(found, tuple(wanted))
     return found
+
+
+def _rows(found: dict[str, NDArray[Any]], wanted: Sequence[TensorInfo], where: str) -> int:
+    for tensor in wanted:
+        array = found.get(tensor.name)
+        if is_open(tensor) and array is not None and array.ndim == len(tensor.shape or ()):
+            if not len(array):
+                raise DataError(f"{where}: input {tensor.name!r} has no row", advice="give one row or more")
+            return len(array)
+    return 1
 
 
 def _array(data: bytes, where: str) -> NDArray[Any]:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from npuops.errors import DataError, UsageError, nearest
 from npuops.evaluate.entry_point import is_entry_point, load_function
-from npuops.evaluate.image_folder import SUFFIXES, load_images
+from npuops.evaluate.image_decode import SUFFIXES
+from npuops.evaluate.image_folder import load_images
 from npuops.evaluate.samples import Samples, dtype_of, make_samples
 from npuops.models.model import TensorInfo
 from npuops.models.preprocessing import ImagePreprocessing

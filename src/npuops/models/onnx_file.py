@@ -12,7 +12,7 @@ from typing import Final
 
 import onnx
 import onnx.external_data_helper
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no types
+from google.protobuf.message import DecodeError
 
 from npuops.errors import MalformedModelError, StorageError, UnsupportedModelError
 from npuops.models.content import digest_files, format_of, read_content

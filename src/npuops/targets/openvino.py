@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from npuops.artifacts.manifest import Artifact
+from npuops.errors import UnsupportedModelError
+from npuops.models.batch_axis import with_rows
 from npuops.models.model import Model
 from npuops.targets.child import call
 from npuops.targets.openvino_engine import (
@@ -93,6 +95,7 @@ class OpenvinoTarget:
             precisions=PRECISIONS[self.device],
             default_precision=Precision.A8W8,
             run_basis=Basis.MEASURED,
+            static_shapes=self.device != "cpu",
             vendor_options=OPTIONS[self.device],
             reserved_options=RESERVED,
         )
@@ -128,7 +131,7 @@ class OpenvinoTarget:
             UnsupportedModelError: not ONNX.
         """
         check_format(self.name, model)
-        return support_report(self.name, model, place_on_openvino(model))
+        return support_report(self.name, model, place_on_openvino(model, any_batch=self.device == "cpu"))
 
     def compile(self, model: Model, options: CompileOptions, folder: Path) -> Compilation:
         """Compile the whole graph into one blob.
@@ -139,8 +142,10 @@ class OpenvinoTarget:
         Raises:
             CompileError: with OpenVINO's words.
             OptionError: an option or a precision that does not exist here.
+            UnsupportedModelError: a size that is not fixed, besides the batch of a CPU's model.
         """
         check_compile_call(self.name, model, options, self.traits)
+        _refuse_open_axes(self.name, model)
         vendor = checked_options(self.name, options.vendor, OPTIONS[self.device], reserved=RESERVED)
         engine = engine_for(self, options.precision, vendor)
         if is_pristine():
@@ -200,6 +205,16 @@ def engine_for(target: OpenvinoTarget, precision: Precision, vendor: Mapping[str
         **{name.upper(): value for name, value in vendor.items()},
     }
     return Engine(target=target.name, device=target.device.upper(), config=config)
+
+
+def _refuse_open_axes(target: str, model: Model) -> None:
+    """Open sizes besides the batch: nothing here proves what the plugin makes of them."""
+    loose = ", ".join(tensor.name for tensor in with_rows(model.inputs) if not tensor.is_static)
+    if loose:
+        raise UnsupportedModelError(
+            f"{target} needs fixed shapes behind the batch axis; dynamic: {loose}",
+            advice="fix them with --shape NAME=1x3x224x224",
+        )
 
 
 def missing_device(device: str, *, sys: Path = Path("/sys"), dev: Path = Path("/dev"), machine: str = "") -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
+from npuops.models.batch_axis import with_rows
 from npuops.models.model import Layer, Model
 from npuops.models.placement import Placement, RunsOn
 from npuops.targets.ort_rules import by_rules
@@ -66,16 +67,18 @@ _DTYPES: Final = dtypes_in(
 )
 
 
-def place_on_openvino(model: Model) -> tuple[Placement, ...]:
-    """Judge every layer of `model` without OpenVINO."""
-    everywhere = (_fixed_inputs(model), _TRANSLATED, _DTYPES)
+def place_on_openvino(model: Model, *, any_batch: bool = False) -> tuple[Placement, ...]:
+    """Judge every layer of `model` without OpenVINO; `any_batch`: the device takes an open first axis."""
+    everywhere = (_fixed_inputs(model, any_batch=any_batch), _TRANSLATED, _DTYPES)
     return tuple(by_rules(layer, (*everywhere, *_MINDFUL.get(layer.op, ()))) for layer in model.layers)
 
 
-def _fixed_inputs(model: Model) -> Rule:
-    """A model is compiled as a whole or not at all, and our artifacts have fixed shapes."""
-    loose = ", ".join(tensor.name for tensor in model.inputs if not tensor.is_static)
-    return Rule("the model's inputs must have fixed shapes", lambda _: f"dynamic: {loose}" if loose else "")
+def _fixed_inputs(model: Model, *, any_batch: bool) -> Rule:
+    """A model is compiled as a whole or not at all, and our artifacts have fixed shapes, but for the batch."""
+    inputs = with_rows(model.inputs) if any_batch else model.inputs
+    loose = ", ".join(tensor.name for tensor in inputs if not tensor.is_static)
+    words = "the model's inputs must have fixed shapes" + (" behind the batch axis" if any_batch else "")
+    return Rule(words, lambda _: f"dynamic: {loose}" if loose else "")
 
 
 def place_as_answered(model: Model, graph: Any, taken: Collection[str], device: str) -> tuple[Placement, ...]:

@@ -1,0 +1,49 @@
+"""Text and bytes as tensors: each element is its length in four bytes, little-endian, then its bytes."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npuops.errors import DataError
+from npuops.runtime.job import Bytes
+from npuops.runtime.signature import Shape
+
+_LENGTH: Final = struct.Struct("<I")
+
+
+def read_text(data: Bytes, shape: Shape) -> NDArray[Any]:
+    """An array of `bytes` objects.
+
+    Raises:
+        DataError: the elements are not as many as the shape says, or one is cut off.
+    """
+    count = int(np.prod(shape, dtype=np.int64))
+    elements: list[bytes] = []
+    view, at = memoryview(data), 0
+    while at < len(view) and len(elements) <= count:
+        end = at + _LENGTH.size
+        if end > len(view):
+            break
+        end += _LENGTH.unpack_from(view, at)[0]
+        if end > len(view):
+            raise DataError(f"text element {len(elements)} is cut off", advice="each has its length before it")
+        elements.append(bytes(view[at + _LENGTH.size : end]))
+        at = end
+    if at != len(view) or len(elements) != count:
+        raise DataError(f"{len(elements)} text elements in {len(view)} bytes; shape {list(shape)} holds {count}")
+    array = np.empty(count, dtype=object)
+    array[:] = elements
+    return array.reshape(shape)
+
+
+def write_text(array: NDArray[Any]) -> bytes:
+    """The binary form of an array of `bytes` or `str` objects."""
+    parts: list[bytes] = []
+    for element in array.reshape(-1):
+        data = element if isinstance(element, bytes) else str(element).encode()
+        parts += (_LENGTH.pack(len(data)), data)
+    return b"".join(parts)

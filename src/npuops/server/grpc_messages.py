@@ -1,0 +1,137 @@
+"""gRPC's messages within a stream of bytes: a flag, a length, and so many bytes, compressed where the flag says so."""
+
+from __future__ import annotations
+
+import zlib
+from struct import Struct
+from typing import Final
+
+from npuops.server.grpc_status import GrpcCallError
+from npuops.server.status import GrpcStatus
+
+PREFIX: Final = Struct(">BI")
+"""Flag and length before each message."""
+
+_WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 15}
+
+
+class Room:
+    """For messages that are not whole yet, over all calls of a server.
+
+    Attributes:
+        used: bytes that they have by now.
+    """
+
+    __slots__ = ("_most", "used")
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self.used = 0
+
+    def take(self, size: int) -> None:
+        """So many bytes more; negative to give them back.
+
+        Raises:
+            GrpcCallError: that is more than there is room for. They count all the same, until they are given back.
+        """
+        self.used += size
+        if size > 0 and self.used > self._most:
+            raise GrpcCallError(
+                "the server has no room for more unfinished messages",
+                advice="send fewer large messages at once",
+                status=GrpcStatus.RESOURCE_EXHAUSTED,
+            )
+
+
+class MessageAssembly:
+    """Makes messages of the pieces that come.
+
+    Attributes:
+        size: bytes that wait for the rest of their message.
+        whole: a message that is there while the end of its call is not.
+    """
+
+    __slots__ = ("_bytes", "_encoding", "_most", "_room", "_wanted", "size", "whole")
+
+    def __init__(self, encoding: bytes, most_bytes: int, room: Room) -> None:
+        """For messages of at most `most_bytes`, before and after they are decompressed."""
+        self._encoding, self._most, self._room = encoding, most_bytes, room
+        self._bytes = bytearray()
+        self._wanted = PREFIX.size
+        self.size = 0
+        self.whole: bytes | None = None
+
+    def add(self, piece: bytes) -> list[bytes]:
+        """The messages that are whole now.
+
+        Raises:
+            GrpcCallError: one is too large, or not compressed as was told, or there is no room to wait for its rest.
+        """
+        self._bytes += piece  # a list of pieces would cost an object for each byte of a malicious client
+        self.size += len(piece)
+        self._room.take(len(piece))
+        if self.size < self._wanted:
+            return []
+        messages: list[bytes] = []
+        start, size = 0, self.size
+        self._wanted = PREFIX.size
+        with memoryview(self._bytes) as data:
+            while size - start >= PREFIX.size:
+                flag, length = PREFIX.unpack_from(data, start)
+                if length > self._most:
+                    raise too_large(length, self._most)
+                end = start + PREFIX.size + length
+                if end > size:
+                    self._wanted = PREFIX.size + length
+                    break
+                messages.append(self.opened(flag, bytes(data[start + PREFIX.size : end])))
+                start = end
+        del self._bytes[:start]
+        self._room.take(-start)
+        self.size = size - start
+        return messages
+
+    def keep(self, message: bytes) -> None:
+        """The one message of a call whose end has not come.
+
+        Raises:
+            GrpcCallError: there is no room.
+        """
+        self.whole = message
+        self._room.take(len(message))
+
+    def drop(self) -> None:
+        """Nobody waits for the rest."""
+        self._room.take(-self.size - len(self.whole or b""))
+        self._bytes, self.size, self.whole = bytearray(), 0, None
+
+    def opened(self, flag: int, message: bytes) -> bytes:
+        """A message without its compression.
+
+        Raises:
+            GrpcCallError: it has none, another one, or becomes too large.
+        """
+        if flag == 0:
+            return message
+        bits = _WINDOW_BITS.get(self._encoding)
+        if flag != 1 or bits is None:
+            raise GrpcCallError(f"a message has flag {flag}, and its call grpc-encoding {self._encoding.decode()!r}")
+        inflate = zlib.decompressobj(bits)
+        try:
+            data = inflate.decompress(message, self._most + 1)
+        except zlib.error as error:
+            raise GrpcCallError(f"a message is no {self._encoding.decode()}: {error}") from error
+        if len(data) > self._most:
+            raise too_large(len(data), self._most)
+        if not inflate.eof:
+            raise GrpcCallError(f"a message ends in the middle of its {self._encoding.decode()}")
+        return data
+
+
+def too_large(length: int, most: int) -> GrpcCallError:
+    """A message of more bytes than are taken."""
+    return GrpcCallError(
+        f"a message of {length} bytes or more, of at most {most}",
+        advice="send less at once, or raise the server's limit",
+        status=GrpcStatus.RESOURCE_EXHAUSTED,
+    )

@@ -1,0 +1,223 @@
+"""HTTP/2 on sockets: an asyncio protocol around each connection's state machine, and the server that has them all."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+from npuops.errors import OptionError
+from npuops.server.http2_connection import Http2Connection
+from npuops.server.http2_frames import ErrorCode
+from npuops.server.http2_streams import Http2Limits, StreamReceiver
+
+_WRITE_HIGH: Final = 1 << 20
+"""Bytes that wait for the socket; above them responses wait in their streams."""
+_WRITE_FULL: Final = 4 << 20
+"""Above these nothing is read either: whoever doesn't read answers may not ask."""
+_BACKLOG: Final = 1024
+
+
+class Http2Receiver(StreamReceiver, Protocol):
+    """What one connection's streams are answered by."""
+
+    def attached(self, connection: Http2Connection, peer: str) -> None:
+        """The connection is there; called once, before anything else."""
+        ...
+
+    def tick(self) -> None:
+        """A second passed."""
+        ...
+
+
+class Http2Protocol(asyncio.Protocol):
+    """One socket."""
+
+    def __init__(self, server: Http2Server) -> None:
+        self._server = server
+        self._receiver = server.make_receiver()
+        self._is_reading = True
+        self._is_open = False
+        self._transport: asyncio.Transport
+        self.connection: Http2Connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_HIGH)
+        self._is_open = True
+        name = transport.get_extra_info("peername")
+        self.connection = Http2Connection(self._server.limits, self._receiver, self)
+        self._receiver.attached(self.connection, f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "local")
+        why_not = self._server.admit(self)
+        if why_not:
+            self.connection.fail(ErrorCode.ENHANCE_YOUR_CALM, why_not)
+
+    def data_received(self, data: bytes) -> None:
+        """Of asyncio."""
+        self.connection.receive(data)
+        is_paused = self._is_open and self.connection.sender.is_paused
+        if is_paused and self._transport.get_write_buffer_size() > _WRITE_FULL:
+            self._is_reading = False
+            self._transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        """Of asyncio."""
+        self.connection.sender.is_paused = True
+
+    def resume_writing(self) -> None:
+        """Of asyncio."""
+        self.connection.sender.is_paused = False
+        if not self._is_reading and self._is_open:
+            self._is_reading = True
+            self._transport.resume_reading()
+        self.connection.sender.pump()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
+        """Of asyncio."""
+        self._is_open = False
+        self._server.leave(self)
+        self.connection.lost()
+
+    def write(self, data: bytes) -> None:
+        """Send, if there is still somebody: uvloop raises on a closed transport."""
+        if self._is_open:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what was written, then close."""
+        self._is_open = False
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._is_open = False
+        self._transport.abort()
+
+    def tick(self) -> None:
+        """A second passed."""
+        if self.connection.is_over:
+            self._closing_s += 1
+            if self._closing_s > self._server.limits.ping_s:
+                self.abort()
+            return
+        self._receiver.tick()
+        self.connection.tick()
+
+    _closing_s = 0
+
+
+class Http2Server:
+    """Listens, and has all connections.
+
+    Attributes:
+        limits: of each connection.
+        make_receiver: called for each connection.
+    """
+
+    def __init__(
+        self, make_receiver: Callable[[], Http2Receiver], limits: Http2Limits | None = None, max_connections: int = 4096
+    ) -> None:
+        """With `max_connections`, the most that are open at a time; more are told so, and closed."""
+        self.limits = limits or Http2Limits()
+        self.make_receiver = make_receiver
+        self._most = max_connections
+        self._protocols: set[Http2Protocol] = set()
+        self._listeners: list[asyncio.Server] = []
+        self._is_stopping = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def listen(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> list[tuple[str, int]]:
+        """Listen on an address, and say where: port 0 lets the system choose.
+
+        Raises:
+            OptionError: the address cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            listener = await loop.create_server(
+                lambda: Http2Protocol(self),
+                host,
+                port,
+                backlog=_BACKLOG,
+                ssl=tls,
+                ssl_handshake_timeout=self.limits.handshake_s if tls else None,
+            )
+        except OSError as error:
+            raise OptionError(f"cannot listen on {host}:{port}: {error}", advice="choose another port") from error
+        self._listeners.append(listener)
+        if self._timer is None:
+            self._timer = loop.call_later(1, self._tick)
+        return [socket.getsockname()[:2] for socket in listener.sockets]
+
+    @property
+    def connections(self) -> int:
+        """Open now."""
+        return len(self._protocols)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no connections and no streams any more, finish what is open, close; after the timeout, cut off."""
+        self._stop_listening()
+        for protocol in list(self._protocols):
+            protocol.connection.drain()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._empty.wait()
+        except TimeoutError:
+            self.close()
+            await self._empty.wait()
+        self.close()
+
+    def close(self) -> None:
+        """Cut everything off."""
+        self._stop_listening()
+        for protocol in list(self._protocols):
+            protocol.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def admit(self, protocol: Http2Protocol) -> str:
+        """A connection is there. Empty, or why it cannot stay."""
+        self._protocols.add(protocol)
+        self._empty.clear()
+        if self._is_stopping:
+            return "the server stops"  # it was accepted before the port was closed
+        return "" if len(self._protocols) <= self._most else "too many connections"
+
+    def leave(self, protocol: Http2Protocol) -> None:
+        """A connection is gone."""
+        self._protocols.discard(protocol)
+        if not self._protocols:
+            self._empty.set()
+
+    def _stop_listening(self) -> None:
+        self._is_stopping = True
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(1, self._tick)
+        for protocol in list(self._protocols):
+            protocol.tick()
+
+
+def http2_tls(certificate: Path, key: Path) -> ssl.SSLContext:
+    """A server's side of TLS that offers HTTP/2 (RFC 9113, section 9.2: version 1.2 at least).
+
+    Raises:
+        OptionError: the files are no certificate and its key.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise OptionError(f"{certificate} and {key}: {error}", advice="give a certificate chain and its key") from error
+    return context

@@ -1,0 +1,96 @@
+"""From a request's head to what answers it: routes, tenants, and the small answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+from urllib.parse import unquote
+
+from npuops.errors import NpuopsError
+from npuops.runtime.job import Bytes
+from npuops.server.access import Gate, access_of, timeout_us_of
+from npuops.server.dataplane import Dataplane
+from npuops.server.http_connection import Connection
+from npuops.server.http_head import Head
+from npuops.server.http_infer import HttpInfer, InferTarget
+from npuops.server.http_known import Known
+from npuops.server.http_response import error_response, response
+from npuops.server.http_routes import INFER, PROTOCOL_ROUTES, Answer, Asked, MethodError, Route, find_route
+
+_log: Final = logging.getLogger(__name__)
+_COMPRESSIONS: Final = ("gzip", "deflate")
+
+
+class HttpApi:
+    """All that a server answers over HTTP.
+
+    Attributes:
+        open_paths: of routes that need no API key: health, and what the operator opened.
+    """
+
+    def __init__(
+        self, plane: Dataplane, infer: HttpInfer, gate: Gate, loop: asyncio.AbstractEventLoop, pages: tuple[Route, ...]
+    ) -> None:
+        """`pages`: routes besides the protocol's, such as the metrics."""
+        self._plane, self._infer, self._gate, self._loop = plane, infer, gate, loop
+        self._routes = (*PROTOCOL_ROUTES, *pages)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def know(self, head: Head) -> Known:
+        """Find the route and the tenant of a head.
+
+        Raises:
+            NpuopsError: no such path, or the client may not.
+        """
+        match = INFER.fullmatch(head.path.strip("/"))
+        if match is None:
+            route, names = find_route(self._routes, head)
+            if not head.path.startswith("/v2/health/"):
+                access_of(self._gate, head.headers)
+            return Known(head, self._begin, (route, names))
+        if head.method != "POST":
+            raise MethodError(f"{head.path} takes POST, not {head.method}")
+        target = InferTarget(
+            model=unquote(match["model"]),
+            version=unquote(match["version"] or ""),
+            access=access_of(self._gate, head.headers),
+            timeout_us=timeout_us_of(head.headers),
+            compress=_accepted(head),
+        )
+        return Known(head, self._infer.begin, target)
+
+    def _begin(self, connection: Connection, known: Known, body: Bytes) -> None:
+        task = self._loop.create_task(self._answer(connection, known, body))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, connection: Connection, known: Known, body: Bytes) -> None:
+        route, names = known.context
+        head = known.head
+        try:
+            made = await route.handler(self._plane, Asked(head, names, body))
+            data = _bytes_of(made, head)
+        except NpuopsError as error:
+            data = error_response(error, keep_alive=head.keep_alive)
+        except Exception as error:  # noqa: BLE001 - a defect of ours: logged, and the client gets no details
+            _log.exception("%s %s", head.method, head.path)
+            data = error_response(error, keep_alive=head.keep_alive)
+        connection.reply(data, keep_alive=head.keep_alive)
+
+
+def _bytes_of(made: Answer, head: Head) -> bytes:
+    return response(
+        made.status,
+        made.body,
+        content_type=made.content_type,
+        headers=made.headers,
+        keep_alive=head.keep_alive,
+        head_only=head.method == "HEAD",
+    )
+
+
+def _accepted(head: Head) -> str:
+    """Compression is what a client asks for by name; `*` and browsers' lists are not worth the time."""
+    asked = head.headers.get("accept-encoding", "").strip().lower()
+    return asked if asked in _COMPRESSIONS else ""

@@ -1,0 +1,253 @@
+"""One model of a repository: its versions, and the rules that say which of them are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from npuops.errors import NpuopsError, OptionError
+from npuops.server.device_plan import plan_devices
+from npuops.server.model_life import ModelState
+from npuops.server.model_options import ModelOptions, read_model_options
+from npuops.server.repository_layout import Layout, ModelFolder
+from npuops.server.version_loader import Running, VersionLoader
+from npuops.server.version_policy import VERSION, default_version, in_order, kept, ready, wanted
+from npuops.server.version_signature import signature_of
+from npuops.server.version_spec import VersionFiles, VersionSpec
+from npuops.server.warm_pool import LoadedModel
+
+R = TypeVar("R", bound=Running)
+
+COLD_WORDS = "cold: the next request loads it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexEntry:
+    """One line of the repository's index, in the words of the protocol. `version` is "" where it has none."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+class ServedModel(Generic[R]):
+    """One model.
+
+    Attributes:
+        folder: as it was last seen whole.
+        options: that hold now.
+        unloaded: by a client; files do not bring it back, only a load does.
+        override: `config` of the last load request.
+        loaders: version → what brings it up and down.
+        flaws: version → why it could not even be tried.
+        uploaded: files of the last load request, in place of the folder's.
+        waiting: requests that wait for a cold start.
+        claims: on a place in memory, by those who are about to load it.
+    """
+
+    def __init__(self, name: str, make_loader: Callable[[str, str], VersionLoader[R]]) -> None:
+        self.name = name
+        self.folder = ModelFolder(name=name)
+        self.options = ModelOptions()
+        self.unloaded = False
+        self.override: Mapping[str, Any] | None = None
+        self.loaders: dict[str, VersionLoader[R]] = {}
+        self.flaws: dict[str, NpuopsError] = {}
+        self.uploaded: ModelFolder | None = None
+        self.waiting = 0
+        self.claims = 0
+        self._wanted: frozenset[str] = frozenset()
+        self._broken: dict[str, str] = {}
+        self._make_loader = make_loader
+
+    @property
+    def able(self) -> list[str]:
+        """Versions that answer, or would after a cold start."""
+        return [version for version, loader in self.loaders.items() if loader.able]
+
+    @property
+    def default(self) -> str | None:
+        """What a request gets that names no version."""
+        return default_version(self.able, self.options.canary)
+
+    @property
+    def in_memory(self) -> bool:
+        """A version of it is loaded, or comes or goes."""
+        return self.claims > 0 or any(loader.in_memory for loader in self.loaders.values())
+
+    @property
+    def busy(self) -> bool:
+        """Something was begun that has not ended: a load, or the end of what was replaced."""
+        return any(loader.busy or loader.retiring for loader in self.loaders.values())
+
+    @property
+    def leaving(self) -> bool:
+        """It is in memory, and will not be in a moment."""
+        return self.in_memory and not self.claims and not any(loader.warm for loader in self.loaders.values())
+
+    @property
+    def paths(self) -> list[Path]:
+        """Of all artifacts that are loaded, or should be."""
+        specs = [spec for loader in self.loaders.values() for spec in (loader.spec, loader.wish) if spec is not None]
+        return [item.path for spec in specs for item in spec.artifacts]
+
+    async def closed(self) -> None:
+        """Return when everything that was begun has ended."""
+        for loader in list(self.loaders.values()):
+            await loader.closed()
+
+    def loaded(self) -> LoadedModel:
+        """As the judges of `warm_pool` see it."""
+        runs = [(loader, loader.running) for loader in self.loaders.values() if loader.running is not None]
+        return LoadedModel(
+            name=self.name,
+            in_flight=self.waiting + sum(running.in_flight for _, running in runs),
+            last_used_us=max((max(loader.loaded_us, running.last_used_us) for loader, running in runs), default=0),
+            keep_alive_s=self.options.idle.keep_alive_s,
+            busy=self.busy,
+        )
+
+    def see(self, folder: ModelFolder, layout: Layout) -> None:
+        """Take over what a scan found. What is broken for the moment stays as it was.
+
+        Args:
+            folder: without versions where the model is not there at all any more.
+            layout: for the problems.
+        """
+        problems = layout.problems if self.uploaded is None else ()
+        folder = self.uploaded or folder
+        self._broken = {item.version: item.reason for item in problems if item.model == self.name}
+        if folder.options is not None:
+            try:
+                self.options = self.overridden(folder, self.override)
+            except OptionError as error:
+                self._broken[""] = error.message
+        elif not self.loaders:
+            # Its options are wrong and nothing runs by older ones: loading it by the defaults would be a guess.
+            folder = ModelFolder(name=self.name, text=folder.text, options=None)
+        self.folder = folder
+
+    def overridden(self, folder: ModelFolder, override: Mapping[str, Any] | None) -> ModelOptions:
+        """The options of its file, with those of a load request above them.
+
+        Raises:
+            OptionError: the two contradict each other.
+        """
+        if override is None:
+            return folder.options or self.options
+        return read_model_options(folder.text, override, where=f"{self.name}/model.toml")
+
+    def follow(self, *, room: bool, warm: bool = False, retry: bool = False) -> None:
+        """Let every version become what the rules want. Calling it again changes nothing.
+
+        Args:
+            room: a model that is not in memory may come there.
+            warm: load now, whatever the options say about cold starts.
+            retry: also what failed before.
+        """
+        held = {version for version in self._broken if version in self.loaders}
+        available = {} if self.unloaded else dict(self.folder.versions)
+        present = set() if self.unloaded else {*available, *held}
+        self._wanted = wanted(self.options.rule, present, self.options.canary)
+        staying = frozenset() if self.unloaded else kept(self.loaders, self._wanted, self.able, self.options.canary)
+        resting = any(loader.on_demand for loader in self.loaders.values())
+        loaded = any(loader.warm and loader.in_memory for loader in self.loaders.values())
+        now = warm or loaded or (room and self.options.idle.prewarm and not resting)
+        for version in in_order(self._wanted):
+            if version in available:
+                self._want(available[version], warm=now, retry=retry)
+        for version in set(self.loaders) - self._wanted - staying:
+            self.loaders[version].want(None)
+        self._drop_gone()
+
+    def _want(self, files: VersionFiles, *, warm: bool, retry: bool) -> None:
+        try:
+            spec = self._spec(files)
+        except NpuopsError as error:
+            self.flaws[files.version] = error
+            return
+        self.flaws.pop(files.version, None)
+        loader = self.loaders.get(files.version)
+        if loader is None:
+            loader = self.loaders[files.version] = self._make_loader(self.name, files.version)
+        loader.want(spec, warm=warm, retry=retry)
+
+    def _spec(self, files: VersionFiles) -> VersionSpec:
+        plan_devices(files.artifacts, self.options)
+        manifests = [item.manifest for item in files.artifacts]
+        return VersionSpec(
+            model=self.name,
+            version=files.version,
+            artifacts=files.artifacts,
+            signature=signature_of(manifests, max_rows=self.options.batching.max_rows),
+            options=self.options,
+            digest=files.digest,
+        )
+
+    def _drop_gone(self) -> None:
+        for version, loader in list(self.loaders.items()):
+            if loader.wish is None and loader.state is ModelState.UNAVAILABLE and not (loader.busy or loader.retiring):
+                del self.loaders[version]
+        for version in set(self.flaws) - self._wanted:
+            del self.flaws[version]
+
+    def cool(self) -> None:
+        """Out of memory, until the next request."""
+        for loader in self.loaders.values():
+            if loader.wish is not None:
+                loader.want(loader.wish, warm=False)
+
+    def ready(self, *, started: bool) -> bool:
+        """Whether it does what readiness promises; see `version_policy.ready`."""
+        if self.unloaded:
+            return True
+        states = {version: loader.able for version, loader in self.loaders.items() if loader.wish is not None}
+        states |= dict.fromkeys(self.flaws, False)
+        if not started and self.default is None and (self.folder.options is None or self._has_broken_version):
+            return False
+        proven = [version for version, loader in self.loaders.items() if loader.proven]
+        return ready(states, proven, self.options.canary, started=started)
+
+    @property
+    def _has_broken_version(self) -> bool:
+        return any(VERSION.fullmatch(version) for version in self._broken)
+
+    def index(self) -> Iterator[IndexEntry]:
+        """All its versions on disk and in memory, by number; then what has no number."""
+        known = {*self.folder.versions, *self.loaders}
+        for version in in_order(known):
+            yield IndexEntry(name=self.name, version=version, **self._state(version))
+        for version, reason in sorted(self._broken.items()):
+            if version not in known:
+                yield IndexEntry(name=self.name, version=version, state="UNAVAILABLE", reason=reason)
+
+    def why_not(self, version: str | None = None) -> str:
+        """Why it, or one version, does not answer, in words."""
+        if self.unloaded:
+            return "it was unloaded"
+        lines = [
+            f"version {line.version}: {line.reason}" if line.version else line.reason
+            for line in self.index()
+            if version in {None, line.version} and line.reason and line.state != "READY"
+        ]
+        return "; ".join(lines)
+
+    def _state(self, version: str) -> dict[str, str]:
+        loader = self.loaders.get(version)
+        broken = self._broken.get(version, "")
+        flaw = self.flaws.get(version)
+        if loader is None:
+            why = (
+                flaw.message
+                if flaw is not None
+                else broken or ("unloaded" if self.unloaded else "not chosen by `versions`")
+            )
+            return {"state": "UNAVAILABLE", "reason": why}
+        if loader.able and loader.state in {ModelState.COLD, ModelState.UNLOADING}:
+            return {"state": "READY", "reason": COLD_WORDS}
+        reason = (flaw.message if flaw is not None else "") or broken or loader.reason
+        state = "UNAVAILABLE" if loader.state is ModelState.COLD else str(loader.state)
+        return {"state": state, "reason": reason}

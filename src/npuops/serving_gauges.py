@@ -1,0 +1,66 @@
+"""What a server holds at one moment, read off its engines for the telemetry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from npuops.runtime.engine import Engine
+from npuops.runtime.replica import Replica
+from npuops.runtime.replica_states import State
+from npuops.server.served_version import ServedVersion
+from npuops.telemetry.serving_snapshot import DeviceGauges, ServingSnapshot, VersionGauges
+
+_PAGE_BYTES = 4096
+
+
+def gauges(
+    served: Iterable[ServedVersion],
+    connections: Mapping[str, int],
+    log_records_dropped: int | None,
+    spans_dropped: int | None,
+) -> ServingSnapshot:
+    """Everything; costs a file read for each worker."""
+    return ServingSnapshot(
+        versions=tuple(_version(each) for each in served),
+        device_states=tuple(State),
+        connections=connections,
+        log_records_dropped=log_records_dropped,
+        spans_dropped=spans_dropped,
+    )
+
+
+def _version(served: ServedVersion) -> VersionGauges:
+    engine = served.engine
+    if not isinstance(engine, Engine):
+        return VersionGauges(
+            model=served.name, version=served.version, ready=served.ready, queue_requests=0, queue_bytes=0
+        )
+    states = engine.replicas.states()
+    return VersionGauges(
+        model=served.name,
+        version=served.version,
+        ready=served.ready,
+        queue_requests=engine.queued,
+        queue_bytes=engine.queued_bytes,
+        devices=tuple(_device(replica, states[replica.spec.name][0]) for replica in engine.replicas.all),
+    )
+
+
+def _device(replica: Replica, state: State) -> DeviceGauges:
+    return DeviceGauges(
+        device=replica.spec.name,
+        state=state.value,
+        in_flight=sum(len(run.jobs) for run in replica.under_way.values()),
+        slots_held=len(replica.under_way),
+        slots=replica.geometry.slots,
+        resident_bytes=resident_bytes(replica.pid) if replica.ready else None,
+    )
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Resident set size of a process; None where it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+    except (OSError, IndexError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""Events into words for the outside: metrics, logs, traces, the live page."""

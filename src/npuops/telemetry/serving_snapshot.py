@@ -1,0 +1,89 @@
+"""What a server holds at one moment: the gauges that are read when somebody asks, not reported while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceGauges:
+    """One device of one model version.
+
+    Attributes:
+        device: as in the facts.
+        state: the word of the runtime's table of states.
+        in_flight: requests that are with the worker.
+        slots_held: shared-memory slots in use.
+        slots: that there are.
+        resident_bytes: of the worker process; None where it has none, or it is unknown.
+    """
+
+    device: str
+    state: str
+    in_flight: int
+    slots_held: int = 0
+    slots: int = 0
+    resident_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionGauges:
+    """One model version.
+
+    Attributes:
+        ready: it answers requests now.
+        queue_requests: that wait.
+        queue_bytes: of their inputs.
+    """
+
+    model: str
+    version: str
+    ready: bool
+    queue_requests: int
+    queue_bytes: int
+    devices: tuple[DeviceGauges, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChipReading:
+    """What the chip behind a device says of itself; None is unknown, never 0.
+
+    Attributes:
+        device: as in the facts where a model uses it, otherwise its address.
+        label: for people, for example `Intel NPU (ivpu)`.
+        basis: `measured`, or `modelled` for a virtual device.
+    """
+
+    device: str
+    label: str
+    basis: str
+    temperature_celsius: float | None = None
+    clock_hertz: float | None = None
+    power_watts: float | None = None
+    busy_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingSnapshot:
+    """The whole server.
+
+    Attributes:
+        versions: of all models that are loaded.
+        device_states: all words of the runtime's table, so that each can be shown as 0 or 1.
+        connections: open ones by protocol (`http`, `grpc`).
+        log_records_dropped: by the access log since the start; None where it is off.
+        spans_dropped: by the traces since the start; None where they are off.
+        chips: as the device sampler saw them last.
+    """
+
+    versions: tuple[VersionGauges, ...] = ()
+    device_states: tuple[str, ...] = ()
+    connections: Mapping[str, int] = field(default_factory=dict)
+    log_records_dropped: int | None = None
+    spans_dropped: int | None = None
+    chips: tuple[ChipReading, ...] = ()
+
+
+Snapshot = Callable[[], ServingSnapshot]
+"""Called in the event loop's thread, once a second and once for each scrape."""

@@ -1,0 +1,57 @@
+"""Every kind of fact once, and a server that holds something of everything: no metric stays without a sample."""
+
+from __future__ import annotations
+
+from npuops.events import Event
+from npuops.runtime.facts import (
+    BatchRetried,
+    ColdCause,
+    DeviceChanged,
+    RequestFailed,
+    RequestShed,
+    ShedReason,
+    WorkerEnded,
+    WorkerStarted,
+)
+from npuops.telemetry.serving_snapshot import DeviceGauges, ServingSnapshot, VersionGauges
+from serving_facts import batch_ran
+
+_WHERE = {"model": "mobilenet", "version": "1", "device": "npu0"}
+
+
+def _started(cause: ColdCause, waiting: int) -> WorkerStarted:
+    return WorkerStarted(
+        **_WHERE, cause=cause, seconds=0.4, phases={"spawn": 0.15, "open": 0.25}, waiting=waiting, pid=7
+    )
+
+
+EVERY_FACT: tuple[Event, ...] = (
+    _started(ColdCause.LOAD, 1),
+    batch_ran(arrived_us=(1_000, 1_001), padded_rows=6, fell_back=True),
+    RequestShed(model="mobilenet", version="1", tenant='new"\n\\line', reason=ShedReason.QUEUE_FULL),
+    RequestFailed(**_WHERE, tenant="camera", error="RunError"),
+    WorkerEnded(**_WHERE, pid=7, wanted=False, why="killed", replayed=2),
+    DeviceChanged(**_WHERE, state="sick", why="killed"),
+    BatchRetried(**_WHERE, requests=4, why="lost"),
+    _started(ColdCause.CRASH, 2),
+)
+
+HELD = ServingSnapshot(
+    versions=(
+        VersionGauges(
+            model="mobilenet",
+            version="1",
+            ready=True,
+            queue_requests=3,
+            queue_bytes=4096,
+            devices=(
+                DeviceGauges(device="npu0", state="ready", in_flight=2, slots_held=1, slots=8, resident_bytes=1 << 20),
+                DeviceGauges(device="cpu", state="stopped", in_flight=0, slots=8),
+            ),
+        ),
+    ),
+    device_states=("ready", "stopped", "sick"),
+    connections={"http": 5, "grpc": 1},
+    log_records_dropped=0,
+    spans_dropped=0,
+)

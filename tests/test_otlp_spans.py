@@ -1,0 +1,135 @@
+"""Spans arrive at a receiver that speaks OTLP over HTTP, as OpenTelemetry's own protobuf."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from npuops.telemetry.intake import Intake
+from npuops.telemetry.trace_options import TraceOptions
+from npuops.telemetry.traces import Traces
+from serving_facts import batch_ran
+
+pytest.importorskip("opentelemetry.sdk", reason="pip install 'npuops[otel]' to have traces")
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+from npuops.telemetry.otlp_spans import OtlpSpans
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+UNIX_US = 1_790_000_000_000_000
+
+
+class Receiver:
+    """What a collector does with `POST /v1/traces`."""
+
+    def __init__(self) -> None:
+        self.spans: list[Any] = []
+        self.resources: list[dict[str, str]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                assert self.path == "/v1/traces"
+                assert self.headers["Content-Type"] == "application/x-protobuf"
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.take(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+                del format, args
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05})
+        self.thread.start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}/v1/traces"
+
+    def take(self, body: bytes) -> None:
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            self.resources.append({pair.key: pair.value.string_value for pair in resource.resource.attributes})
+            self.spans += [span for scope in resource.scope_spans for span in scope.spans]
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.close()
+
+
+def attributes(span: Any) -> dict[str, Any]:
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in span.attributes}
+
+
+def send(receiver: Receiver, header: str | None, error: str = "") -> list[Any]:
+    spans = OtlpSpans(TraceOptions(endpoint=receiver.endpoint, service_name="edge-box"), lambda: UNIX_US)
+    traces = Traces(spans, ratio=1.0)
+    observe = Intake([traces])
+    request = traces.begin(header, "POST /v2/models/{model}/infer", "mobilenet", "1", 950, 1_000)
+    assert request is not None
+    traces.end(
+        request,
+        completed_us=1_900,
+        responded_us=1_920,
+        error=error,
+        attributes={"http.response.status_code": 503 if error else 200},
+    )
+    observe(batch_ran(arrived_us=(800, 1_000), rows=2, padded_rows=6, fell_back=True))
+    observe.flush()
+    assert spans.flush()
+    spans.close()
+    return receiver.spans
+
+
+def test_a_request_is_a_server_span_under_the_clients_with_its_stages_one_after_the_other(receiver: Receiver) -> None:
+    root, *stages = send(receiver, f"00-{TRACE}-{SPAN}-01")
+    assert (root.name, root.kind) == ("POST /v2/models/{model}/infer", Span.SPAN_KIND_SERVER)
+    assert (root.trace_id.hex(), root.parent_span_id.hex()) == (TRACE, SPAN)
+    assert (root.start_time_unix_nano, root.end_time_unix_nano) == ((UNIX_US + 950) * 1000, (UNIX_US + 1920) * 1000)
+    assert [stage.name for stage in stages] == ["queue", "dma in", "compute", "dma out", "respond"]
+    for stage, following in pairwise(stages):
+        assert stage.end_time_unix_nano == following.start_time_unix_nano
+    for stage in stages:
+        assert (stage.trace_id, stage.parent_span_id) == (root.trace_id, root.span_id)
+    assert len({span.span_id for span in [root, *stages]}) == 6
+
+
+def test_the_span_says_what_ran_it(receiver: Receiver) -> None:
+    root, *_ = send(receiver, None)
+    assert attributes(root) == {
+        "npuops.model": "mobilenet",
+        "npuops.version": "1",
+        "npuops.device": "npu0",
+        "npuops.fell_back": True,
+        "npuops.batch.rows": 2,
+        "npuops.batch.requests": 2,
+        "npuops.batch.padded_rows": 6,
+        "http.response.status_code": 200,
+    }
+    assert receiver.resources[0]["service.name"] == "edge-box"
+    assert root.parent_span_id == b""
+    assert len(root.trace_id) == 16
+
+
+def test_an_error_is_marked(receiver: Receiver) -> None:
+    root, respond = send(receiver, None, error="OverloadedError")
+    assert root.status.code == Status.STATUS_CODE_ERROR
+    assert attributes(root)["error.type"] == "OverloadedError"
+    assert respond.name == "respond"
