@@ -12,14 +12,18 @@ from grpc_served import Served as Running
 from grpc_served import served
 from npuops.clock import SystemClock
 from npuops.errors import DataError, NotServedError, NpuopsError
+from npuops.events import Event
 from npuops.runtime.job import Completion, Job
 from npuops.runtime.signature import Port, Signature
-from npuops.server.access import Gate, OpenGate
+from npuops.runtime.tenant_options import Tenants
+from npuops.server.access import Gate, TenantGate
 from npuops.server.grpc_health import Health
 from npuops.server.grpc_infer import GrpcInfer
 from npuops.server.grpc_service import GrpcService
-from npuops.server.plan_cache import PlanCache
+from npuops.server.model_options import ModelOptions
+from npuops.server.served_version import ServedVersion
 from npuops.server.shared_memory import Regions
+from npuops.server.version_spec import VersionSpec
 
 
 @dataclass
@@ -55,18 +59,17 @@ class EchoEngine:
             self.answer(self.waiting.pop())
 
 
-@dataclass
-class EchoModel:
-    """One served version."""
+class EchoModel(ServedVersion):
+    """One served version; its engine can be exchanged."""
 
-    name: str
-    version: str
-    signature: Signature
-    engine: EchoEngine = field(default_factory=EchoEngine)
+    engine: EchoEngine  # type: ignore[assignment]
 
-    def __post_init__(self) -> None:
-        labels = {"y0": ["zero", "one", "two", "three"]}
-        self.plans = PlanCache(self.signature, max_request_bytes=64 << 20, labels=labels)
+    def __init__(self, name: str, version: str, signature: Signature) -> None:
+        options = ModelOptions()
+        spec = VersionSpec(
+            model=name, version=version, artifacts=(), signature=signature, options=options, digest=f"{name}-{version}"
+        )
+        super().__init__(spec, EchoEngine(), labels={"y0": ["zero", "one", "two", "three"]})  # type: ignore[arg-type]
 
 
 def echo_model(name: str, *dtypes: str, shape: tuple[int, ...] = (-1, 4)) -> EchoModel:
@@ -81,21 +84,23 @@ class Lab:
 
     Attributes:
         cold: models that a request wakes.
+        seen: what was reported.
     """
 
     models: list[EchoModel]
     cold: list[EchoModel] = field(default_factory=list)
-    gate: Gate = field(default_factory=OpenGate)
+    gate: Gate = field(default_factory=lambda: TenantGate(Tenants(unknown="own")))
     regions: Regions | None = None
     loads: list[tuple[str, str, Mapping[str, Any]]] = field(default_factory=list)
     ready: bool = True
+    seen: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.serving: dict[tuple[str, str], EchoModel] = {}
         for model in self.models:
             self.serve(model)
-        self.infer = GrpcInfer(self.serving, self.wake, SystemClock(), self.gate, self.regions)
-        self.health = Health(self.is_ready, self.model_is_ready, lambda: ["echo"])
+        self.infer = GrpcInfer(self.serving, self.wake, SystemClock(), self.gate, self.regions, self.seen.append)
+        self.health = Health(self.is_ready, self.model_is_ready, lambda: ["echo"], self.gate)
 
     def serve(self, model: EchoModel) -> None:
         self.serving[model.name, ""] = self.serving[model.name, model.version] = model
@@ -110,10 +115,6 @@ class Lab:
         raise NotServedError(f"no model {name!r} is served", advice="known: echo")
 
     # the rest of the protocol
-
-    @property
-    def repository(self) -> Lab:
-        return self
 
     async def load(self, name: str, parameters: Mapping[str, Any]) -> None:
         await asyncio.sleep(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -44,6 +45,12 @@ class Served:
             return work()
 
         return asyncio.run_coroutine_threadsafe(call(), self.loop).result(30)
+
+    def until(self, condition: Callable[[], Any]) -> None:
+        """Look, within the server's loop, until it is so."""
+        end_s = time.monotonic() + 60
+        while not self.run(condition):
+            assert time.monotonic() < end_s, "it never came true"
 
     def drain(self, timeout_s: float) -> Future[None]:
         return asyncio.run_coroutine_threadsafe(self.server.drain(timeout_s), self.loop)

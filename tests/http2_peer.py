@@ -24,6 +24,7 @@ from npuops.server.http2_frames import (
     frame,
     settings_frame,
 )
+from npuops.server.http2_sending import Backlog
 from npuops.server.http2_streams import Http2Limits, Http2Stream
 
 REQUEST = (
@@ -62,7 +63,8 @@ class Peer:
 
     def __post_init__(self) -> None:
         self.encoder = hpack.Encoder()
-        self.connection = Http2Connection(self.limits, self, self)
+        self.backlog = Backlog()
+        self.connection = Http2Connection(self.limits, self, self, self.backlog)
         if self.greets:
             self.connection.receive(PREFACE + settings_frame({}))
             self.taken()

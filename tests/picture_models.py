@@ -105,6 +105,6 @@ def ask(
         else:
             answer.set_result(found)
 
-    job = Job(form_of(signature, shapes), parts, receive, 0, **options)
+    job = Job(form_of(signature, shapes), parts, receive, **{"arrived_us": 0, **options})
     model.submit(job)
     return job, answer

@@ -32,6 +32,7 @@ class Toy:
         self.spec, self.clock = spec, clock
         self.ready, self.last_used_us = True, clock.now_us()
         self.drained = self.closed = False
+        self.drain_s = 0.0
         self.busy: set[str] = set()
         self.changed = asyncio.Event()
         self._session = session
@@ -52,8 +53,8 @@ class Toy:
         self.busy.clear()
         self.changed.set()
 
-    async def drain(self) -> None:
-        self.drained = True
+    async def drain(self, limit_s: float) -> None:
+        self.drained, self.drain_s = True, limit_s
         while self.busy:
             await self.changed.wait()
 
@@ -103,17 +104,10 @@ class Lab:
         root.mkdir(exist_ok=True)
         self.clock, self.log = ManualClock(1_000_000), EventLog()
         self.launcher = ToyLauncher(self.clock)
-        self.pointed: dict[tuple[str, str], Toy] = {}
+        options.setdefault("room_wait_s", 0.0)
         self.repository: Repository[Toy] = Repository(
-            Scanner(root), self.launcher, clock=self.clock, observe=self.log, point=self._point, **options
+            Scanner(root), self.launcher, clock=self.clock, observe=self.log, **options
         )
-
-    def _point(self, model: str, version: str, toy: Toy | None) -> None:
-        if toy is None:
-            del self.pointed[model, version]
-        else:
-            assert not toy.drained
-            self.pointed[model, version] = toy
 
     def put(self, where: str, seed: int = 0) -> Path:
         """A copy of the artifact number `seed`, at once, as a rename on one file system does it."""
@@ -169,7 +163,7 @@ async def lab(root: Path, made: Callable[[int], Path], **options: Any) -> AsyncI
             toy.finish()
         await made_lab.repository.close()
     assert all(toy.drained and toy.closed for toy in made_lab.launcher.alive)
-    assert made_lab.repository.serving == made_lab.pointed == {}
+    assert made_lab.repository.serving == {}
 
 
 async def rounds(count: int = 20) -> None:

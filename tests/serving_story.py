@@ -13,7 +13,8 @@ from npuops.runtime.facts import (
     WorkerEnded,
     WorkerStarted,
 )
-from npuops.telemetry.serving_snapshot import DeviceGauges, ServingSnapshot, VersionGauges
+from npuops.runtime.step_facts import StepProcessEnded, StepsRan
+from npuops.telemetry.serving_snapshot import DeviceGauges, PreprocessingGauges, ServingSnapshot, VersionGauges
 from serving_facts import batch_ran
 
 _WHERE = {"model": "mobilenet", "version": "1", "device": "npu0"}
@@ -33,6 +34,16 @@ EVERY_FACT: tuple[Event, ...] = (
     WorkerEnded(**_WHERE, pid=7, wanted=False, why="killed", replayed=2),
     DeviceChanged(**_WHERE, state="sick", why="killed"),
     BatchRetried(**_WHERE, requests=4, why="lost"),
+    StepsRan(
+        model="mobilenet",
+        version="1",
+        tenant="camera",
+        requested_us=1_000,
+        arrived_us=1_100,
+        started_us=1_600,
+        ended_us=4_600,
+    ),
+    StepProcessEnded(pid=8, why="signal 11"),
     _started(ColdCause.CRASH, 2),
 )
 
@@ -54,4 +65,5 @@ HELD = ServingSnapshot(
     connections={"http": 5, "grpc": 1},
     log_records_dropped=0,
     spans_dropped=0,
+    preprocessing=PreprocessingGauges(processes=1, waiting=2),
 )

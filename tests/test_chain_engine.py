@@ -8,10 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 import numpy as np
 import pytest
 
-from npuops.errors import DataError, NotReadyError, NotServedError, OverloadedError
+from npuops.clock import SystemClock
+from npuops.errors import DataError, NotReadyError, NotServedError, OverloadedError, RunError
 from npuops.runtime.chain import plan_chain, read_chain
 from npuops.runtime.chain_engine import ChainEngine
+from npuops.runtime.facts import BatchRan, RequestFailed, RequestShed, ShedReason
 from npuops.runtime.signature import Port, Signature
+from npuops.testing import EventLog
 from picture_models import LocalModel, ask
 
 
@@ -51,23 +54,49 @@ def diamond() -> dict[str, LocalModel]:
     }
 
 
+class Repository:
+    """Models by name; those in `cold` must be woken first."""
+
+    def __init__(self, models: Mapping[str, LocalModel]) -> None:
+        self.models = models
+        self.cold: set[str] = set()
+        self.woken: list[str] = []
+
+    def find(self, name: str, version: str) -> LocalModel | None:
+        del version
+        return None if name in self.cold else self.models.get(name)
+
+    async def wake(self, name: str, version: str) -> LocalModel:
+        await asyncio.sleep(0)
+        if name not in self.models:
+            raise NotServedError(f"no model {name!r}")
+        self.woken.append(name)
+        self.cold.discard(name)
+        found = self.find(name, version)
+        assert found is not None
+        return found
+
+    def is_ready(self, name: str, version: str) -> bool:
+        del version
+        return name in self.models and self.models[name].is_ready
+
+
 def serve(
     models: Mapping[str, LocalModel], test: Callable[[ChainEngine], Awaitable[None]], text: str = DIAMOND
-) -> None:
-    def find(name: str, version: str) -> LocalModel:
-        del version
-        if name not in models:
-            raise NotServedError(f"no model {name!r}")
-        return models[name]
+) -> EventLog:
+    return serve_from(Repository(models), test, text)
 
-    plan = plan_chain(
-        read_chain(text, where="chain.toml"), lambda name, version: find(name, version).signature, where="chain.toml"
-    )
+
+def serve_from(repository: Repository, test: Callable[[ChainEngine], Awaitable[None]], text: str = DIAMOND) -> EventLog:
+    options = read_chain(text, where="chain.toml")
+    plan = plan_chain(options, lambda name, _: repository.models[name].signature, where="chain.toml")
+    log = EventLog()
 
     async def run() -> None:
-        await test(ChainEngine(plan, find))
+        await test(ChainEngine(("diamond", "1"), plan, repository, SystemClock(), log))
 
     asyncio.run(run())
+    return log
 
 
 ROWS = np.array([[1, 2], [3, 4], [5, 6]], dtype=np.float32)
@@ -173,7 +202,7 @@ def test_a_swapped_model_is_used_at_once_and_a_missing_one_makes_the_chain_unrea
         del models["negate"]
         assert not chain.is_ready
         _, answer = ask(chain, chain.plan.signature, [ROWS.tobytes()], [(3, 2)])
-        with pytest.raises(NotServedError):
+        with pytest.raises(NotReadyError, match="step 'negate'"):
             await answer
 
     serve(models, test)
@@ -188,6 +217,74 @@ def test_a_model_replaced_by_one_with_other_outputs_asks_to_come_again() -> None
         models["negate"] = LocalModel(changed, lambda x: (x, x))
         _, answer = ask(chain, chain.plan.signature, [ROWS.tobytes()], [(3, 2)])
         with pytest.raises(NotReadyError):
+            await answer
+
+    serve(models, test)
+
+
+def test_a_cold_model_is_woken_for_the_request() -> None:
+    repository = Repository(diamond())
+    repository.cold = {"negate", "add"}
+
+    async def test(chain: ChainEngine) -> None:
+        assert chain.is_ready
+        _, answer = ask(chain, chain.signature, [ROWS.tobytes()], [(3, 2)])
+        await answer
+
+    serve_from(repository, test)
+    assert sorted(repository.woken) == ["add", "negate"]
+
+
+def test_each_request_of_a_chain_is_told_once_whatever_becomes_of_it() -> None:
+    models = diamond()
+
+    async def test(chain: ChainEngine) -> None:
+        await ask(chain, chain.signature, [ROWS.tobytes()], [(3, 2)], tenant="t", arrived_us=5)[1]
+        models["negate"] = model(full)
+        with pytest.raises(OverloadedError):
+            await ask(chain, chain.signature, [ROWS.tobytes()], [(3, 2)])[1]
+        models["negate"] = model(broken)
+        with pytest.raises(RunError):
+            await ask(chain, chain.signature, [ROWS.tobytes()], [(3, 2)])[1]
+        models["negate"].hold = asyncio.Event()
+        job, _ = ask(chain, chain.signature, [ROWS.tobytes()], [(3, 2)])
+        await asyncio.sleep(0)
+        chain.cancel(job)
+        assert await chain.drain(10)
+
+    log = serve(models, test)
+    (ran,) = log.of(BatchRan)
+    assert (ran.model, ran.version, ran.device, ran.rows, ran.arrived_us) == ("diamond", "1", "chain", 3, (5,))
+    assert ran.tenants == ("t",)
+    assert [fact.reason for fact in log.of(RequestShed)] == [ShedReason.QUEUE_FULL, ShedReason.CANCELLED]
+    assert [fact.error for fact in log.of(RequestFailed)] == ["RunError"]
+
+
+def broken(_: np.ndarray) -> np.ndarray:
+    raise RunError("no such operator")
+
+
+def test_later_models_count_from_the_moment_that_their_inputs_were_there() -> None:
+    models = diamond()
+
+    async def test(chain: ChainEngine) -> None:
+        await ask(chain, chain.signature, [ROWS.tobytes()], [(3, 2)], arrived_us=SystemClock().now_us())[1]
+
+    serve(models, test)
+    first, last = models["double"].jobs[0], models["add"].jobs[0]
+    assert first.arrived_us < last.arrived_us
+
+
+def test_closing_a_chain_answers_those_that_wait() -> None:
+    models = diamond()
+    models["double"].hold = asyncio.Event()
+
+    async def test(chain: ChainEngine) -> None:
+        _, answer = ask(chain, chain.signature, [ROWS.tobytes()], [(3, 2)])
+        await asyncio.sleep(0)
+        assert not await chain.drain(0)
+        await chain.close()
+        with pytest.raises(NotReadyError, match="unloaded"):
             await answer
 
     serve(models, test)

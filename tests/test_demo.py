@@ -68,6 +68,9 @@ def test_a_user_sees_the_table_the_mistake_and_the_device(tmp_path: Path, home: 
     assert "THROTTLED_MHZ=" in shown
     assert "STATUS=resetting" in shown
     assert len(list((tmp_path / "demo-out").glob("*.report.html"))) == 2
+    asked = [line.split() for line in shown.splitlines() if "/s" in line and " ms " in line and "MHz" not in line]
+    assert [line[0] for line in asked] == ["alone", "worker", "version"]
+    assert "lost     none of " in shown
     nothing_stays(home)
 
 
@@ -78,9 +81,13 @@ def test_programs_get_the_same(tmp_path: Path, home: Path) -> None:
     assert [figure["basis"] for figure in row["latency"]] == ["modelled"]
     device = answer["device"]
     page = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
-    for found in (row, device, device["stages"][0], device["reset"], device["uevents"][0]):
+    serving = answer["serving"]
+    parts = (row, device, device["stages"][0], device["reset"], device["uevents"][0], serving, serving["stages"][0])
+    for found in parts:
         assert "{" + ", ".join(found) + "}" in page
     assert all(f"`{key}`" in page for key in answer)
+    assert serving["as_promised"]
+    assert [stage["lost"] for stage in serving["stages"]] == [0, 0, 0]
     assert device["as_promised"]
     assert device["basis"] == "modelled"
     assert [stage["same_answers"] for stage in device["stages"]] == [360] * 4

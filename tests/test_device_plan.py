@@ -59,6 +59,7 @@ def test_two_devices_of_one_name_are_told_apart() -> None:
     ("text", "words"),
     [
         ('[[device]]\ntarget = "vnpu:rk3588s"', "no artifact of this version"),
+        ('[[device]]\ntarget = "ort-cpu"\nname = "npu:1"', "no devices with names"),
         ('[[device]]\nartifact = "gpu"', "no artifact of this version"),
         ('[[device]]\ntarget = "ort-cpu"\nfallback = true', "nothing is left"),
     ],

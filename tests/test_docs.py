@@ -48,7 +48,7 @@ def needs(line: str) -> str:
 
 
 def test_every_page_about_a_verb_or_a_target_has_commands_that_run() -> None:
-    about_no_command = {"README", "design", "layout", "measured", "qat"}
+    about_no_command = {"README", "design", "layout", "measured", "metrics", "protocol", "qat", "serving-benchmarks"}
     assert [page.stem for page in PAGES if not run_lines(page) and page.stem not in about_no_command] == []
 
 
@@ -126,6 +126,6 @@ def test_a_command_line_that_is_shown_exists(page: str, line: str) -> None:
         name = words.pop(2)
         assert name in command.commands, page
         command = command.commands[name]
-    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)} | {"--help"}
     used = {word.partition("=")[0] for word in words[2:] if word.startswith("-") and len(word) > 1}
     assert used <= known, page

@@ -19,7 +19,7 @@ from npuops.server.status import GrpcStatus
         (b"99999999u", 99_999_999),
         (b"1n", 1),
         (b"1001n", 2),
-        (b"0n", 0),
+        (b"0n", 1),
     ],
 )
 def test_a_timeout_is_whole_microseconds_and_never_shorter(text: bytes, microseconds: int) -> None:

@@ -16,11 +16,12 @@ import tritonclient.grpc.aio as triton_aio
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from grpc_models import Lab, Refusing, echo_model, lab_served
+from grpc_models import EchoModel, Lab, Refusing, echo_model, lab_served
 from grpc_served import Served
 from npuops.errors import QuotaError, UnauthenticatedError
-from npuops.runtime.job import Job
-from npuops.server.access import Access
+from npuops.runtime.job import Completion, Job
+from npuops.runtime.tenant_options import TenantOptions, Tenants
+from npuops.server.access import Access, TenantGate
 from npuops.server.grpc_call import GrpcCall
 from npuops.server.grpc_infer import Request
 from npuops.server.http2_streams import Http2Stream
@@ -180,7 +181,7 @@ def test_parameters_of_all_five_kinds_are_taken(lab: Lab, server: Served) -> Non
     request.parameters["priority"].uint64_param = 3
     stub(server)(request, timeout=30)
     job = lab.serving["echo_float32", ""].engine.jobs[-1]
-    assert job.priority == 3
+    assert job.priority == Access().priority_of(3)
     assert 4_000_000 < job.deadline_us - job.arrived_us <= 5_000_000
 
 
@@ -311,6 +312,9 @@ class Turnstile:
         self.total = 0
 
     def take(self, now_us: int) -> None:
+        assert self.try_take(now_us) is None
+
+    def try_take(self, now_us: int) -> None:
         del now_us
         self.inside += 1
         self.total += 1
@@ -358,8 +362,7 @@ def test_a_call_that_is_cancelled_is_taken_back_from_the_engine(lab: Lab, server
     with pytest.raises(grpc.RpcError) as error:
         stub(server)(request, timeout=0.2)
     assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    while not server.run(lambda: list(model.engine.cancelled)):
-        pass
+    server.until(lambda: list(model.engine.cancelled))
     server.run(model.engine.go_on)
 
 
@@ -396,8 +399,7 @@ def test_a_stream_answers_in_order_and_an_error_does_not_end_it(lab: Lab, server
         for number in range(20):
             name = "nobody" if number == 7 else "held"
             client.async_stream_infer(name, [tensor("x0", X + number, "FP32")], request_id=str(number))
-        while server.run(lambda: len(model.engine.jobs)) < before + 19:
-            pass
+        server.until(lambda: len(model.engine.jobs) >= before + 19)
         server.run(model.engine.go_on)  # the last first
         for number in range(20):
             result, error = told.get(timeout=30)
@@ -428,11 +430,9 @@ def test_a_stream_that_its_client_leaves_takes_its_requests_back(lab: Lab, serve
     client.start_stream(lambda **_: None)
     for _ in range(5):
         client.async_stream_infer("held", [tensor("x0", X, "FP32")])
-    while server.run(lambda: len(model.engine.jobs)) < before[0] + 5:
-        pass
+    server.until(lambda: len(model.engine.jobs) >= before[0] + 5)
     client.stop_stream(cancel_requests=True)
-    while server.run(lambda: len(model.engine.cancelled)) < before[1] + 5:
-        pass
+    server.until(lambda: len(model.engine.cancelled) >= before[1] + 5)
     client.close()
     server.run(model.engine.go_on)
 
@@ -445,11 +445,96 @@ def test_a_drain_ends_streams_when_their_requests_are_answered() -> None:
     with lab_served(lab) as it, triton.InferenceServerClient(it.address) as client:
         client.start_stream(lambda result, error: told.put((result, error)))
         client.async_stream_infer("held", [tensor("x0", X, "FP32")], request_id="last")
-        while not it.run(lambda: list(engine.jobs)):
-            pass
+        it.until(lambda: list(engine.jobs))
         drained = it.drain(30)
         it.run(lambda: None)
         it.run(engine.go_on)
         assert told.get(timeout=30)[0].get_response().id == "last"
         assert "the server stops" in str(told.get(timeout=30)[1])
         drained.result(30)
+
+
+def test_a_drain_ends_streams_that_were_never_asked_anything_and_those_that_come_late() -> None:
+    lab = Lab([echo_model("echo", "float32")])
+    with lab_served(lab) as it, triton.InferenceServerClient(it.address) as client:
+        told: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+        client.start_stream(lambda result, error: told.put((result, error)))
+        it.until(lambda: lab.infer._streams)
+        it.run(lab.infer.drain)
+        assert "the server stops" in str(told.get(timeout=30)[1])
+        with triton.InferenceServerClient(it.address) as late:
+            late.start_stream(lambda result, error: told.put((result, error)))
+            assert "the server stops" in str(told.get(timeout=30)[1])
+        assert not lab.infer._streams
+
+
+def test_a_stream_that_runs_ahead_of_its_model_waits_and_loses_nothing() -> None:
+    """However many requests a client sends, no more than 256 of them are understood and kept."""
+    lab = Lab([echo_model("held", "float32")])
+    engine = lab.models[0].engine
+    engine.is_held = True
+    told: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+    with lab_served(lab) as it, triton.InferenceServerClient(it.address) as client:
+        client.start_stream(lambda result, error: told.put((result, error)))
+        for number in range(700):
+            client.async_stream_infer("held", [tensor("x0", X + number, "FP32")], request_id=str(number))
+        it.until(lambda: len(engine.jobs) >= 256)
+        it.run(lambda: None)
+        assert len(engine.jobs) == 256
+        it.run(engine.go_on)
+        assert [told.get(timeout=30)[0].get_response().id for _ in range(700)] == [str(n) for n in range(700)]
+        client.stop_stream()
+
+
+def test_a_request_beyond_a_quota_is_refused_and_reported() -> None:
+    lab = Lab([echo_model("held", "float32")], gate=TenantGate(Tenants({"default": TenantOptions(concurrency=1)})))
+    engine = lab.models[0].engine
+    engine.is_held = True
+    with lab_served(lab) as it, triton.InferenceServerClient(it.address) as client:
+        first = client.async_infer("held", [tensor("x0", X, "FP32")], callback=lambda **_: None)
+        it.until(lambda: list(engine.jobs))
+        with pytest.raises(InferenceServerException) as error:
+            client.infer("held", [tensor("x0", X, "FP32")])
+        assert error.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
+        assert [(type(seen).__name__, seen.model) for seen in lab.seen] == [("RequestShed", "held")]
+        it.run(engine.go_on)
+        del first
+        np.testing.assert_array_equal(client.infer("held", [tensor("x0", X, "FP32")]).as_numpy("y0"), X)
+
+
+def test_the_deadline_of_a_request_holds_while_its_model_is_loaded() -> None:
+    lab = Lab([])
+
+    async def wake(name: str, version: str) -> EchoModel:
+        del name, version
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    lab.infer._wake = wake
+    with lab_served(lab) as it, triton.InferenceServerClient(it.address) as client:
+        with pytest.raises(InferenceServerException) as error:
+            client.infer("cold", [tensor("x0", X, "FP32")], headers={"x-request-timeout-ms": "20"})
+        assert error.value.status() == "StatusCode.DEADLINE_EXCEEDED"
+        assert "while the model was loaded" in str(error.value)
+
+
+def test_a_defect_in_answering_ends_one_request_and_the_engine_never_hears_of_it(
+    lab: Lab, server: Served, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = lab.serving["held", ""]
+    model.engine.is_held = True
+    future: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    before = len(model.engine.jobs)
+    client.async_infer("held", [tensor("x0", X, "FP32")], callback=lambda error, **_: future.put(error))
+    server.until(lambda: len(model.engine.jobs) > before)
+
+    def answer() -> None:
+        job = model.engine.waiting.pop()
+        job.receiver(job, Completion([], (), "ort-cpu:0", fell_back=False))  # too few outputs
+        model.engine.is_held = False
+
+    server.run(answer)
+    error = future.get(timeout=30)
+    assert "IndexError" in str(error)
+    assert "answering failed" in caplog.text
+    np.testing.assert_array_equal(client.infer("echo", [tensor("x0", X, "FP32")]).as_numpy("y0"), X)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import itertools
 import os
 import queue
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from struct import pack
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -14,13 +18,29 @@ import hpack
 import pytest
 
 from grpc_served import METHODS, Served, each, served
-from http2_peer import REQUEST, Peer, frames_in
+from http2_peer import REQUEST, Frame, Peer, frames_in
 from npuops.errors import OverloadedError
-from npuops.server.grpc_call import GrpcCall, Stream, Unary
+from npuops.server.grpc_call import GrpcCall, Hold, Stream, Unary
+from npuops.server.grpc_head import GrpcHead
 from npuops.server.grpc_server import GrpcLimits, GrpcServer, GrpcSession
-from npuops.server.http2_frames import DATA, END_HEADERS, END_STREAM, HEADERS, ErrorCode
+from npuops.server.http2_frames import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    PING,
+    PREFACE,
+    WINDOW_UPDATE,
+    ErrorCode,
+    Setting,
+    frame,
+    settings_frame,
+)
+from npuops.server.http2_headers import literal
 from npuops.server.http2_streams import Http2Limits
 
+GZIP = (b"grpc-encoding", b"gzip")
 BIG = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
@@ -142,7 +162,9 @@ def refusal(call: grpc.UnaryUnaryMultiCallable, message: bytes = b"") -> grpc.Rp
 def test_an_unknown_method_is_answered_with_the_nearest_known(channel: grpc.Channel) -> None:
     error = refusal(channel.unary_unary("/t.Test/Ecco"))
     assert error.code() == grpc.StatusCode.UNIMPLEMENTED
-    assert "/t.Test/Echo" in error.details()
+    assert error.details() == "no method /t.Test/Ecco; did you mean 'Echo'?"
+    error = refusal(channel.unary_unary("/elsewhere.Service/Echo"))
+    assert error.details() == "no method /elsewhere.Service/Echo; the services here are t.Test"
 
 
 def test_an_error_has_its_status_its_words_and_when_to_ask_again(channel: grpc.Channel) -> None:
@@ -288,6 +310,16 @@ class GrpcPeer(Peer):
         return b"".join(payload for kind, _, _, payload in frames_in(self.sent) if kind == DATA)
 
 
+def whole_frames(data: bytes) -> list[Frame]:
+    """Those that are there whole."""
+    found, at = [], 0
+    while len(data) - at >= 9 and len(data) - at >= 9 + int.from_bytes(data[at : at + 3], "big"):
+        end = at + 9 + int.from_bytes(data[at : at + 3], "big")
+        found += frames_in(data[at:end])
+        at = end
+    return found
+
+
 def framed(message: bytes, flag: int = 0) -> bytes:
     return pack(">BI", flag, len(message)) + message
 
@@ -402,3 +434,147 @@ def test_a_stream_may_be_silent_between_messages() -> None:
     for _ in range(100):
         peer.session.tick()
     assert set(peer.connection.streams) == {1}
+
+
+def test_a_message_that_trickles_is_given_up_and_a_slow_one_is_not() -> None:
+    class Patient(GrpcPeer):
+        grpc_limits = GrpcLimits(message_bytes=1 << 20, stall_s=3)
+
+    peer = Patient()
+    peer.ask(1, b"/t.Test/Echo", framed(bytes(900_000))[:10], ended=False)
+    peer.ask(3, b"/t.Test/Each", framed(bytes(900_000))[:10], ended=False)
+    for _ in range(100):
+        peer.send(DATA, 0, 1, bytes(2000))
+        peer.send(DATA, 0, 3, b"x")
+        peer.session.tick()
+    assert set(peer.connection.streams) == {1}
+    assert peer.status()[b"grpc-status"] == b"4"
+
+
+def test_a_stream_may_be_silent_before_its_first_message() -> None:
+    peer = GrpcPeer()
+    peer.ask(1, b"/t.Test/Each", ended=False)
+    for _ in range(100):
+        peer.session.tick()
+    peer.send(DATA, END_STREAM, 1, framed(b"late"))
+    assert peer.messages() == framed(b"late")
+    assert peer.status()[b"grpc-status"] == b"0"
+
+
+@pytest.mark.parametrize("path", ["/t.Test/Echo", "/t.Test/Each"])
+def test_a_message_that_another_thread_opens_keeps_its_place(channel: grpc.Channel, path: str) -> None:
+    large = os.urandom(3 << 20)
+    if path == "/t.Test/Echo":
+        assert channel.unary_unary(path)(large, compression=grpc.Compression.Gzip, timeout=30) == large
+        return
+    sent = [b"a" * 2000, large, b"b" * 2000, b"", large[::-1], b"c"]
+    answers = channel.stream_stream(path)(iter(sent), compression=grpc.Compression.Gzip, timeout=30)
+    assert list(answers) == sent
+
+
+def test_a_damaged_message_that_another_thread_opens_ends_its_call_alone() -> None:
+    spoiled = bytearray(gzip.compress(os.urandom(1 << 20)))
+    spoiled[100] ^= 0xFF
+    wire = framed(bytes(spoiled), 1)
+    with served() as it, socket.create_connection(("127.0.0.1", it.port), timeout=30) as client:
+        client.sendall(PREFACE + settings_frame({Setting.INITIAL_WINDOW_SIZE: 1 << 20}))
+        block = hpack.Encoder().encode([*{**dict(REQUEST), b":path": b"/t.Test/Echo"}.items(), GZIP])
+        client.sendall(frame(HEADERS, END_HEADERS, 1, block))
+        for start in range(0, len(wire), 16_384):
+            client.sendall(frame(DATA, 0, 1, wire[start : start + 16_384]))
+        client.sendall(frame(DATA, END_STREAM, 1))
+        data = b""
+        while b"a message is no gzip" not in data:
+            data += client.recv(65_536)
+        it.until(lambda: it.server.room.used == 0)
+        client.sendall(frame(PING, 0, 0, b"whoarewe"))
+        while frame(PING, ACK, 0, b"whoarewe") not in data:
+            data += client.recv(65_536)
+
+
+def test_tiny_messages_by_the_ten_thousand_leave_other_clients_their_turn() -> None:
+    seen: list[int] = []
+    turns: list[int] = []
+
+    def count(call: GrpcCall, message: bytes) -> None:
+        del call, message
+        seen.append(1)
+
+    def look(loop: asyncio.AbstractEventLoop) -> None:
+        turns.append(len(seen))
+        if len(seen) < 40_000:
+            loop.call_soon(look, loop)
+
+    with served({"/t.Test/Count": Stream(on_message=count, on_end=GrpcCall.end)}) as it:
+        it.loop.call_soon_threadsafe(look, it.loop)
+        with socket.create_connection(("127.0.0.1", it.port), timeout=30) as client:
+            block = hpack.Encoder().encode(list({**dict(REQUEST), b":path": b"/t.Test/Count"}.items()))
+            data = framed(b"") * 40_000
+            client.sendall(PREFACE + settings_frame({}) + frame(HEADERS, END_HEADERS, 1, block))
+            client.sendall(frame(DATA, END_STREAM, 1, data))
+            answer = b""
+            while literal(b"grpc-status", b"0") not in answer:
+                answer += client.recv(65_536)
+        it.until(lambda: turns[-1] == 40_000)
+    assert max(after - before for before, after in itertools.pairwise(turns)) <= 64
+
+
+def test_a_handler_that_has_enough_gets_no_more_until_it_asks() -> None:
+    calls: list[GrpcCall] = []
+    seen: list[bytes] = []
+
+    def take(call: GrpcCall, message: bytes) -> None:
+        seen.append(message)
+        call.hold(Hold.CROWDED)
+
+    with (
+        served({"/t.Test/Take": Stream(on_open=calls.append, on_message=take, on_end=GrpcCall.end)}) as it,
+        grpc.insecure_channel(it.address) as channel,
+    ):
+        sent = [b"%d" % number for number in range(100)]
+        answers = channel.stream_stream("/t.Test/Take")(iter(sent), timeout=30)
+        for count in range(1, 101):
+            it.until(lambda count=count: len(seen) == count)
+            it.run(lambda: None)
+            assert len(seen) == count
+            it.run(lambda: calls[0].release(Hold.CROWDED))
+        assert list(answers) == []
+    assert seen == sent
+
+
+def test_a_call_that_is_refused_has_its_path_in_the_record() -> None:
+    peer = GrpcPeer()
+    heads: list[str] = []
+
+    def make(head: GrpcHead, *rest: Any) -> GrpcCall:
+        heads.append(head.path)
+        return GrpcCall(head, *rest)
+
+    peer.server.make_call = make
+    peer.ask(1, b"/t.Test/Nothing", framed(b""))
+    peer.ask(3, b"/index.html", b"hello", content_type=b"text/html")
+    assert heads == ["/t.Test/Nothing", "/index.html"]
+
+
+def test_a_stream_whose_messages_wait_may_send_a_window_and_no_more() -> None:
+    """Each turn takes a few hundred bytes: were the window opened for each, the rest would pile up."""
+    with (
+        served(METHODS, http2=Http2Limits(stream_window=100_000)) as it,
+        socket.create_connection(("127.0.0.1", it.port), timeout=30) as client,
+    ):
+        block = hpack.Encoder().encode(list({**dict(REQUEST), b":path": b"/t.Test/Each"}.items()))
+        client.sendall(PREFACE + settings_frame({Setting.INITIAL_WINDOW_SIZE: 1 << 30}))
+        client.sendall(frame(HEADERS, END_HEADERS, 1, block) + frame(DATA, 0, 1, framed(b"") * 20_000))
+        data, used = b"", []
+        while not any(kind == WINDOW_UPDATE and number == 1 for kind, _, number, _ in whole_frames(data)):
+            used.append(it.run(lambda: it.server.room.used))
+            data += client.recv(1 << 20)
+        assert it.run(lambda: it.server.room.used) == 0
+    assert max(used) <= 100_000
+
+
+def test_only_the_first_wrong_paths_of_a_connection_are_answered_with_a_hint() -> None:
+    peer = GrpcPeer()
+    for count in range(40):
+        peer.ask(2 * count + 1, b"/t.Test/Ecco%d" % count, framed(b""))
+        assert (b"did you mean" in peer.status()[b"grpc-message"]) == (count < 16)

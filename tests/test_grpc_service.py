@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
+from hashlib import sha256
 from multiprocessing import shared_memory
 
 import grpc
@@ -13,6 +14,8 @@ from tritonclient.utils import InferenceServerException
 
 from grpc_models import Lab, echo_model, lab_served
 from grpc_served import Served
+from npuops.runtime.tenant_options import TenantOptions, Tenants
+from npuops.server.access import TenantGate
 from npuops.server.inference_pb import HEALTH_MESSAGES
 from npuops.server.shared_memory import Regions
 
@@ -161,4 +164,36 @@ def test_a_watcher_is_told_of_each_change_and_of_the_end() -> None:
         told.put(next(watch).status)
         it.drain(30).result(30)
         assert [told.get() for _ in range(3)] == [1, 2, 1]
+        assert [each.status for each in watch] == [2]
+
+
+def test_who_has_no_key_learns_whether_the_server_is_ready_and_no_models_name() -> None:
+    gate = TenantGate(Tenants({"a": TenantOptions(api_key_sha256=(sha256(b"sesame").hexdigest(),))}))
+    with (
+        lab_served(Lab([echo_model("echo", "float32")], gate=gate)) as it,
+        grpc.insecure_channel(it.address) as channel,
+    ):
+        stub = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "inference.GRPCInferenceService"):
+            assert stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30).status == 1
+        request = health_pb2.HealthCheckRequest(service="echo")
+        names = channel.unary_unary("/grpc.health.v1.Health/List")
+        for ask in (
+            lambda: stub.Check(request, timeout=30),
+            lambda: next(stub.Watch(request, timeout=30)),
+            lambda: names(b"", timeout=30),
+        ):
+            with pytest.raises(grpc.RpcError) as error:
+                ask()
+            assert error.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        key = (("authorization", "Bearer sesame"),)
+        assert stub.Check(request, metadata=key, timeout=30).status == 1
+        assert b"echo" in names(b"", metadata=key, timeout=30)
+
+
+def test_who_begins_to_watch_a_server_that_stops_is_told_so_and_does_not_keep_it() -> None:
+    lab = Lab([echo_model("echo", "float32")])
+    with lab_served(lab) as it, grpc.insecure_channel(it.address) as channel:
+        it.run(lab.health.stop)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="echo"), timeout=30)
         assert [each.status for each in watch] == [2]

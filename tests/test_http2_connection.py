@@ -204,6 +204,10 @@ CONNECTION_ERRORS: dict[str, tuple[Callable[[Peer], object], ErrorCode]] = {
         ErrorCode.ENHANCE_YOUR_CALM,
     ),
     "PRIORITY on stream 0": (lambda peer: peer.send(PRIORITY, 0, 0, bytes(5)), ErrorCode.PROTOCOL_ERROR),
+    "a wrong PRIORITY on a stream that is not open, so there is nothing to reset": (
+        lambda peer: peer.send(PRIORITY, 0, 9, bytes(4)),
+        ErrorCode.FRAME_SIZE_ERROR,
+    ),
     "RST_STREAM on stream 0": (lambda peer: peer.send(RST_STREAM, 0, 0, bytes(4)), ErrorCode.PROTOCOL_ERROR),
     "RST_STREAM on an idle stream": (lambda peer: peer.send(RST_STREAM, 0, 1, bytes(4)), ErrorCode.PROTOCOL_ERROR),
     "RST_STREAM of a wrong size": (
@@ -365,9 +369,15 @@ def test_a_client_that_goes_away_takes_its_request_back() -> None:
 # -- floods ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["ping", "settings", "priority", "unknown", "empty", "rapid reset", "made to reset"])
+FLOODS = [
+    "ping", "settings", "priority", "unknown", "empty", "empty of no stream", "goaway", "rapid reset", "made to reset",
+    "window update", "ping answers to nothing", "settings answers to nothing",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_ends_the_connection(kind: str) -> None:
-    peer = Peer(limits=Http2Limits(burst=50))
+    peer = Peer(limits=Http2Limits(burst=50, updates=50))
     for count in range(60):
         number = 2 * count + 1
         if kind == "ping":
@@ -378,6 +388,17 @@ def test_a_flood_ends_the_connection(kind: str) -> None:
             peer.send(PRIORITY, 0, 1, bytes(5))
         elif kind == "unknown":
             peer.send(0xFA)
+        elif kind.endswith("answers to nothing"):
+            peer.send(*((PING, ACK, 0, bytes(8)) if kind.startswith("ping") else (SETTINGS, ACK)))
+        elif kind == "goaway":
+            peer.send(GOAWAY, 0, 0, bytes(8))
+        elif kind == "window update":
+            peer.send(WINDOW_UPDATE, 0, 0, u32(1))
+        elif kind == "empty of no stream":
+            if count == 0:
+                peer.request(1)
+                peer.connection.reset(peer.streams[1], ErrorCode.CANCEL)
+            peer.send(DATA, 0, 1, b"")
         elif kind == "empty":
             if count == 0:
                 peer.request(1)
@@ -398,6 +419,21 @@ def test_a_client_that_takes_back_some_of_many_requests_is_no_flood() -> None:
         peer.request(4 * count + 3, b"x")
         peer.connection.sender.respond(peer.streams[4 * count + 3], RESPONSE, (b"y",), 1, END)
     assert peer.goaway() is None
+
+
+def test_window_updates_that_move_data_are_no_flood_and_those_that_move_a_byte_each_are() -> None:
+    peer = Peer(limits=Http2Limits(updates=50))
+    for number in (1, 3):
+        peer.request(number, b"x")
+        peer.connection.sender.respond(peer.streams[number], RESPONSE, (bytes(1 << 20),), 1 << 20, END)
+    for _ in range(400):
+        peer.send(WINDOW_UPDATE, 0, 0, u32(4096))
+        peer.send(WINDOW_UPDATE, 0, 1, u32(4096))
+        peer.send(WINDOW_UPDATE, 0, 3, u32(4096))
+    assert peer.goaway() is None
+    for _ in range(60):
+        peer.send(WINDOW_UPDATE, 0, 0, u32(1))
+    assert peer.goaway() == ErrorCode.ENHANCE_YOUR_CALM
 
 
 # -- flow control ------------------------------------------------------------------------------------------------------
@@ -482,6 +518,39 @@ def test_a_drain_takes_what_was_on_its_way_finishes_it_and_closes() -> None:
         assert not peer.is_closed
         peer.connection.sender.respond(peer.streams[number], RESPONSE, (b"y",), 1, END)
     assert peer.is_closed
+
+
+@pytest.mark.parametrize("kind", [RST_STREAM, WINDOW_UPDATE, DATA])
+def test_in_a_drain_frames_of_a_stream_that_nobody_looked_at_do_not_harm_the_others(kind: int) -> None:
+    peer = Peer()
+    peer.request(1)
+    peer.connection.drain()
+    (_, ping) = peer.taken()
+    peer.send(PING, ACK, 0, ping[3])
+    peer.request(3)
+    peer.send(kind, 0, 3, u32(8))
+    assert set(peer.connection.streams) == {1}
+    assert not peer.is_closed
+    peer.send(DATA, END_STREAM, 1, b"x")
+    assert peer.happened[-1] == ("received", 1, b"x", True)
+
+
+def test_the_servers_settings_come_before_its_goaway_even_where_the_client_said_nothing() -> None:
+    peer = Peer(greets=False)
+    peer.connection.fail(ErrorCode.ENHANCE_YOUR_CALM, "too many connections")
+    assert [kind for kind, _, _, _ in peer.taken()] == [SETTINGS, WINDOW_UPDATE, GOAWAY]
+
+
+def test_a_peer_that_reads_steadily_though_the_socket_is_always_full_is_not_given_up() -> None:
+    peer = Peer(limits=Http2Limits(stall_s=3, keepalive_s=1000))
+    for _ in range(20):
+        peer.connection.resumed()
+        peer.connection.sender.is_paused = True
+        peer.connection.tick()
+    assert not peer.is_closed
+    for _ in range(4):
+        peer.connection.tick()
+    assert peer.goaway() == ErrorCode.ENHANCE_YOUR_CALM
 
 
 def test_a_drain_without_an_answer_to_its_ping_goes_on_after_two_seconds() -> None:

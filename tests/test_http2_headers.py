@@ -127,3 +127,44 @@ def test_a_block_in_pieces_is_bounded() -> None:
     block.add(b"0")
     with pytest.raises(Http2Error, match="does not end"):
         block.add(b"1")
+
+
+@pytest.mark.parametrize(
+    ("block", "code"),
+    [
+        (b"\x20" * 9 + b"\x83", ErrorCode.COMPRESSION_ERROR),
+        (b"\x3f\xe1\x1f" * 9 + b"\x83", ErrorCode.COMPRESSION_ERROR),
+        (b"\x3f" + b"\x80" * 300 + b"\x83", ErrorCode.COMPRESSION_ERROR),
+        (b"\x20" * 100_000, ErrorCode.ENHANCE_YOUR_CALM),
+        (b"\x00\x01a\xff" + b"\0" * 100_000, ErrorCode.ENHANCE_YOUR_CALM),
+    ],
+)
+def test_a_block_that_is_all_work_and_no_fields_is_refused_before_it_is_unpacked(block: bytes, code: ErrorCode) -> None:
+    with pytest.raises(Http2Error) as error:
+        HeaderReader(1 << 14).request(block, 1)
+    assert error.value.code == code
+
+
+def test_a_table_may_be_emptied_and_opened_again_at_the_start_of_a_block() -> None:
+    block = b"\x20\x3f\xe1\x1f" + hpack.Encoder().encode(REQUEST)
+    assert HeaderReader(1 << 14).request(block, 1).path == b"/t.Service/Method"
+
+
+def test_fields_that_differ_each_time_do_not_keep_out_what_repeats() -> None:
+    encoder, reader = hpack.Encoder(), HeaderReader(1 << 14)
+    reader.request(encoder.encode(REQUEST), 1)
+    for number in range(500):
+        reader.request(encoder.encode([*REQUEST, (b"traceparent", b"%060d" % number, True)]), 1)
+    again = encoder.encode(REQUEST)
+    head = reader.request(again, 3)
+    assert reader.request(again, 5) is head
+
+
+def test_what_a_connection_has_cached_is_bounded_by_its_size() -> None:
+    """One field of 4 KB in the table, named four times by a byte each, is 16 KB of fields: it must count as that."""
+    encoder, reader = hpack.Encoder(), HeaderReader(1 << 15)
+    for number in range(2000):
+        fields = [*REQUEST, (b"x", b"y" * 3500), *[(b"x", b"y" * 3500)] * 3, (b"n", b"%d" % number, True)]
+        reader.request(encoder.encode(fields), 1)
+    kept = sum(len(name) + len(value) for head in reader._heads.values() for name, value in head.fields)
+    assert kept <= 1 << 16

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -168,3 +169,51 @@ def test_whatever_the_windows_do_every_byte_arrives_in_order_and_none_too_early(
         look()
     assert [got[number] for number in numbers] == bodies
     assert ended == set(numbers)
+
+
+def test_a_decoder_whose_table_shrinks_is_told_that_this_is_known() -> None:
+    for size in (0, 100, 4095):
+        peer, decoder = Peer(), hpack.Decoder()
+        decoder.max_allowed_table_size = size
+        decoder.header_table_size = 4096
+        peer.settings({Setting.HEADER_TABLE_SIZE: size})
+        for number in (1, 3):
+            peer.request(number, b"x")
+            peer.connection.sender.respond(peer.streams[number], RESPONSE, (b"y",), 1, END)
+        blocks = [data for kind, _, _, data in peer.taken() if kind == HEADERS]
+        assert [tuple(decoder.decode(block)) for block in blocks] == [
+            ((":status", "200"),),
+            (("grpc-status", "0"),),
+        ] * 2
+        peer.settings({Setting.HEADER_TABLE_SIZE: 0})
+        peer.request(5, b"x")
+        peer.connection.sender.headers(peer.streams[5], RESPONSE, end=True)
+        assert [data for kind, _, _, data in peer.taken() if kind == HEADERS] == [RESPONSE]
+
+
+def test_a_stream_without_a_window_costs_the_others_nothing_and_has_its_turn_when_it_gets_one() -> None:
+    peer = asked(0, *range(1, 401, 2))
+    for stream in peer.streams.values():
+        peer.connection.sender.respond(stream, RESPONSE, (b"y" * 30,), 30, END)
+    peer.send(WINDOW_UPDATE, 0, 7, u32(10))
+    peer.send(WINDOW_UPDATE, 0, 5, u32(30))
+    sent = [(number, data) for kind, _, number, data in peer.taken() if kind == DATA]
+    assert sent == [(7, b"y" * 10), (5, b"y" * 30)]
+    assert not peer.connection.sender._ready
+    peer.settings({Setting.INITIAL_WINDOW_SIZE: 20})
+    sent = [number for kind, _, number, data in peer.taken() if kind == DATA]
+    assert sorted(sent) == [number for number in range(1, 401, 2) if number != 5]
+
+
+def test_the_backlog_is_what_waits_and_nothing_else() -> None:
+    peer = asked(10, 1, 3, 5)
+    for stream in peer.streams.values():
+        peer.connection.sender.respond(stream, RESPONSE, (b"y" * 30,), 30, END)
+    assert peer.backlog.size == peer.connection.sender.queued_bytes == 60
+    peer.send(WINDOW_UPDATE, 0, 1, u32(15))
+    assert peer.backlog.size == 45
+    peer.connection.reset(peer.streams[3], ErrorCode.CANCEL)
+    assert peer.backlog.size == peer.connection.sender.queued_bytes == 25
+    peer.connection.lost()
+    assert peer.backlog.size == peer.connection.sender.queued_bytes == 0
+    assert not peer.connection.sender._ready

@@ -1,20 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import socket
 import ssl
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+import time
 from itertools import islice
 from pathlib import Path
+from struct import pack
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from grpc_served import METHODS, served
 from http2_peer import frames_in
@@ -22,6 +19,7 @@ from npuops.errors import OptionError
 from npuops.server.grpc_server import GrpcLimits
 from npuops.server.http2_frames import (
     ACK,
+    DATA,
     END_HEADERS,
     END_STREAM,
     GOAWAY,
@@ -30,39 +28,23 @@ from npuops.server.http2_frames import (
     PREFACE,
     SETTINGS,
     ErrorCode,
+    Setting,
     frame,
     settings_frame,
+    window_update,
 )
 from npuops.server.http2_headers import literal
 from npuops.server.http2_server import http2_tls
+from npuops.server.http2_streams import Http2Limits
+from self_signed import self_signed
 
 Files = tuple[Path, Path]
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """A certificate for 127.0.0.1, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    files = folder / "cert.pem", folder / "key.pem"
-    files[0].write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    files[1].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return files
+    """A certificate, and its key."""
+    return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 def connected(port: int) -> socket.socket:
@@ -79,12 +61,12 @@ def all_of(client: socket.socket) -> bytes:
 def test_a_client_over_tls_is_answered(certificate: Files) -> None:
     with served(tls=http2_tls(*certificate)) as it:
         credentials = grpc.ssl_channel_credentials(certificate[0].read_bytes())
-        with grpc.secure_channel(it.address, credentials) as channel:
+        with grpc.secure_channel(f"localhost:{it.port}", credentials) as channel:
             call = channel.unary_unary("/t.Test/Echo")
             assert call(b"x" * 300_000, timeout=30) == b"x" * 300_000
         context = ssl.create_default_context(cafile=str(certificate[0]))
         context.set_alpn_protocols(["h2", "http/1.1"])
-        with context.wrap_socket(connected(it.port), server_hostname="127.0.0.1") as client:
+        with context.wrap_socket(connected(it.port), server_hostname="localhost") as client:
             assert client.selected_alpn_protocol() == "h2"
 
 
@@ -149,3 +131,81 @@ def test_two_ends_that_close_at_once_leave_nothing_open() -> None:
             assert channel.unary_unary("/t.Test/Echo")(b"x", timeout=30) == b"x"
         it.drain(30).result(30)
         assert it.server.connections == 0
+
+
+def asked(number: int, message: bytes) -> bytes:
+    """A call of `Echo`."""
+    head = b"\x83\x86" + literal(b":path", b"/t.Test/Echo") + literal(b"content-type", b"application/grpc")
+    body = pack(">BI", 0, len(message)) + message
+    pieces = [body[start : start + 16_384] for start in range(0, len(body), 16_384)]
+    data = [frame(DATA, 0, number, piece) for piece in pieces] + [frame(DATA, END_STREAM, number)]
+    return frame(HEADERS, END_HEADERS, number, head) + b"".join(data)
+
+
+def test_a_drain_loses_nothing_of_an_answer_though_the_client_still_talks() -> None:
+    """A socket that is closed while something unread lies in it takes back what was sent."""
+    size = 3 << 20
+    with served() as it, connected(it.port) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        client.sendall(PREFACE + settings_frame({Setting.INITIAL_WINDOW_SIZE: 1 << 30}) + window_update(0, 1 << 30))
+        client.sendall(asked(1, bytes(size)))
+        data = client.recv(65_536)
+        drained = it.drain(30)
+        while chunk := client.recv(8192):
+            data += chunk
+            client.sendall(frame(PING, ACK, 0, b"npu-last"))
+        client.close()
+        drained.result(30)
+    kinds = frames_in(data)
+    assert sum(len(payload) for kind, _, _, payload in kinds if kind == DATA) == size + 5
+    assert [flags for kind, flags, _, _ in kinds if kind == HEADERS][-1] & END_STREAM
+
+
+def test_of_clients_that_take_no_answers_those_with_the_most_are_cut_off_when_memory_gets_short() -> None:
+    with served(limits=GrpcLimits(unsent_bytes=6 << 20)) as it, connected(it.port) as hoarder:
+        greeting = PREFACE + settings_frame({Setting.INITIAL_WINDOW_SIZE: 0})
+        hoarder.sendall(greeting)
+        with connected(it.port) as modest:
+            modest.sendall(greeting + asked(1, bytes(1 << 20)))
+            with contextlib.suppress(ConnectionError):  # of what it sends and of what it is told, much goes nowhere
+                for number in range(1, 41, 2):
+                    hoarder.sendall(asked(number, bytes(1 << 20)))
+                while hoarder.recv(1 << 20):
+                    pass
+            it.until(lambda: it.server.connections == 1)
+            modest.sendall(window_update(1, 2 << 20) + window_update(0, 2 << 20))
+            data = b""
+            while len(data) < 1 << 20:
+                data += modest.recv(1 << 20)
+
+
+def test_a_client_that_reads_slowly_for_minutes_is_served_all_the_same() -> None:
+    """Where the network is slower than the models, the socket is full at almost every look."""
+    with served(http2=Http2Limits(stall_s=1)) as it, connected(it.port) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        client.sendall(PREFACE + settings_frame({Setting.INITIAL_WINDOW_SIZE: 1 << 30}) + window_update(0, 1 << 30))
+        size, got = 24 << 20, 0
+        client.sendall(asked(1, bytes(size)))
+        ends_s = time.monotonic() + 4
+        while got < size:
+            chunk = client.recv(32_768 if time.monotonic() < ends_s else 1 << 20)
+            assert chunk, "the server gave up"
+            got += len(chunk)
+            select.select([], [], [], 0.005 if time.monotonic() < ends_s else 0)
+
+
+@pytest.mark.parametrize("offered", [[], ["h2"], ["http/1.1"]])
+def test_over_tls_a_client_need_not_negotiate_and_one_of_http_1_is_told_so(
+    certificate: Files, offered: list[str]
+) -> None:
+    trusting = ssl.create_default_context(cafile=certificate[0])
+    if offered:
+        trusting.set_alpn_protocols(offered)
+    with (
+        served(tls=http2_tls(*certificate)) as it,
+        connected(it.port) as plain,
+        trusting.wrap_socket(plain, server_hostname="localhost") as client,
+    ):
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n" if "http/1.1" in offered else PREFACE + settings_frame({}))
+        data = client.recv(9)
+        assert data.startswith(b"HTTP/1.1 ") if "http/1.1" in offered else data[3] == SETTINGS

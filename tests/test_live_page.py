@@ -5,13 +5,12 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from live_browser import console, find_browser, is_hidden, part, visit
 from live_scenes import SECOND_US, UNIX_S, Answer, busy_live, shown, snapshot
 from npuops.telemetry.live import Live
 from npuops.telemetry.live_page import live_page
@@ -68,37 +67,7 @@ function use(inside, view) {
 
 @pytest.fixture(scope="module")
 def browser() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium here: install Debian's `chromium` to have the live page drawn by a real browser")
-    return found
-
-
-def visit(browser: str, folder: Path, url: str) -> subprocess.CompletedProcess[str]:
-    """The page's elements after some seconds of its own time, and what the browser said."""
-    quiet = (
-        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-        *("--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"),
-        *("--virtual-time-budget=12000", f"--user-data-dir={folder / 'profile'}", "--window-size=1300,1000"),
-    )
-    return subprocess.run([browser, *quiet, "--dump-dom", url], capture_output=True, text=True, timeout=120, check=True)
-
-
-def console(done: subprocess.CompletedProcess[str]) -> list[str]:
-    return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-def part(page: str, name: str) -> str:
-    """The text of the element with this id, tags removed."""
-    match = re.search(rf'<(\w+)[^>]* id="{name}"[^>]*>(.*?)</\1>', page, re.DOTALL)
-    assert match, f"no element {name}"
-    return html.unescape(re.sub(r"<[^>]+>", " ", match.group(2))).strip()
-
-
-def is_hidden(page: str, name: str) -> bool:
-    match = re.search(rf'<\w+[^>]* id="{name}"[^>]*>', page)
-    assert match
-    return " hidden" in match.group()
+    return find_browser()
 
 
 def steady(live: Live) -> Answer:

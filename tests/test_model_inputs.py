@@ -78,3 +78,12 @@ def test_an_npz_stands_for_itself_where_the_server_describes_nothing(tmp_path: P
     path.write_bytes(b"no archive")
     with pytest.raises(DataError, match="not a readable"):
         npz_tensors(path, [])
+
+
+def test_any_other_file_is_the_one_element_of_a_model_that_takes_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "cat.jpg"
+    path.write_bytes(b"\xff\xd8picture\0\0")
+    (found,) = npz_tensors(path, [port("BYTES", -1)])
+    assert (found.shape, found.raw) == ((1,), b"\x0b\0\0\0\xff\xd8picture\0\0")
+    with pytest.raises(DataError, match="not a readable"):
+        npz_tensors(path, [port("FP32", 1)])

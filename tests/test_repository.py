@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from npuops.artifacts.bundle import pack
 from npuops.errors import (
-    ArtifactError,
     IntegrityError,
     NotReadyError,
     NotServedError,
@@ -641,11 +641,179 @@ def test_uploaded_files_that_are_no_artifact_change_nothing(play: Play, made: Ma
         await here.look()
         running = here.repository.serving["a", ""]
         some = dict(list(files_of(made(1)).items())[:1])
-        with pytest.raises(ArtifactError, match="uploaded files"):
+        with pytest.raises(OptionError, match="uploaded files"):
             await here.repository.load("a", some)
         assert here.repository.serving["a", ""] is running
 
     play(story, uploads=Uploads())
+
+
+def test_a_load_request_that_fails_leaves_nothing_of_what_it_brought(play: Play, made: Made) -> None:
+    async def story(here: Lab) -> None:
+        here.put("a/1", 0)
+        await here.look()
+        running = here.repository.serving["a", ""]
+        damaged = files_of(made(1))
+        data = bytearray(base64.b64decode(damaged["file:1/program.toy"]))
+        data[len(data) // 2] ^= 0xFF
+        damaged["file:1/program.toy"] = base64.b64encode(data).decode()
+        brought: list[dict[str, Any]] = [
+            {"config": '{"device": [{"target": "nope"}]}'},
+            {"config": '{"versions": ["9"]}'},
+            {"config": '{"padding": {"values": {"nope": 0}}}'},
+            {"config": '{"padding": {"crop": [{"output": "y", "axis": 9, "input": "x", "input_axis": 0}]}}'},
+            damaged,
+        ]
+        for parameters in brought:
+            with pytest.raises(OptionError) as caught:
+                await here.repository.load("a", parameters)
+            assert tempfile.gettempdir() not in caught.value.message
+            await here.look()
+            assert here.repository.serving["a", ""] is running
+            assert here.reason("a") == ""
+        with pytest.raises(OptionError, match="digest"):
+            await here.repository.load("new", damaged)
+        await here.look()
+        assert here.states("new") == {}
+        here.put("a/2", 1)
+        await here.look()
+        assert here.repository.serving["a", ""].spec.version == "2", "the folder is followed as before"
+
+    play(story, uploads=Uploads())
+
+
+def test_a_load_joins_one_that_follows_an_unload(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        here.put("a/1", 0)
+        here.launcher.hold()
+        first = asyncio.ensure_future(here.repository.load("a"))
+        while not here.launcher.launched:
+            await asyncio.sleep(0.001)
+        unload = asyncio.ensure_future(here.repository.unload("a"))
+        await rounds(1)
+        second = asyncio.ensure_future(here.repository.load("a"))
+        here.launcher.let_go()
+        await asyncio.gather(unload, second)
+        with contextlib.suppress(NotServedError):
+            await first
+        assert here.repository.serving["a", ""].answer().shape == (1, 10)
+
+    play(story)
+
+
+def test_a_list_of_which_nothing_is_there_takes_nothing_down_and_is_not_ready_at_the_start(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        here.put("a/1", 0)
+        here.options("b", 'versions = ["9"]')
+        here.put("b/1", 0)
+        await here.look()
+        assert not here.repository.ready
+        assert here.states("b") == {"1": "UNAVAILABLE", "9": "UNAVAILABLE"}
+        assert "it is not here" in here.reason("b", "9")
+        here.put("b/9", 1)
+        here.options("a", 'versions = ["9"]')
+        await here.look()
+        assert here.repository.ready
+        assert here.repository.serving["a", ""].spec.version == "1"
+        here.remove("a/1")
+        await here.look()
+        assert here.defaults() == {"b"}
+
+    play(story)
+
+
+def test_a_model_of_canaries_alone_loads_and_says_to_name_a_version(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        here.options("a", "canary = [1]")
+        here.put("a/1", 0)
+        await here.repository.load("a")
+        assert here.answer("a", "1").shape == (1, 10)
+        with pytest.raises(NotReadyError, match="only canaries") as caught:
+            await here.repository.wake("a")
+        assert caught.value.advice == "name a version: 1"
+
+    play(story)
+
+
+def test_a_version_that_moved_to_another_form_is_run_from_there(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        old = here.put("a/1", 0)
+        await here.look()
+        pack(old, here.root / "a/.new")
+        here.remove("a/1")
+        (here.root / "a/.new").rename(here.root / "a/1.npuart")
+        await here.look()
+        assert here.repository.serving["a", "1"].spec.artifacts[0].path == here.root / "a/1.npuart"
+        assert len(here.launcher.launched) == 2, "a worker that starts again would not find the folder"
+
+    play(story)
+
+
+def test_a_kept_version_follows_its_options(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        here.put("a/1", 0)
+        await here.look()
+        here.put("a/2", 1)
+        here.damage("a/2")
+        await here.look()
+        here.options("a", "[queue]\nmax_requests = 3\n")
+        await here.look()
+        assert here.repository.serving["a", ""].spec.options.queue.max_requests == 3
+
+    play(story)
+
+
+def test_a_cold_model_waits_a_moment_for_one_to_have_no_request_under_way(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        here.put("a/1", 0)
+        here.put("b/1", 0)
+        await here.look()
+        here.repository.serving["a", ""].busy.add("request")
+        asking = asyncio.ensure_future(here.repository.wake("b"))
+        await rounds()
+        assert not asking.done()
+        here.repository.serving["a", ""].finish()
+        assert (await asking).spec.model == "b"
+        assert here.defaults() == {"b"}
+
+    play(story, max_loaded=1, room_wait_s=60.0)
+
+
+def test_cold_models_that_are_wanted_at_once_come_in_turn_and_none_is_refused(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        for name in "abcd":
+            here.put(f"{name}/1", 0)
+        await here.look()
+        for _ in range(3):
+            answers = await asyncio.gather(*(here.repository.wake(name) for name in "bcdabcd"))
+            assert [toy.spec.model for toy in answers] == list("bcdabcd")
+        assert len(here.repository.serving) == 2
+
+    play(story, max_loaded=1, room_wait_s=60.0)
+
+
+def test_requests_of_a_version_that_leaves_have_the_time_that_the_server_gives(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        here.put("a/1", 0)
+        await here.look()
+        old = here.repository.serving["a", ""]
+        here.put("a/1", 1)
+        await here.look()
+        assert old.drain_s == 7.5
+
+    play(story, drain_s=7.5)
+
+
+def test_nothing_is_loaded_by_a_server_that_ends(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        here.put("a/1", 0)
+        await here.look()
+        await here.repository.close()
+        with pytest.raises(NotReadyError, match="ending"):
+            await here.repository.load("a")
+        assert len(here.launcher.launched) == 1
+
+    play(story)
 
 
 STEPS = st.lists(
@@ -696,7 +864,6 @@ class Story:
 
     def look(self) -> None:
         repository = self.here.repository
-        assert repository.serving == self.here.pointed
         assert not any(toy.drained or toy.closed for toy in repository.serving.values())
         in_memory = {toy.spec.model for toy in self.here.launcher.alive if not toy.closed}
         assert len(in_memory) <= 1, "max_loaded"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from npuops.errors import ArtifactError, DataError, StorageError, UsageError
 from npuops.models.model import TensorInfo
 from npuops.server.model_options import ModelOptions, QueueOptions
 from npuops.server.repository_layout import MODEL_NAME, Layout, Scanner, settled
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - another file system than that of `tmp_path`
 
 
 def tensors(rows: int, *, name: str = "x") -> dict[str, Any]:
@@ -200,6 +203,42 @@ def test_links_within_the_repository_are_followed(tmp_path: Path) -> None:
     assert layout.models["a"].options == ModelOptions(canary=("9",))
 
 
+@pytest.mark.parametrize("target", ["nothing", "a" * 300, "2"])
+def test_a_link_that_leads_nowhere_is_reported_and_hides_nothing_else(tmp_path: Path, target: str) -> None:
+    put(tmp_path / "a/1")
+    (tmp_path / "a/2").symlink_to(target)
+    (tmp_path / "b").symlink_to(target if target != "2" else "b")
+    layout = scan(tmp_path)
+    assert set(layout.models) == {"a"}
+    assert set(layout.models["a"].versions) == {"1"}
+    assert set(reasons(layout)) == {("a", "2"), ("b", "")}
+
+
+def test_a_file_systems_own_folder_is_no_model(tmp_path: Path) -> None:
+    put(tmp_path / "a/1")
+    (tmp_path / "lost+found").mkdir()
+    assert scan(tmp_path).problems == ()
+
+
+@pytest.mark.skipif(not MEMORY.is_dir(), reason="it takes two file systems")
+def test_a_volume_that_is_not_mounted_any_more_is_not_taken_for_an_empty_repository(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as volume:
+        put(Path(volume) / "a/1")
+        root, mount_point = tmp_path / "repo", tmp_path / "mount_point"
+        mount_point.mkdir()
+        if mount_point.stat().st_dev == Path(volume).stat().st_dev:
+            pytest.skip("it takes two file systems")
+        root.symlink_to(volume)
+        scanner = Scanner(root)
+        assert set(scanner.scan().models) == {"a"}
+        root.unlink()
+        root.symlink_to(mount_point)
+        with pytest.raises(StorageError, match="another file system"):
+            scanner.scan()
+        put(mount_point / "b/1")
+        assert set(scanner.scan().models) == {"b"}
+
+
 def test_options_outside_of_the_repository_are_not_read(tmp_path: Path) -> None:
     root = tmp_path / "repo"
     put(root / "a/1")
@@ -213,11 +252,59 @@ def test_options_outside_of_the_repository_are_not_read(tmp_path: Path) -> None:
     assert "not UTF-8" in reasons(scan(root))["a", ""]
 
 
-def test_a_chain_is_kept_apart_from_models(tmp_path: Path) -> None:
+def chain_of(*models: str) -> str:
+    steps = "".join(f'[[step]]\nmodel = "{name}"\ninputs = {{}}\noutputs = {{}}\n' for name in models)
+    return f'inputs = ["a"]\noutputs = ["b"]\n{steps}'
+
+
+def test_a_chain_is_a_model_with_one_version_and_no_artifact(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
-    (tmp_path / "c/chain.toml").write_text("[[step]]\n")
+    (tmp_path / "c/chain.toml").write_text(chain_of("x", "y", "x"))
     layout = scan(tmp_path)
-    assert (dict(layout.chains), dict(layout.models), layout.problems) == ({"c": "[[step]]\n"}, {}, ())
+    assert layout.problems == ()
+    assert list(layout.models["c"].versions) == ["1"]
+    assert layout.models["c"].versions["1"].artifacts == ()
+    assert layout.models["c"].members == ("x", "y")
+
+
+def test_a_file_that_is_no_chain_and_chains_that_need_each_other_are_reported(tmp_path: Path) -> None:
+    for name, text in {"wrong": "[[step]]\n", "a": chain_of("b"), "b": chain_of("a"), "c": chain_of("b")}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "chain.toml").write_text(text)
+    found = reasons(scan(tmp_path))
+    assert "`model`" in found["wrong", "1"]
+    assert "a → b → a" in found["a", "1"]
+    assert "b → a → b" in found["b", "1"]
+    assert "b → a → b" in found["c", "1"]
+
+
+def test_a_chain_has_options_of_its_own_and_no_versions_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/chain.toml").write_text(chain_of("x"))
+    (tmp_path / "c/model.toml").write_text("[queue]\nmax_requests = 7\n")
+    assert scan(tmp_path).models["c"].options == ModelOptions(queue=QueueOptions(max_requests=7))
+    put(tmp_path / "c/2")
+    layout = scan(tmp_path)
+    assert "chain.toml and a version '2'" in reasons(layout)["c", "1"]
+    assert layout.models["c"].versions == {}
+
+
+def test_a_chain_file_that_changed_is_left_for_the_next_look(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/chain.toml").write_text(chain_of("x"))
+    before = scan(tmp_path)
+    (tmp_path / "c/chain.toml").write_text(chain_of("y"))
+    now = scan(tmp_path)
+    assert settled(now, before).models["c"].versions == {}
+    assert settled(now, now).models["c"].members == ("y",)
+
+
+def test_a_chain_outside_of_the_repository_is_not_read(tmp_path: Path) -> None:
+    root = tmp_path / "repo"
+    (root / "c").mkdir(parents=True)
+    (tmp_path / "elsewhere.toml").write_text(chain_of("x"))
+    (root / "c/chain.toml").symlink_to("../../elsewhere.toml")
+    assert "leads out" in reasons(scan(root))["c", "1"]
 
 
 def test_a_model_without_versions_says_what_to_put_there(tmp_path: Path) -> None:

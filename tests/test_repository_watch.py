@@ -28,7 +28,7 @@ class Desk:
     def __init__(self) -> None:
         self.looks: list[bool] = []
         self.ticks = 0
-        self.error: StorageError | None = None
+        self.error: Exception | None = None
         self.looked = asyncio.Event()
 
     async def refresh(self, *, settle: bool = False) -> None:
@@ -93,6 +93,18 @@ def test_a_disk_that_cannot_be_read_is_said_once_and_looked_at_again() -> None:
         desk.error = StorageError("cannot list /repo: gone")
         await desk.count(9)
         assert len(log.of(Warned)) == 2
+        await end(watch)
+
+    asyncio.run(story())
+
+
+def test_a_defect_in_one_look_is_said_and_does_not_end_the_later_ones() -> None:
+    async def story() -> None:
+        desk, log = Desk(), EventLog()
+        desk.error = RuntimeError("a bug")
+        watch = asyncio.create_task(RepositoryWatch(desk, poll_s=0.001, observe=log).run())
+        await desk.count(3)
+        assert "RuntimeError: a bug" in log.of(Warned)[0].message
         await end(watch)
 
     asyncio.run(story())

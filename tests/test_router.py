@@ -57,20 +57,21 @@ def test_a_fallback_gets_what_nobody_else_can_if_it_may() -> None:
     assert routed(sick, cpu, verdict=NO) == Choice(None, False, 0.0, "only cpu is healthy, and it may not")
 
 
-def test_a_fallback_takes_over_where_it_is_done_sooner_or_the_deadline_asks_for_it() -> None:
+def test_a_fallback_takes_over_where_the_deadline_asks_for_it() -> None:
     busy, cpu = device("npu", backlog_us=5_000, credits=0), device("cpu", run_us=2_000, fallback=True)
-    assert routed(busy, cpu).device == "cpu"
-    assert routed(busy, cpu, verdict=NO) == Choice("npu", True, 5_100, "it may not")
+    assert routed(busy, cpu, deadline_us=2_500).device == "cpu"
+    assert routed(busy, cpu, deadline_us=2_500, verdict=NO) == Choice("npu", True, 5_100, "it may not")
     assert routed(busy, cpu, deadline_us=2_500, preferred=("npu",)).device == "cpu"
-    assert routed(busy, cpu, preferred=("npu",)).device == "npu"
+    assert routed(busy, cpu, deadline_us=1_000).device == "npu", "neither makes it"
 
 
-def test_the_policy_is_not_asked_while_the_better_device_is_faster() -> None:
+def test_the_policy_is_not_asked_while_another_device_makes_the_deadline_however_slow_it_is() -> None:
     def asked() -> Verdict:
         raise AssertionError("nobody had to ask")
 
-    fast = device("npu", run_us=10)
-    assert choose([fast, device("cpu", fallback=True)], 0, NO_DEADLINE, asked).device == "npu"
+    slow, cpu = device("npu", backlog_us=5_000, run_us=9_000, credits=0), device("cpu", fallback=True)
+    assert choose([slow, cpu], 0, NO_DEADLINE, asked).device == "npu"
+    assert choose([slow, cpu], 0, 20_000, asked).device == "npu"
 
 
 def test_a_shard_goes_to_its_device_while_that_makes_the_deadline() -> None:

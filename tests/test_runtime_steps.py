@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from npuops.errors import DataError, OptionError
+from npuops.errors import OptionError, RunError
 from npuops.models.steps import CenterCrop, DecodeImage, Normalize, Pipeline, Resize, Softmax, TopK, ToTensor
 from npuops.runtime.signature import Port, Signature
 from npuops.runtime.steps import Pictures
@@ -48,9 +48,9 @@ def test_without_labels_there_is_none_to_see() -> None:
 
 
 def test_scores_of_the_model_that_do_not_fit_are_an_error_and_no_wrong_label() -> None:
-    with pytest.raises(DataError, match="3 scores"):
+    with pytest.raises(RunError, match="3 scores"):
         Pictures(PIPELINE, INNER, ("a", "b")).answer(SCORES)
-    with pytest.raises(DataError, match="1 scores for 2 best"):
+    with pytest.raises(RunError, match="1 scores for 2 best"):
         Pictures(PIPELINE, INNER, None).answer(SCORES[:, :1])
 
 

@@ -15,15 +15,17 @@ from npuops.artifacts.folder import open_artifact
 from npuops.build.options import BuildOptions
 from npuops.build.pipeline import BuildRequest, build
 from npuops.clock import SystemClock
-from npuops.errors import DataError, OptionError, OverloadedError, RunError
+from npuops.errors import DataError, DeadlineError, NotReadyError, OptionError, OverloadedError, RunError
 from npuops.evaluate.sample_sources import random_samples
 from npuops.models.open import open_model
 from npuops.models.preprocessing import ImagePreprocessing
 from npuops.models.zoo import zoo_model
+from npuops.runtime.facts import RequestFailed, RequestShed, ShedReason
 from npuops.runtime.job import Completion, Job
 from npuops.runtime.signature import Signature, port_of
 from npuops.runtime.step_engine import PipelinedModel
-from npuops.runtime.step_worker import StepOptions, StepPool
+from npuops.runtime.step_facts import StepsRan
+from npuops.runtime.step_pool import StepOptions, StepPool
 from npuops.runtime.text_tensor import read_text
 from npuops.targets.protocol import Precision
 from npuops.targets.registry import open_target
@@ -37,18 +39,22 @@ def text(*elements: bytes) -> bytes:
     return b"".join(len(element).to_bytes(4, "little") + element for element in elements)
 
 
-def serve(test: Callable[[PipelinedModel, LocalModel], Awaitable[None]], model: LocalModel | None = None) -> None:
-    inner = model or colours()
+PARTS = (("colours", "1"), COLOUR_PIPELINE)
+
+
+def serve(test: Callable[[PipelinedModel, LocalModel], Awaitable[None]], model: LocalModel | None = None) -> EventLog:
+    inner, log = model or colours(), EventLog()
 
     async def run() -> None:
-        pool = StepPool(StepOptions(processes=1), SystemClock(), EventLog())
+        pool = StepPool(StepOptions(processes=1), SystemClock(), log)
         await pool.start()
         try:
-            await test(PipelinedModel(COLOUR_PIPELINE, tuple(COLOURS), inner.signature, inner, pool), inner)
+            await test(PipelinedModel(*PARTS, tuple(COLOURS), inner, pool, SystemClock(), log), inner)
         finally:
             await pool.close()
 
     asyncio.run(run())
+    return log
 
 
 def labels(found: Completion, rows: int) -> list[list[bytes]]:
@@ -76,9 +82,66 @@ def test_one_bad_picture_fails_its_request_and_no_other() -> None:
         good = picture(COLOURS["blue"])
         _, bad = ask(served, served.signature, [text(good, b"nothing")], [(2,)])
         _, fine = ask(served, served.signature, [text(good)], [(1,)])
-        with pytest.raises(DataError, match="no readable image"):
+        with pytest.raises(DataError, match=r"picture 2 of 2: step decode_image: .*no readable image"):
             await bad
         assert labels(await fine, 1)[0][0] == b"blue"
+
+    (failed,) = serve(test).of(RequestFailed)
+    assert (failed.model, failed.version, failed.device, failed.error) == ("colours", "1", "host", "DataError")
+
+
+def test_the_steps_have_a_time_of_their_own_and_the_model_counts_from_their_end() -> None:
+    async def test(served: PipelinedModel, inner: LocalModel) -> None:
+        asked_us = SystemClock().now_us()
+        _, answer = ask(served, served.signature, [text(picture((1, 2, 3)))], [(1,)], arrived_us=asked_us, tenant="t")
+        await answer
+        arrivals.append((asked_us, inner.jobs[0].arrived_us))
+
+    arrivals: list[tuple[int, int]] = []
+    (fact,) = serve(test).of(StepsRan)
+    assert (fact.model, fact.version, fact.tenant) == ("colours", "1", "t")
+    assert fact.requested_us <= fact.arrived_us <= fact.started_us < fact.ended_us
+    assert arrivals == [(fact.requested_us, fact.ended_us)]
+
+
+def test_who_is_taken_back_before_its_picture_was_prepared_is_counted_as_that() -> None:
+    async def test(served: PipelinedModel, inner: LocalModel) -> None:
+        job, _ = ask(served, served.signature, [text(picture((1, 2, 3)))], [(1,)], tenant="t")
+        await asyncio.sleep(0)
+        served.cancel(job)
+        assert await served.drain(10)
+        assert not inner.jobs
+
+    (fact,) = serve(test).of(RequestShed)
+    assert (fact.tenant, fact.reason) == ("t", ShedReason.CANCELLED)
+
+
+def test_a_late_picture_never_reaches_the_model() -> None:
+    async def test(served: PipelinedModel, inner: LocalModel) -> None:
+        _, answer = ask(served, served.signature, [text(picture((1, 2, 3)))], [(1,)], deadline_us=1)
+        with pytest.raises(DeadlineError):
+            await answer
+        assert not inner.jobs
+
+    (fact,) = serve(test).of(RequestShed)
+    assert fact.reason is ShedReason.DEADLINE
+
+
+def test_closing_answers_everybody_and_draining_waits() -> None:
+    async def test(served: PipelinedModel, inner: LocalModel) -> None:
+        inner.hold = asyncio.Event()
+        _, answer = ask(served, served.signature, [text(picture((1, 2, 3)))], [(1,)])
+        while not inner.jobs:
+            await asyncio.sleep(0)
+        assert served.in_flight == 1
+        assert not await served.drain(0)
+        await served.close()
+        with pytest.raises(NotReadyError, match="unloaded"):
+            await answer
+        assert inner.jobs[0].cancelled
+        with pytest.raises(NotReadyError):
+            await ask(served, served.signature, [text(b"")], [(1,)])[1]
+        assert await served.drain(0)
 
     serve(test)
 
@@ -113,7 +176,7 @@ def test_the_models_own_error_is_the_answer() -> None:
 def test_scores_that_do_not_fit_the_labels_are_an_error() -> None:
     async def test(served: PipelinedModel, _: LocalModel) -> None:
         _, answer = ask(served, served.signature, [text(picture((1, 2, 3)))], [(1,)])
-        with pytest.raises(DataError, match="2 scores"):
+        with pytest.raises(RunError, match="2 scores"):
             await answer
 
     serve(test, LocalModel(COLOUR_SIGNATURE, failing))
@@ -154,7 +217,7 @@ def test_a_pipeline_of_another_model_is_refused_when_it_is_loaded() -> None:
     pool = StepPool(StepOptions(), SystemClock(), EventLog())
     other = Signature(inputs=(), outputs=(), batched=False, max_rows=1)
     with pytest.raises(OptionError):
-        PipelinedModel(COLOUR_PIPELINE, None, other, colours(), pool)
+        PipelinedModel(*PARTS, None, LocalModel(other, refusing), pool, SystemClock(), EventLog())
 
 
 def test_an_artifact_built_with_a_pipeline_reads_handwriting(tmp_path: Path) -> None:
@@ -189,7 +252,9 @@ def test_an_artifact_built_with_a_pipeline_reads_handwriting(tmp_path: Path) -> 
         pool = StepPool(StepOptions(processes=1), SystemClock(), EventLog())
         await pool.start()
         assert manifest.pipeline is not None
-        served = PipelinedModel(manifest.pipeline, manifest.labels, signature, model, pool)
+        served = PipelinedModel(
+            ("digits", "1"), manifest.pipeline, manifest.labels, model, pool, SystemClock(), EventLog()
+        )
         pictures = [picture_of(one) for one in pixels]
         _, answer = ask(served, served.signature, [text(*pictures)], [(20,)])
         found = await answer

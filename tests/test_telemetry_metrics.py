@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from npuops.events import Event, StepStarted
 from npuops.runtime.facts import RequestFailed, RequestShed, ShedReason
+from npuops.runtime.step_facts import StepProcessEnded, StepsRan
 from npuops.telemetry.exposition import expose
 from npuops.telemetry.intake import PENDING, Intake
 from npuops.telemetry.metrics import MAX_TENANTS, Metrics
@@ -130,6 +131,17 @@ def test_cold_starts_are_told_with_their_phases_and_crashes_as_restarts() -> Non
     assert scraped.value("npuops_replayed_batches_total", **where) == 2
     assert scraped.value("npuops_retried_requests_total", **where) == 4
     assert scraped.value("npuops_device_state_changes_total", **where, state="sick") == 1
+
+
+def test_pictures_wait_and_are_prepared_in_a_time_that_no_device_spends() -> None:
+    where = {"model": "mobilenet", "version": "1"}
+    steps = StepsRan(**where, tenant="camera", requested_us=1_000, arrived_us=1_100, started_us=1_600, ended_us=4_600)
+    scraped = Scraped(steps, steps, StepProcessEnded(pid=8, why="signal 11"))
+    assert scraped.value("npuops_preprocessing_seconds_sum", **where, stage="queue") == 0.001
+    assert scraped.value("npuops_preprocessing_seconds_sum", **where, stage="steps") == 0.006
+    assert scraped.value("npuops_preprocessing_seconds_count", **where, stage="steps") == 2
+    assert scraped.value("npuops_preprocessing_process_exits_total") == 1
+    assert stage(scraped, "total", "count") is None
 
 
 def test_a_fact_of_another_kind_is_nobodys_metric() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from npuops.runtime.step_facts import StepsRan
 from npuops.telemetry.intake import Intake
 from npuops.telemetry.otlp_spans import stages_of
 from npuops.telemetry.traces import FORGET_US, MAX_WAITING, TracedRequest, Traces
@@ -54,6 +55,49 @@ def test_a_request_is_emitted_once_with_the_stages_of_its_batch() -> None:
         ("dma out", 1_820, 1_900),
         ("respond", 1_900, 1_920),
     ]
+
+
+def test_a_picture_is_found_by_the_moment_at_which_its_tensor_was_there() -> None:
+    scene = Scene()
+    steps = StepsRan(
+        model="mobilenet",
+        version="1",
+        tenant="camera",
+        requested_us=1_000,
+        arrived_us=1_010,
+        started_us=1_200,
+        ended_us=4_200,
+    )
+    scene.observe(steps)
+    request = scene.begun()
+    scene.observe(batch_ran(arrived_us=(4_200,), queue_us=100, dma_in_us=20, compute_us=700))
+    scene.end(request, at_us=5_100)
+    scene.observe.flush()
+    assert scene.emitted == [request]
+    assert list(stages_of(request))[:4] == [
+        ("preprocessing queue", 1_010, 1_200),
+        ("preprocessing", 1_200, 4_200),
+        ("queue", 4_200, 4_300),
+        ("dma in", 4_300, 4_320),
+    ]
+
+
+def test_steps_of_requests_that_are_not_traced_are_forgotten() -> None:
+    scene = Scene()
+    for moment in range(2 * MAX_WAITING):
+        scene.observe(
+            StepsRan(
+                model="mobilenet",
+                version="1",
+                tenant="camera",
+                requested_us=moment,
+                arrived_us=moment,
+                started_us=moment,
+                ended_us=moment + 1,
+            )
+        )
+    assert scene.begun(0).steps is None
+    assert scene.begun(2 * MAX_WAITING - 1).steps is not None
 
 
 def test_a_batch_that_is_told_before_the_answer_left_waits_for_it() -> None:

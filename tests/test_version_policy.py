@@ -5,7 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npuops.errors import OptionError
-from npuops.server.version_policy import All, Latest, Listed, default_version, in_order, kept, read_rule, ready, wanted
+from npuops.server.version_policy import (
+    All,
+    Latest,
+    Listed,
+    VersionRule,
+    default_version,
+    in_order,
+    keeps_all,
+    kept,
+    read_rule,
+    ready,
+    wanted,
+)
 
 VERSIONS = st.sets(st.integers(0, 30).map(str), max_size=6)
 
@@ -70,3 +82,17 @@ def test_before_the_first_readiness_every_stable_version_counts_and_no_canary() 
 def test_afterwards_a_new_version_that_fails_counts_no_more_but_one_that_was_lost_does() -> None:
     assert ready({"1": True, "2": False}, proven=["1"], started=True)
     assert not ready({"1": False, "2": False}, proven=["1"], started=True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "available", "answer"),
+    [
+        (Listed(("9",)), {"1", "2"}, True),
+        (Listed(("1", "9")), {"1", "2"}, False),
+        (Listed(("9",)), {"7"}, False),
+        (Listed(("9",)), set(), False),
+        (Latest(), {"1"}, False),
+    ],
+)
+def test_a_list_of_which_nothing_is_there_moves_nothing(rule: VersionRule, available: set[str], answer: bool) -> None:
+    assert keeps_all(rule, available, canary={"7"}) is answer

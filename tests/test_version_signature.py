@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 
 from made_artifact import manifest
-from npuops.errors import DataError
+from npuops.artifacts.manifest import Manifest
+from npuops.errors import DataError, OptionError
 from npuops.models.model import TensorInfo
-from npuops.runtime.signature import Port
-from npuops.server.version_signature import DYNAMIC_ROWS, rows_of, signature_of
+from npuops.runtime.signature import Port, Signature
+from npuops.server.version_signature import DYNAMIC_ROWS, published, rows_of, signature_of
+from picture_models import COLOUR_PIPELINE
 
 Shape = tuple[Any, ...] | None
 
@@ -84,3 +86,36 @@ def test_a_rank_that_nobody_knows_stays_unknown() -> None:
 )
 def test_rows_are_the_first_axis_that_all_share(x: Shape, y: Shape, rows: int | None) -> None:
     assert rows_of(made(x, y)) == rows
+
+
+PICTURE: dict[str, Any] = {
+    "inputs": (TensorInfo(name="x", dtype="float32", shape=(1, 3, 4, 4)),),
+    "outputs": (TensorInfo(name="y", dtype="float32", shape=(1, 3)),),
+}
+
+
+def outside(*manifests: Manifest) -> Signature:
+    return published(manifests, signature_of(manifests))
+
+
+def test_artifacts_with_a_pipeline_are_published_with_pictures_and_labels() -> None:
+    one = manifest(**PICTURE, pipeline=COLOUR_PIPELINE, labels=("red", "green", "blue"))
+    found = outside(one, one)
+    assert [(port.name, port.dtype, port.shape) for port in found.inputs] == [("image", "string", (-1,))]
+    assert [port.name for port in found.outputs] == ["label", "score", "index"]
+    plain = manifest(**PICTURE)
+    assert outside(plain) == signature_of([plain])
+
+
+def test_artifacts_of_one_version_have_one_pipeline_and_one_set_of_labels() -> None:
+    one = manifest(**PICTURE, pipeline=COLOUR_PIPELINE, labels=("red", "green", "blue"))
+    others = (manifest(**PICTURE), manifest(**PICTURE, pipeline=COLOUR_PIPELINE, labels=("r", "g", "b")))
+    for other in others:
+        with pytest.raises(DataError, match="pipelines differ"):
+            outside(one, other)
+
+
+def test_a_pipeline_for_other_tensors_is_refused() -> None:
+    wrong = {**PICTURE, "outputs": (TensorInfo(name="z", dtype="float32", shape=(1, 3)),)}
+    with pytest.raises(OptionError, match="'y'"):
+        outside(manifest(**wrong, pipeline=COLOUR_PIPELINE))

@@ -23,7 +23,7 @@ from fault_tenants import tenants
 from ours import OURS, BuildFailedError
 from peers import PEERS, Peer
 from served_models import make
-from server_process import ServerDiedError
+from server_process import ServerDiedError, end_with_servers
 from subject import Result, Subject, many_files, running
 
 Scenario = Callable[[Subject], Awaitable[Result]]
@@ -70,6 +70,7 @@ def main() -> None:
     known = OURS | PEERS
     names = options.servers or [name for name in known if not name.startswith("npuops-")]
     many_files()
+    end_with_servers()
     found: dict[str, dict[str, Result]] = {}
     for scenario in SCENARIOS if options.scenario == "all" else [options.scenario]:
         found[scenario] = {}

@@ -29,7 +29,7 @@ from in_process import artifact_loop, ort_loop
 from ours import OURS, BuildFailedError, accuracy, artifacts_beside, fp32_artifact, int8_artifact
 from peers import PEERS, Peer
 from served_models import MAKERS, ServedModel, make
-from server_process import ServerDiedError, ServerProcess
+from server_process import ServerDiedError, ServerProcess, end_with_servers
 from subject import running
 from tables import print_tables
 
@@ -47,6 +47,7 @@ Row = dict[str, Any]
 
 
 def main() -> None:
+    end_with_servers()
     options = arguments()
     servers = OURS | PEERS
     names = options.peers.split(",") if options.peers else list(servers)

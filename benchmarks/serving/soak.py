@@ -35,7 +35,7 @@ from fault_malformed import oip_cases, raw
 from ours import OURS, artifacts_beside, fp32_artifact, serve
 from peers import PEERS, triton, triton_version
 from served_models import ServedModel, make
-from server_process import Command, ServerProcess, free_port, memory_mib
+from server_process import Command, ServerProcess, end_with_servers, free_port, memory_mib
 from subject import many_files, running
 
 LOAD = 0.7
@@ -225,6 +225,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "npuops-bench-serving")
     options = parser.parse_args()
     many_files()
+    end_with_servers()
     models = {name: make(name, options.scratch / "models") for name in STABLE}
     models[COMES_AND_GOES] = replace(models["tiny"], name=COMES_AND_GOES)
     known, start = SERVERS[options.server]

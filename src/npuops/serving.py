@@ -3,43 +3,61 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from npuops.clock import SystemClock
-from npuops.errors import OptionError
+from npuops.errors import OptionError, UsageError
 from npuops.events import Event, Observer
 from npuops.runtime.replicas import Services
+from npuops.runtime.step_pool import StepOptions, StepPool
 from npuops.runtime.worker_process import SparePool
-from npuops.server.access import Gate, OpenGate
+from npuops.server.access import Gate, TenantGate
+from npuops.server.chain_members import ServedMembers
 from npuops.server.dataplane import Dataplane
-from npuops.server.engine_launcher import EngineLauncher, LaunchOptions
+from npuops.server.engine_launcher import EngineLauncher
+from npuops.server.grpc_call import GrpcCall
 from npuops.server.grpc_health import Health
 from npuops.server.grpc_infer import GrpcInfer
-from npuops.server.grpc_server import GrpcServer
+from npuops.server.grpc_recorded import RecordedCall, RecordedGrpcInfer
+from npuops.server.grpc_server import GrpcLimits, GrpcServer
 from npuops.server.grpc_service import GrpcService
 from npuops.server.http2_server import http2_tls
+from npuops.server.http2_streams import Http2Limits
 from npuops.server.http_api import HttpApi
+from npuops.server.http_connection import Connection
 from npuops.server.http_infer import HttpInfer
+from npuops.server.http_recorded import RecordedConnection, RecordedInfer
 from npuops.server.http_server import HttpServer
 from npuops.server.model_options import ModelOptions
+from npuops.server.pipeline_launcher import PipelineLauncher
+from npuops.server.recorder import Recorder
 from npuops.server.repository import Repository
 from npuops.server.repository_layout import Scanner
+from npuops.server.repository_upload import Uploads
 from npuops.server.repository_watch import RepositoryWatch
 from npuops.server.serve_options import Ports, ServeOptions
 from npuops.server.served_version import ServedVersion
 from npuops.server.shared_memory import Regions
 from npuops.server.statistics import Statistics
-from npuops.serving_gauges import gauges
+from npuops.serving_chips import Chips
+from npuops.serving_gauges import chip_users, gauges
 from npuops.serving_pages import pages
+from npuops.serving_records import Records
+from npuops.serving_scratch import Scratch
+from npuops.telemetry.access_log import AccessLog
 from npuops.telemetry.instruments import Instruments, unix_offset_us
-from npuops.telemetry.serving_snapshot import ServingSnapshot
+from npuops.telemetry.serving_snapshot import PreprocessingGauges, ServingSnapshot
 from npuops.telemetry.trace_options import trace_options_of
 
 BEAT_S = 1.0
+ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
+"""Of OpenTelemetry's specification; where the environment has it, it wins over `otlp_endpoint`."""
 
 
 class Server:
@@ -56,26 +74,46 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._options = options
         self._clock = SystemClock()
-        gate: Gate = OpenGate()
+        scanner = Scanner(path, options=model)
+        if model is not None and not scanner.single:
+            raise UsageError(
+                f"{path} is a repository, and these options are of one artifact",
+                advice="write them into its model.toml",
+            )
+        tenants = options.tenants(os.environ)
+        gate = TenantGate(tenants)
         self._statistics = Statistics(unix_offset_us(self._clock))
-        self._instruments = Instruments(self._clock, self._snapshot, traces=trace_options_of(os.environ))
+        traces = trace_options_of({ENDPOINT_VARIABLE: options.otlp_endpoint, **os.environ})
+        self._instruments = Instruments(self._clock, self._snapshot, tenants=options.tenant, traces=traces)
+        self._log = AccessLog(options.access_log) if options.access_log else None
+        recorder = None
+        if self._log is not None or self._instruments.traces is not None:
+            recorder = Records(self._clock, self._log, self._instruments.traces)
+        self._chips = Chips(self._clock)
         self._observers: tuple[Observer, ...] = (self._statistics, self._instruments.observe, *observe)
-        self._spares = SparePool(self._loop, self._clock, 1)
+        self._scratch = Scratch()
+        self._spares = SparePool(self._loop, 1)
         services = Services(loop=self._loop, clock=self._clock, observe=self._tell, spares=self._spares)
-        self._launcher = EngineLauncher(services, LaunchOptions(max_request_bytes=options.limits.body_bytes), _weight)
+        launcher = EngineLauncher(services, tenants.weight, self._scratch.path)
+        self._pool = StepPool(StepOptions(), self._clock, self._tell, tenants.weight)
         self._repository: Repository[ServedVersion] = Repository(
-            Scanner(path, options=model),
-            self._launcher,
+            scanner,
+            PipelineLauncher(launcher, services, self._pool, lambda: ServedMembers(self._repository)),
             clock=self._clock,
             observe=self._tell,
             max_loaded=options.max_loaded,
+            drain_s=options.drain_s,
+            uploads=Uploads(self._scratch.path) if options.file_uploads else None,
         )
         regions = Regions() if options.client_shared_memory else None
         plane = Dataplane(repository=self._repository, statistics=self._statistics, regions=regions)
-        infer = HttpInfer(self._repository, self._clock, self._loop, regions)
+        infer = (HttpInfer if recorder is None else RecordedInfer)(
+            self._repository, self._clock, self._loop, regions, self._tell
+        )
         api = HttpApi(plane, infer, gate, self._loop, pages(self._instruments))
-        self._http = HttpServer(api, options.limits, self._loop)
-        self._grpc = self._make_grpc(plane, gate, regions) if options.grpc else None
+        connect = Connection if recorder is None else partial(RecordedConnection, recorder)
+        self._http = HttpServer(api, options.limits, self._loop, connect)
+        self._grpc = self._make_grpc(plane, gate, regions, recorder) if options.grpc else None
         poll_s = options.poll_s if options.watch else None
         self._watch = RepositoryWatch(self._repository, poll_s=poll_s, observe=self._tell)
         self._tasks: list[asyncio.Task[None]] = []
@@ -103,8 +141,10 @@ class Server:
         return self._repository
 
     def look_now(self) -> None:
-        """Look at the repository at once."""
+        """Look at the repository at once, and open the access log anew."""
         self._watch.look_now()
+        if self._log is not None:
+            self._log.reopen()
 
     async def stop(self) -> None:
         """Answer what is under way, and end."""
@@ -115,17 +155,42 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await self._repository.close()
+        await self._pool.close()
         await self._spares.close()
-        self._launcher.close()
-        await asyncio.to_thread(self._instruments.close)
+        self._scratch.close()
+        await asyncio.to_thread(self._close_telemetry)
 
-    def _make_grpc(self, plane: Dataplane, gate: Gate, regions: Regions | None) -> GrpcServer:
+    def abandon(self) -> None:
+        """Leave no file behind; the process ends right after this, and the workers see that."""
+        self._scratch.close()
+        if self._log is not None:
+            self._log.close()
+
+    def _close_telemetry(self) -> None:
+        self._chips.close()
+        self._instruments.close()
+        if self._log is not None:
+            self._log.close()
+
+    def _make_grpc(
+        self, plane: Dataplane, gate: Gate, regions: Regions | None, recorder: Recorder | None
+    ) -> GrpcServer:
         repository = self._repository
-        infer = GrpcInfer(repository.serving, repository.wake, self._clock, gate, regions)
+        kind = GrpcInfer if recorder is None else RecordedGrpcInfer
+        infer = kind(repository.serving, repository.wake, self._clock, gate, regions, self._tell)
         service = GrpcService(plane, infer, gate)
-        health = Health(plane.is_ready, plane.model_is_ready, self._names)
+        health = Health(plane.is_ready, plane.model_is_ready, self._names, gate)
         methods = {**service.methods(), **health.methods()}
-        return GrpcServer(methods, on_drain=(infer.drain, health.stop))
+        make_call = GrpcCall if recorder is None else partial(RecordedCall, recorder)
+        limits = self._options.limits
+        calls = GrpcLimits(
+            message_bytes=limits.body_bytes,
+            unfinished_bytes=limits.received_bytes,
+            stall_s=math.ceil(limits.body_s),
+            max_connections=limits.connections,
+        )
+        http2 = Http2Limits(header_list_bytes=limits.head_bytes, handshake_s=math.ceil(limits.head_s))
+        return GrpcServer(methods, calls, http2, on_drain=(infer.drain, health.stop), make_call=make_call)
 
     def _names(self) -> list[str]:
         return sorted({line.name for line in self._repository.index()})
@@ -141,8 +206,17 @@ class Server:
         if self._grpc is not None:
             connections["grpc"] = self._grpc.connections
         traces = self._instruments.traces
-        running = {id(each): each for each in self._repository.serving.values()}
-        return gauges(running.values(), connections, None, traces.dropped if traces is not None else None)
+        running = {id(each): each for each in self._repository.serving.values()}.values()
+        return gauges(
+            running,
+            connections,
+            self._log.dropped if self._log is not None else None,
+            traces.dropped if traces is not None else None,
+            self._chips.readings(chip_users(running)),
+            PreprocessingGauges(processes=len(self._pool.pids), waiting=self._pool.waiting)
+            if self._pool.is_started
+            else None,
+        )
 
     def _tell(self, event: Event) -> None:
         for observer in self._observers:
@@ -163,8 +237,3 @@ def tls_context(options: ServeOptions) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         raise OptionError(f"the certificate {options.tls.cert} cannot be used: {error}") from error
     return context
-
-
-def _weight(tenant: str) -> float:
-    del tenant
-    return 1.0

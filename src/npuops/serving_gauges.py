@@ -8,8 +8,16 @@ from pathlib import Path
 from npuops.runtime.engine import Engine
 from npuops.runtime.replica import Replica
 from npuops.runtime.replica_states import State
+from npuops.server.pipeline_launcher import PipelinedVersion
 from npuops.server.served_version import ServedVersion
-from npuops.telemetry.serving_snapshot import DeviceGauges, ServingSnapshot, VersionGauges
+from npuops.serving_chips import ChipUser
+from npuops.telemetry.serving_snapshot import (
+    ChipReading,
+    DeviceGauges,
+    PreprocessingGauges,
+    ServingSnapshot,
+    VersionGauges,
+)
 
 _PAGE_BYTES = 4096
 
@@ -19,6 +27,8 @@ def gauges(
     connections: Mapping[str, int],
     log_records_dropped: int | None,
     spans_dropped: int | None,
+    chips: tuple[ChipReading, ...] = (),
+    preprocessing: PreprocessingGauges | None = None,
 ) -> ServingSnapshot:
     """Everything; costs a file read for each worker."""
     return ServingSnapshot(
@@ -27,12 +37,31 @@ def gauges(
         connections=connections,
         log_records_dropped=log_records_dropped,
         spans_dropped=spans_dropped,
+        chips=chips,
+        preprocessing=preprocessing,
     )
 
 
+def chip_users(served: Iterable[ServedVersion]) -> list[ChipUser]:
+    """The devices of all versions, to find their chips by."""
+    engines = [engine_of(each) for each in served]
+    return [
+        ChipUser(replica.spec.name, replica.pid)
+        for engine in engines
+        if engine is not None
+        for replica in engine.replicas.all
+    ]
+
+
+def engine_of(served: ServedVersion) -> Engine | None:
+    """What runs a version on devices; None for a chain, whose models have their own."""
+    engine = served.inner.engine if isinstance(served, PipelinedVersion) else served.engine
+    return engine if isinstance(engine, Engine) else None
+
+
 def _version(served: ServedVersion) -> VersionGauges:
-    engine = served.engine
-    if not isinstance(engine, Engine):
+    engine = engine_of(served)
+    if engine is None:
         return VersionGauges(
             model=served.name, version=served.version, ready=served.ready, queue_requests=0, queue_bytes=0
         )

@@ -33,7 +33,7 @@ FormatFlag = Annotated[
     str, typer.Option("--format", help="HTTP: json, binary, or auto (binary where the server lists it).")
 ]
 InputFlag = Annotated[
-    Path | None, typer.Option("--input", "-i", help=".npz to send; else random tensors of the model's shapes.")
+    Path | None, typer.Option("--input", "-i", help=".npz to send, or a picture; else random tensors.")
 ]
 BatchFlag = Annotated[int | None, typer.Option("--batch", "-b", min=1, help="Rows, where the batch is free.")]
 DistinctFlag = Annotated[int, typer.Option("--distinct", min=1, help="Random inputs that take turns.")]

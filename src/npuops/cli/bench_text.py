@@ -79,7 +79,9 @@ def _findings(stage: StageResult) -> list[str]:
     if stage.client.reconnects:
         found.append(f"{stage.client.reconnects} connections were opened again")
     if stage.client.lag_p99_ms is not None:
-        found.append(f"the client sent at most {_ms(stage.client.lag_p99_ms)} ms late (p99)")
+        found.append(f"the client was at most {_ms(stage.client.lag_p99_ms)} ms late (p99)")
+    if stage.client.waited:
+        found.append(f"{stage.client.waited} requests were due while every connection was busy (--connections)")
     if stage.agreement is not None:
         largest = stage.agreement.largest_difference
         by = "" if largest is None else f", by up to {largest:.3g}"

@@ -1,4 +1,4 @@
-"""`npuops demo`: the whole story on one real model, through every target that is installed, and on a device."""
+"""`npuops demo`: the whole story on one real model: every target that is installed, a device, and a server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from npuops.build.pipeline import BuildResult
 from npuops.cli.demo_device import Story, enclosed, tell
 from npuops.cli.demo_device_text import plain_story, show_story
 from npuops.cli.demo_models import DemoModel, blank_calibration, digits, mobilenet
+from npuops.cli.demo_serve import CLIENTS, Served, ServingStory, missing, tell_serving
+from npuops.cli.demo_serve_text import plain_serving, show_serving
 from npuops.cli.screen import Screen, verdict_text
+from npuops.cli.serve import INSTALL
 from npuops.cli.show import EXIT_NO, JsonFlag, console, print_hanging, print_json, progress
 from npuops.errors import UsageError, nearest
 from npuops.events import Observer
@@ -70,7 +73,7 @@ def command(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Do everything again.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """One model to every installed target, a mistake that is caught, and a device that throttles and is reset."""
+    """One model to every installed target, a mistake caught, a device that throttles, a server that loses nothing."""
     if name not in MODELS:
         raise UsageError(f"no demo {name!r}", advice=nearest(name, MODELS))
     model = MODELS[name]()
@@ -91,18 +94,21 @@ def command(
         screen.print(f"a device: {DEVICE[0]}", style="bold")
     with progress(quiet=as_json) as observe:
         story = _on_device(model, rows, observe)
+    if not as_json:
+        screen.print("a server", style="bold")
+    with progress(quiet=as_json) as observe:
+        serving = None if missing() else _served(rows, observe)
     if as_json:
         plain = {"rows": [_plain(row) for row in rows], "failure": _plain(failure), "device": plain_story(story)}
-        print_json({"schema": SCHEMA, "model": name, **plain})
+        served = plain_serving(serving) if serving is not None else None
+        print_json({"schema": SCHEMA, "model": name, **plain, "serving": served})
     else:
         _show(screen, rows, failure)
         show_story(screen, story)
-        reports = [row.report for row in (*rows, failure) if row.report]
-        screen.print(f"{len(reports)} reports with graphs, tables and evidence: {reports[0].parent}/*.report.html")
-    built = [row for row in rows if row.result is not None]
+        _show_end(screen, serving, [row.report for row in (*rows, failure) if row.report])
     caught = failure.result is not None and _verdict(failure.result) is Verdict.FAIL
-    passed = all(_verdict(row.result) is Verdict.PASS for row in built)
-    if not (caught and passed and story.is_as_promised):
+    passed = all(_verdict(row.result) is Verdict.PASS for row in rows if row.result is not None)
+    if not (caught and passed and story.is_as_promised and (serving is None or serving.is_as_promised)):
         raise typer.Exit(EXIT_NO)
 
 
@@ -136,6 +142,13 @@ def _failure(model: DemoModel, output: Path, no_cache: bool, observe: Observer) 
 def _on_device(model: DemoModel, rows: list[Row], observe: Observer) -> Story:
     artifact = next(row.result.artifact for row in rows if (row.target, row.precision) == DEVICE and row.result)
     return tell(artifact, model.evaluation, enclosed(DEVICE[0]), observe)
+
+
+def _served(rows: list[Row], observe: Observer) -> ServingStory:
+    """The first artifact that something here runs, and the next one as its new version."""
+    built = [row for row in rows if row.result is not None and open_target(row.target).runner is not None]
+    served = [Served(name=f"{row.target} {row.precision}", artifact=row.result.artifact) for row in built if row.result]
+    return tell_serving(served[0], served[1 if len(served) > 1 else 0], observe)
 
 
 def _verdict(result: BuildResult | None) -> Verdict:
@@ -172,6 +185,14 @@ def _show(screen: Screen, rows: list[Row], failure: Row) -> None:
         style="dim",
     )
     _show_failure(screen, failure)
+
+
+def _show_end(screen: Screen, serving: ServingStory | None, reports: list[Path]) -> None:
+    if serving is not None:
+        show_serving(screen, serving, CLIENTS)
+    else:
+        screen.print(f"\nskipped the server: {missing()} is not installed: {INSTALL}", style="yellow")
+    screen.print(f"\n{len(reports)} reports with graphs, tables and evidence: {reports[0].parent}/*.report.html")
 
 
 def _table(rows: list[Row]) -> Table:

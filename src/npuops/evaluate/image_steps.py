@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,20 @@ from npuops.evaluate.image_resize import center_crop, resize
 from npuops.models.steps import CenterCrop, DecodeImage, Normalize, PreStep, Resize, ToTensor
 
 
-def run_image_steps(steps: Sequence[PreStep], source: Path | bytes | memoryview, *, where: str) -> NDArray[Any]:
+def run_image_steps(
+    steps: Sequence[PreStep],
+    source: Path | bytes | memoryview,
+    *,
+    where: str,
+    begin: Callable[[PreStep], object] = lambda _: None,
+) -> NDArray[Any]:
     """One row of the input, [1, …].
 
     Args:
         steps: in the order that `Pipeline` demands.
         source: a file, or its bytes.
         where: what to call it in an error.
+        begin: called with each step before it runs.
 
     Raises:
         DataError: no readable picture, or too large a one.
@@ -31,9 +38,11 @@ def run_image_steps(steps: Sequence[PreStep], source: Path | bytes | memoryview,
     first = steps[0]
     if not isinstance(first, DecodeImage):
         raise OptionError("the steps of a picture begin with DecodeImage")
+    begin(first)
     picture = decode_image(source, first, where=where)
     pixels: NDArray[Any] | None = None
     for step in steps[1:]:
+        begin(step)
         match step:
             case Resize():
                 picture = resize(picture, step, where=where)

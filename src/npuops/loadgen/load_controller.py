@@ -19,7 +19,7 @@ from npuops.loadgen.load_engine import StagePlan
 from npuops.loadgen.load_worker import LocalWorker, ProcessWorker, Worker, WorkerAnswer, run_loop
 from npuops.loadgen.outcomes import Outcomes, merged
 from npuops.loadgen.request_source import Requests, Tenant
-from npuops.loadgen.results import SCHEMA, BenchReport, Capacity, Fold, Load, StageResult, Usage, fold
+from npuops.loadgen.results import CPU_SHARE, SCHEMA, BenchReport, Capacity, Fold, Load, StageResult, Usage, fold
 
 _START_DELAY_S: Final = 0.3
 """Several processes open their connections, then begin at one instant."""
@@ -179,7 +179,6 @@ class Controller:
         return Capacity(rate=rate, slo_ms=slo_ms, limit="interrupted" if self._interrupted else limit)
 
     async def _stage(self, load: Load) -> StageResult:
-        options = self._options
         began_s = time.perf_counter()
         self._observe(StepStarted(step="load", detail=load.words))
         plans = self._plans(load)
@@ -196,7 +195,8 @@ class Controller:
         self._observe(StepFinished(step="load", seconds=seconds, detail=f"{load.words}: {_words(result)}"))
         if not result.client.keeps_up:
             message = f"at {load.words} the client itself was too slow: the latencies are partly its own"
-            advice = "give it more --processes" if options.processes == 1 else "run it on a machine of its own"
+            starved = result.client.cpu_share is not None and result.client.cpu_share < CPU_SHARE
+            advice = "run it on a machine of its own" if starved else "give it more --processes"
             self._warn(message, advice)
         if result.ended_early:
             self._warn(f"{load.words} ended early: {result.ended_early}", "")
@@ -275,6 +275,7 @@ class Controller:
                 cpu_share=max((r.cpu_s / r.wall_s for r in records if r.wall_s > 0), default=None),
                 reconnects=sum(record.reconnects for record in records),
                 received_bytes=sum(record.received_bytes for record in records) if http else None,
+                waited=sum(record.waited for record in records),
             ),
             agreement=agreed(agreements) if agreements else None,
             ended_early=next((record.ended_early for record in records if record.ended_early), ""),

@@ -102,6 +102,7 @@ class StageRecord:
         stopped_s: when the last request was allowed to leave, since the stage began.
         cpu_s: processor seconds of this process.
         wall_s: from the first request to the last answer.
+        waited: requests that were due while no connection was free.
         ended_early: why, or empty.
     """
 
@@ -111,6 +112,7 @@ class StageRecord:
     wall_s: float
     reconnects: int
     received_bytes: int
+    waited: int
     ended_early: str
 
 
@@ -129,6 +131,7 @@ class StageRun:
         self._stopped_s: float | None = None
         self._alive_s = 0.0
         self._ended_early = ""
+        self._waited = 0
 
     async def run(self) -> StageRecord:
         """Open the lanes, run, wait for what is in flight, close."""
@@ -160,6 +163,7 @@ class StageRun:
             wall_s=wall_s,
             reconnects=sum(lane.reconnects for lane in self._lanes),
             received_bytes=sum(lane.received_bytes for lane in self._lanes),
+            waited=self._waited,
             ended_early=self._ended_early,
         )
 
@@ -288,17 +292,18 @@ class OpenRun(StageRun):
         self._turn = 0
         self._free = list(self._lanes)
         self._fresh: list[Lane] = []
-        self._waiting: deque[int] = deque()
+        self._waiting: deque[tuple[int, float]] = deque()
         self._ended = 0
         self._timer = PreciseTimer(self._loop, self._ring)
         self._timer.arm(self._due_s[0] if self._due_s else self._zero)
 
     def _ring(self) -> None:
         due, turn = self._due_s, self._turn
-        while turn < len(due) and due[turn] <= time.perf_counter():
+        while turn < len(due) and (lag_s := time.perf_counter() - due[turn]) >= 0:
             self._turn = turn + 1
-            self._waiting.append(turn)
+            self._waiting.append((turn, lag_s))
             self._pump()
+            self._waited += bool(self._waiting)
             turn += 1
         if turn < len(due):
             self._timer.arm(due[turn])
@@ -307,7 +312,7 @@ class OpenRun(StageRun):
 
     def _pump(self) -> None:
         while self._waiting and (lane := self._lane()) is not None:
-            self._send(lane, self._waiting.popleft())
+            self._send(lane, *self._waiting.popleft())
 
     def _lane(self) -> Lane | None:
         if self._free:
@@ -323,17 +328,16 @@ class OpenRun(StageRun):
         self._fresh.append(lane)
         return lane
 
-    def _send(self, lane: Lane, turn: int) -> None:
-        due_s = self._due_s[turn]
-        lane.started_s = due_s
-        lane.lag_s = time.perf_counter() - due_s
+    def _send(self, lane: Lane, turn: int, lag_s: float) -> None:
+        lane.started_s = self._due_s[turn]
+        lane.lag_s = lag_s  # without the time that no connection was free: that one is the server's
         lane.send(self._order[turn])
 
     def _settled(self, lane: Lane, code: int) -> None:
         self._note(lane, code, time.perf_counter())
         self._ended += 1
         if self._waiting:
-            self._send(lane, self._waiting.popleft())
+            self._send(lane, *self._waiting.popleft())
         else:
             self._free.append(lane)
             if self._ended == len(self._due_s):
@@ -341,12 +345,12 @@ class OpenRun(StageRun):
 
     def _overdue(self, now_s: float) -> None:
         limit_s = now_s - self._plan.timeout_s
-        while self._waiting and self._due_s[self._waiting[0]] < limit_s:
-            turn = self._waiting.popleft()
+        while self._waiting and self._due_s[self._waiting[0][0]] < limit_s:
+            turn, lag_s = self._waiting.popleft()
             due_s = self._due_s[turn]
             self._started.append(due_s)
             self._latency.append(now_s - due_s)
-            self._lag.append(now_s - due_s)
+            self._lag.append(lag_s)
             self._codes.append(TIMED_OUT)
             self._kinds.append(self._order[turn])
             self._ended += 1

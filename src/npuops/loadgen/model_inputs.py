@@ -66,7 +66,8 @@ class Tensor:
             return [float(str(value)) for value in flat.astype(np.float32)]
         if self.datatype == "BYTES":
             return [item.decode("utf-8", "replace") for item in _elements(self.array)]
-        return flat.tolist()
+        values: list[Any] = flat.tolist()
+        return values
 
 
 def settled_ports(
@@ -166,7 +167,8 @@ def npz_tensors(path: Path, ports: Sequence[Port]) -> tuple[Tensor, ...]:
     """The user's own input.
 
     Args:
-        path: `.npz`, one array for each input.
+        path: `.npz`, one array for each input; any other file, a picture for instance, is the one element of a model
+            whose only input is BYTES.
         ports: as the server describes them; where it describes none, the arrays' own names and dtypes are sent.
 
     Raises:
@@ -174,6 +176,10 @@ def npz_tensors(path: Path, ports: Sequence[Port]) -> tuple[Tensor, ...]:
     """
     if not path.is_file():
         raise DataError(f"there is no file {path}", advice="--input takes a .npz with one array for each input")
+    if path.suffix.lower() != ".npz" and [port.datatype for port in ports] == ["BYTES"]:
+        # Not by way of an array of bytes: that would drop the zeros at its end.
+        array = np.array([path.read_bytes()], object).reshape([abs(size) for size in ports[0].shape])
+        return (tensor_of(ports[0].name, "BYTES", array),)
     if not ports or any(DTYPES.get(port.datatype) in {"string", "bfloat16"} for port in ports):
         return _as_they_are(path, ports)
     wanted = [

@@ -39,7 +39,7 @@ class Outcomes:
     Attributes:
         started_s: since the stage began; in an open loop the instant that was scheduled.
         latency_s: from then to the last byte of the answer, or to the failure.
-        lag_s: how much later than scheduled the client sent it; 0 in a closed loop.
+        lag_s: how much later than scheduled the client came to it; 0 in a closed loop.
         code: HTTP status, `GRPC` + gRPC status, or a negative key of `TRANSPORT`.
         kind: `tenant * inputs + input`.
     """

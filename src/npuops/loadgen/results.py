@@ -42,10 +42,11 @@ class ClientCost:
     Attributes:
         cpu_s: processor seconds of all its processes.
         cpu_share: of one core for each process, in the busiest one; None where it was not measured.
-        lag_p50_ms: requests left so much later than scheduled; None in a closed loop.
+        lag_p50_ms: the client came to its requests so much later than scheduled; None in a closed loop.
         keeps_up: False where the figures are the client's as much as the server's.
         reconnects: connections that were opened again.
         received_bytes: headers included; None for gRPC.
+        waited: requests that were due while every connection was busy; an open loop's latency includes that.
     """
 
     cpu_s: float
@@ -56,6 +57,7 @@ class ClientCost:
     keeps_up: bool
     reconnects: int
     received_bytes: int | None
+    waited: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,7 @@ class Usage:
     cpu_share: float | None
     reconnects: int
     received_bytes: int | None
+    waited: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +293,7 @@ def _cost(load: Load, due: Outcomes, usage: Usage, latency: LatencySummary | Non
         keeps_up=not late and not busy,
         reconnects=usage.reconnects,
         received_bytes=usage.received_bytes,
+        waited=usage.waited,
     )
 
 

@@ -113,6 +113,11 @@ PreStep = DecodeImage | Resize | CenterCrop | Normalize | ToTensor
 PostStep = Softmax | TopK
 
 
+def name_of(step: PreStep | PostStep) -> str:
+    """As a manifest calls it, for example `decode_image`."""
+    return str(step.__struct_config__.tag)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
     """What happens around an inference: the steps before make `input`, the steps after work on the outputs."""

@@ -144,31 +144,27 @@ def plan_chain(options: ChainOptions, find: FindSignature, *, where: str) -> Cha
     return ChainPlan(signature=signature, steps=tuple(ordered))
 
 
-def load_order(needs: Mapping[str, Collection[str]]) -> list[str]:
-    """Chains so that each comes after the chains that it is made of.
+def circle(name: str, needs: Mapping[str, Collection[str]]) -> tuple[str, ...]:
+    """The chains that a chain waits for, and that wait for each other: the first one again at the end. () is none.
 
     Args:
+        name: of the chain to begin with.
         needs: chain → the models in it; those that are no chains do not matter.
-
-    Raises:
-        OptionError: chains that are made of each other; the circle is named.
     """
-    done: list[str] = []
-    for name in needs:
-        _visit(name, needs, done, ())
-    return done
+    return _circle(name, needs, (), set())
 
 
-def _visit(name: str, needs: Mapping[str, Collection[str]], done: list[str], path: tuple[str, ...]) -> None:
+def _circle(name: str, needs: Mapping[str, Collection[str]], path: tuple[str, ...], done: set[str]) -> tuple[str, ...]:
     if name in path:
-        circle = " → ".join((*path[path.index(name) :], name))
-        raise OptionError(f"chains are made of each other: {circle}", advice="take one of them out")
-    if name in done:
-        return
+        return (*path[path.index(name) :], name)
+    if name in done or name not in needs:
+        return ()
     for inner in needs[name]:
-        if inner in needs:
-            _visit(inner, needs, done, (*path, name))
-    done.append(name)
+        found = _circle(inner, needs, (*path, name), done)
+        if found:
+            return found
+    done.add(name)
+    return ()
 
 
 def _planned(step: ChainStep, signature: Signature) -> PlannedStep:

@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Protocol
 
-from npuops.errors import NotReadyError, NpuopsError
+from npuops.clock import Clock
+from npuops.errors import NotReadyError, NotServedError, NpuopsError
+from npuops.events import Observer
 from npuops.runtime.chain import ChainPlan, PlannedStep
+from npuops.runtime.facts import BatchRan
 from npuops.runtime.job import Bytes, Completion, Job
-from npuops.runtime.signature import Form, Shape, form_of
-from npuops.runtime.step_engine import Errands, Inferred, Model, infer
+from npuops.runtime.signature import Form, Shape, Signature, form_of
+from npuops.runtime.step_errands import Errands, Inferred, Model, first_error, infer
+from npuops.runtime.step_facts import cancelled, unanswered
 
+CHAIN: Final = "chain"
+"""The device of a chain, in facts and metrics: it runs on those of its models, which report for themselves."""
 _FORMS_KEPT: Final = 1024
 
-FindModel = Callable[[str, str], Model]
-"""(model, version or "") → what answers now; raises NotServedError or NotReadyError where nothing does."""
-
 Tensor = tuple[Bytes, Shape]
+
+
+class Members(Protocol):
+    """The models that are served now. A version "" is the default one."""
+
+    def find(self, model: str, version: str) -> Model | None:
+        """What answers; None where nothing does: it may be cold."""
+        ...
+
+    async def wake(self, model: str, version: str) -> Model:
+        """What answers, as soon as it is loaded.
+
+        Raises:
+            NpuopsError: it is not served, or does not load.
+        """
+        ...
+
+    def is_ready(self, model: str, version: str) -> bool:
+        """A request gets an answer: now, or after a cold start."""
+        ...
 
 
 class ChainEngine:
@@ -25,22 +48,37 @@ class ChainEngine:
 
     Attributes:
         plan: that it follows; whoever publishes a model with another signature plans the chain anew.
+        last_used_us: when the last request came.
     """
 
-    def __init__(self, plan: ChainPlan, find: FindModel) -> None:
-        """Ready to answer."""
+    def __init__(
+        self, identity: tuple[str, str], plan: ChainPlan, members: Members, clock: Clock, observe: Observer
+    ) -> None:
+        """Ready to answer.
+
+        Args:
+            identity: model and version, for the facts.
+            plan: of the chain.
+            members: where its models are.
+            clock: theirs.
+            observe: gets the facts of the chain; its models report their own.
+        """
         self.plan = plan
-        self._find = find
-        self._errands = Errands()
+        self._identity, self._members = identity, members
+        self._clock, self._observe = clock, observe
+        self._errands = Errands("chain")
         self._forms: dict[tuple[int, tuple[Shape, ...]], Form] = {}
+        self.last_used_us = clock.now_us()
+
+    @property
+    def signature(self) -> Signature:
+        """As clients see it."""
+        return self.plan.signature
 
     @property
     def is_ready(self) -> bool:
         """Every model of it is."""
-        try:
-            return all(self._find(step.model, step.version).is_ready for step in self.plan.steps)
-        except NpuopsError:
-            return False
+        return all(self._members.is_ready(step.model, step.version) for step in self.plan.steps)
 
     @property
     def in_flight(self) -> int:
@@ -49,11 +87,52 @@ class ChainEngine:
 
     def submit(self, job: Job) -> None:
         """Take a request; its receiver is called exactly once, unless the job is cancelled."""
-        self._errands.start(job, self._answer(job))
+        self.last_used_us = job.arrived_us
+        self._errands.start(job, self._reported(job))
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for it any more: no further step begins."""
         self._errands.cancel(job)
+
+    async def drain(self, limit_s: float) -> bool:
+        """Wait until all that was taken is answered; False where the time is over first."""
+        return await self._errands.drain(limit_s)
+
+    async def close(self) -> None:
+        """Refuse what is under way. The models stay."""
+        await self._errands.close("the chain is being unloaded")
+
+    async def _reported(self, job: Job) -> Completion:
+        model, version = self._identity
+        try:
+            found = await self._answer(job)
+        except asyncio.CancelledError:
+            self._observe(cancelled(self._identity, job.tenant))
+            raise
+        except BaseException as group:
+            error = first_error(group)
+            if isinstance(error, NpuopsError):
+                self._observe(unanswered(self._identity, job.tenant, CHAIN, error))
+            raise
+        now_us = self._clock.now_us()
+        self._observe(
+            BatchRan(
+                model=model,
+                version=version,
+                device=CHAIN,
+                fell_back=found.fell_back,
+                inline=False,
+                arrived_us=(job.arrived_us,),
+                tenants=(job.tenant,),
+                rows=job.form.rows,
+                padded_rows=0,
+                dispatched_us=job.arrived_us,
+                started_us=job.arrived_us,
+                computed_us=now_us,
+                answered_us=now_us,
+            )
+        )
+        return found
 
     async def _answer(self, job: Job) -> Completion:
         names = [port.name for port in self.plan.signature.inputs]
@@ -79,16 +158,30 @@ class ChainEngine:
         self, index: int, step: PlannedStep, job: Job, tensors: Mapping[str, asyncio.Future[Tensor]]
     ) -> Inferred:
         given = [await tensors[name] for name in step.takes]
-        model = self._find(step.model, step.version)
-        run = await infer(
-            model, job, self._form(index, tuple(shape for _, shape in given)), [part for part, _ in given]
-        )
-        if len(run.outputs) != len(step.gives):
-            raise NotReadyError(f"model {step.model!r} was replaced by one with other outputs", retry_after_s=0.1)
+        model = await self._model(step)
+        form = self._form(index, tuple(shape for _, shape in given))
+        run = await infer(model, job, form, [part for part, _ in given], self._clock.now_us())
         for name, part, shape in zip(step.gives, run.outputs, run.shapes, strict=True):
             if name:
                 tensors[name].set_result((part, shape))
         return run
+
+    async def _model(self, step: PlannedStep) -> Model:
+        """The model of a step, woken if need be.
+
+        Raises:
+            NotReadyError: it is not there now, or takes and gives something else than it did.
+            NpuopsError: it does not load.
+        """
+        model = self._members.find(step.model, step.version)
+        if model is None:
+            try:
+                model = await self._members.wake(step.model, step.version)
+            except NotServedError as error:
+                raise NotReadyError(f"step {step.model!r}: {error.message}", advice=error.advice) from error
+        if model.signature != step.signature:
+            raise NotReadyError(f"step {step.model!r} was replaced by a model with other tensors", retry_after_s=0.1)
+        return model
 
     def _form(self, index: int, shapes: tuple[Shape, ...]) -> Form:
         """Of a step's request; the same object for the same shapes, as engines like it.

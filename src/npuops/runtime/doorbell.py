@@ -5,9 +5,10 @@ Each message begins with one byte that tells its kind. All integers are little-e
 
 ::
 
-    RUN     kind, batch u32 | artifact u8, tensors     → what to run, and where its inputs lie
+    RUN     kind, batch u32 | slot u8, artifact u16, tensors   → what to run, and where its inputs lie
     RAN     kind, batch u32, started, computed, copied u64 (µs) | tensors
-    tensor  offset u64, bytes u64, rank u8, sizes u32 …  (offsets within the shared memory)
+    FAILED  kind, batch u32 | JSON
+    tensors count u16, then of each: offset u64, bytes u64, rank u8, sizes u64 …  (offsets within the shared memory)
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
-from npuops.runtime.signature import Shape
+from npuops import errors
+from npuops.errors import DeviceError, DeviceMemoryError, NpuopsError, OptionError, RunError
+from npuops.runtime.signature import Port, Shape
 
 RUN: Final = 1
 RAN: Final = 2
@@ -30,15 +33,28 @@ REFUSED: Final = 6
 SPAWNED: Final = 7
 
 MESSAGE_BYTES: Final = 64 * 1024
-"""More than the largest message: 1,000 tensors of rank 8."""
+"""Longest message once a model is loaded; a socket cuts off what is longer, so `check_sizes` refuses such a model."""
+OPEN_BYTES: Final = 1 << 20
+"""Longest order to load; it names paths."""
+MOST_ARTIFACTS: Final = 256
+_LONGEST_WORDS: Final = 4_000
+_LARGEST_RANK: Final = 64
 
 _RUN: Final = struct.Struct("<BI")
+_WORK: Final = struct.Struct("<BH")
 _RAN: Final = struct.Struct("<BIQQQ")
-_COUNT: Final = struct.Struct("<BB")
+_COUNT: Final = struct.Struct("<H")
 _PLACE: Final = struct.Struct("<QQB")
 
 RUN_HEAD_BYTES: Final = _RUN.size
 RAN_HEAD_BYTES: Final = _RAN.size
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class NonsenseError(RunError):
+    """The other end said what nobody may say: its process is not to be trusted any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +70,8 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
     """Load these artifacts; the shared memory comes with the message.
 
     Attributes:
-        artifacts: folders of verified, unpacked artifacts.
+        artifacts: folders of unpacked artifacts.
+        digests: of their manifests; an empty list, or "" for one of them, takes what is there.
         segment_bytes: of the shared memory.
         slot_bytes: of one slot.
         output_offset: within a slot.
@@ -64,6 +81,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     artifacts: list[str]
+    digests: list[str]
     segment_bytes: int
     slot_bytes: int
     output_offset: int
@@ -98,19 +116,58 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     lost: bool = False
 
 
+def told_of(error: BaseException) -> Told:
+    """An error in words that fit into a message. One of a vendor's own class becomes the nearest of our tree."""
+    if not isinstance(error, NpuopsError):
+        return Told(kind=RunError.__name__, message=_short(f"{type(error).__name__} in the worker: {error}"))
+    known = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+    return Told(
+        kind=known.__name__,
+        message=_short(error.message),
+        advice=_short(error.advice),
+        # A device without room for one input still runs others.
+        lost=isinstance(error, DeviceError) and not isinstance(error, DeviceMemoryError),
+    )
+
+
+def raised(told: Told) -> NpuopsError:
+    """The worker's error, of its own class."""
+    kind = getattr(errors, told.kind, RunError)
+    if not isinstance(kind, type) or not issubclass(kind, NpuopsError):
+        kind = RunError
+    return kind(told.message, advice=told.advice)
+
+
+def check_sizes(inputs: Sequence[Port], outputs: Sequence[Port], artifacts: int) -> None:
+    """Whether runs of such a model, and their answers, fit into a message.
+
+    Raises:
+        OptionError: they do not.
+    """
+    if artifacts > MOST_ARTIFACTS:
+        raise OptionError(f"{artifacts} artifacts for one device", advice=f"{MOST_ARTIFACTS} at most")
+    for word, ports in (("inputs", inputs), ("outputs", outputs)):
+        ranks = [_LARGEST_RANK if port.shape is None else len(port.shape) for port in ports]
+        if sum(_PLACE.size + 8 * rank for rank in ranks) + 64 > MESSAGE_BYTES:
+            raise OptionError(
+                f"a model with {len(ports)} {word} cannot be served", advice="put several of them into one tensor"
+            )
+
+
 def pack_run(batch: int, rest: bytes) -> bytes:
     """A run, with what `pack_work` gave."""
     return _RUN.pack(RUN, batch) + rest
 
 
-def pack_work(artifact: int, places: Sequence[Place]) -> bytes:
+def pack_work(slot: int, artifact: int, places: Sequence[Place]) -> bytes:
     """What is to be run, without the number of the batch."""
-    return bytes((artifact,)) + pack_places(places)
+    return _WORK.pack(slot, artifact) + pack_places(places)
 
 
-def unpack_work(rest: bytes) -> tuple[int, tuple[Place, ...]]:
-    """The artifact's index and the inputs."""
-    return rest[0], unpack_places(rest[1:])
+def unpack_work(rest: bytes) -> tuple[int, int, tuple[Place, ...]]:
+    """The slot, the artifact's index, and the inputs."""
+    slot, artifact = _WORK.unpack_from(rest)
+    return slot, artifact, unpack_places(rest[_WORK.size :])
 
 
 def pack_ran(batch: int, started_us: int, computed_us: int, copied_us: int, tensors: bytes) -> bytes:
@@ -119,8 +176,15 @@ def pack_ran(batch: int, started_us: int, computed_us: int, copied_us: int, tens
 
 
 def unpack_ran(message: bytes) -> tuple[int, int, int, int, bytes]:
-    """Batch, started, computed, copied (µs), and the packed places of the outputs."""
-    _, batch, started_us, computed_us, copied_us = _RAN.unpack_from(message)
+    """Batch, started, computed, copied (µs), and the packed places of the outputs.
+
+    Raises:
+        NonsenseError: it is too short.
+    """
+    try:
+        _, batch, started_us, computed_us, copied_us = _RAN.unpack_from(message)
+    except struct.error as error:
+        raise NonsenseError(f"an answer of {len(message)} bytes") from error
     return batch, started_us, computed_us, copied_us, message[RAN_HEAD_BYTES:]
 
 
@@ -135,8 +199,12 @@ def pack_failed(batch: int, told: Told) -> bytes:
 
 
 def unpack_failed(message: bytes) -> Told:
-    """What went wrong."""
-    return msgspec.json.decode(message[RUN_HEAD_BYTES:], type=Told)
+    """What went wrong.
+
+    Raises:
+        NonsenseError: it cannot be read.
+    """
+    return _decoded(message[RUN_HEAD_BYTES:], Told)
 
 
 def pack_json(kind: int, value: msgspec.Struct) -> bytes:
@@ -144,22 +212,53 @@ def pack_json(kind: int, value: msgspec.Struct) -> bytes:
     return bytes((kind,)) + msgspec.json.encode(value)
 
 
+def unpack_json(message: bytes, kind: type[S]) -> S:
+    """Any other message.
+
+    Raises:
+        NonsenseError: it cannot be read.
+    """
+    return _decoded(message[1:], kind)
+
+
 def unpack_places(data: bytes) -> tuple[Place, ...]:
-    """The places of the tensors, in the model's order."""
+    """The places of the tensors, in the model's order.
+
+    Raises:
+        NonsenseError: there are fewer or more bytes than the places need.
+    """
     places = []
-    at = 1
-    for _ in range(data[0]):
-        offset, size, rank = _PLACE.unpack_from(data, at)
-        at += _PLACE.size
-        places.append(Place(offset, size, struct.unpack_from(f"<{rank}I", data, at)))
-        at += 4 * rank
+    at = _COUNT.size
+    try:
+        for _ in range(_COUNT.unpack_from(data)[0]):
+            offset, size, rank = _PLACE.unpack_from(data, at)
+            at += _PLACE.size
+            places.append(Place(offset, size, struct.unpack_from(f"<{rank}Q", data, at)))
+            at += 8 * rank
+    except struct.error as error:
+        raise NonsenseError(f"places of tensors in {len(data)} bytes") from error
+    if at != len(data):
+        raise NonsenseError(f"{len(data) - at} bytes after the last place of a tensor")
     return tuple(places)
 
 
 def pack_places(places: Sequence[Place]) -> bytes:
     """Tensors in the model's order."""
-    packed = [bytes((len(places),))]
+    packed = [_COUNT.pack(len(places))]
     for place in places:
         packed.append(_PLACE.pack(place.offset, place.size, len(place.shape)))
-        packed.append(struct.pack(f"<{len(place.shape)}I", *place.shape))
+        packed.append(struct.pack(f"<{len(place.shape)}Q", *place.shape))
     return b"".join(packed)
+
+
+def _decoded(data: bytes, kind: type[S]) -> S:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise NonsenseError(f"a {kind.__name__} that cannot be read: {error}") from error
+
+
+def _short(words: str) -> str:
+    """Cut to what fits, and without halves of characters, which JSON cannot carry."""
+    cut = words if len(words) <= _LONGEST_WORDS else words[: _LONGEST_WORDS - 2] + " …"
+    return cut.encode(errors="replace").decode()

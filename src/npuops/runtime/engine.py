@@ -7,31 +7,34 @@ runs on one thread, the event loop's, so it needs no lock.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from npuops.errors import DeadlineError, NotReadyError, NpuopsError, RunError, TooLargeError
+from npuops.errors import DeviceMemoryError, NotReadyError, NpuopsError, TooLargeError
 from npuops.runtime.admission import Refusal, admit
 from npuops.runtime.batch_curve import measure_sizes
-from npuops.runtime.batcher import LEAD_US, rows_to_take
-from npuops.runtime.delivery import Delivery, refuse
+from npuops.runtime.delivery import Delivery
+from npuops.runtime.dispatcher import Dispatcher
 from npuops.runtime.engine_options import EngineOptions
 from npuops.runtime.facts import ColdCause, ShedReason
 from npuops.runtime.fair_queue import FairQueue, bytes_of
 from npuops.runtime.inline import InlineSession, worth_it
 from npuops.runtime.job import NO_DEADLINE, Job
+from npuops.runtime.outage import Outage
+from npuops.runtime.patience import rested
+from npuops.runtime.recovery import Recovery
 from npuops.runtime.replica import Answer, DeviceSpec, Replica, Reports, Run
-from npuops.runtime.replicas import Measuring, Replicas, Services
+from npuops.runtime.replicas import Listener, Preparation, Replicas, Services
 from npuops.runtime.reporter import Reporter
-from npuops.runtime.restart_policy import KILLS, Suspects
 from npuops.runtime.routing import Routing
 from npuops.runtime.signature import Signature
 
 TICK_S: Final = 0.02
 """How often waiting requests are looked at for their deadlines, and runs for hanging."""
-ATTEMPTS: Final = 2
-"""Devices that a request may lose; then its client is told."""
+_EVICTIONS: Final = 64
+"""Most requests that lose their place to one newcomer."""
+_log: Final = logging.getLogger(__name__)
 
 
 class Engine:
@@ -55,29 +58,45 @@ class Engine:
     ) -> None:
         """Nothing runs yet: `start` brings the workers to life."""
         self.model, self.version, self.signature = model, version, signature
-        self._options, self._services = options, services
-        self._loop, self._clock, self._observe = services.loop, services.clock, services.observe
+        self._options, self._loop, self._clock = options, services.loop, services.clock
         self._reporter = Reporter(model, version, services.observe)
         self._queue = FairQueue(weights)
-        self._suspects: deque[Job] = deque()
-        self._blamed = Suspects()
-        self._delivery = Delivery(batched=signature.batched)
-        self._lone = any(port.dtype == "string" for port in signature.outputs)
+        self._recovery = Recovery(self._queue, self._reporter)
+        self._delivery = Delivery(signature, options.padding)
         self._replicas = Replicas(
             (model, version),
             signature,
             devices,
-            Measuring(sizes=self._sizes, budget_ms=options.measure_ms, free_bytes=options.max_request_bytes),
+            Preparation(
+                sizes=self._sizes,
+                budget_ms=options.measure_ms,
+                free_bytes=options.max_request_bytes,
+                open_limit_s=options.open_limit_s,
+                padding=options.padding,
+            ),
             services,
-            Reports(ran=self._ran, failed=self._failed, ended=self._ended),
-            lambda: len(self._queue),
+            Listener(
+                reports=Reports(ran=self._ran, failed=self._failed, ended=self._ended),
+                changed=self._devices_changed,
+                waiting=lambda: len(self._queue),
+            ),
         )
         self._routing = Routing(options.fallback, options.shard, options.padding)
-        self._inline: InlineSession | None = None
-        self._scheduled = False
+        self._outage = Outage(model, self._replicas, options.patience_s)
+        self._dispatcher = Dispatcher(
+            model,
+            signature,
+            options,
+            self._queue,
+            self._recovery,
+            self._replicas,
+            self._routing,
+            self._outage,
+            self._reporter,
+            services,
+        )
         self._closed = ""
         self._tick: asyncio.TimerHandle | None = None
-        self._idle: list[asyncio.Future[None]] = []
         self.last_used_us = self._clock.now_us()
 
     def submit(self, job: Job) -> None:
@@ -85,6 +104,9 @@ class Engine:
         queue = self._queue
         if self._closed:
             self._reporter.refuse(job, NotReadyError(self._closed, retry_after_s=0.1), ShedReason.NOT_READY)
+            return
+        if self._outage.since_us and self._outage.is_hopeless(job.arrived_us) and not self._replicas.any_ready:
+            self._reporter.refuse(job, self._outage.error(), ShedReason.NOT_READY)
             return
         refusal = admit(
             self._options.limits,
@@ -100,9 +122,8 @@ class Engine:
             return
         self.last_used_us = job.arrived_us
         queue.push(job)
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._pump)
+        if not self._dispatcher.scheduled:
+            self._dispatcher.soon()
         if self._tick is None:
             self._tick = self._loop.call_later(TICK_S, self._look_around)
 
@@ -110,7 +131,14 @@ class Engine:
         """Nobody waits for it any more: it leaves the queue; a run under way goes on, its answer is dropped."""
         if not job.cancelled:
             self._queue.withdraw(job)
+            self._recovery.forget(job)
             self._reporter.shed(job, ShedReason.CANCELLED)
+            self._dispatcher.look_idle()
+
+    def reconfigure(self, options: EngineOptions) -> None:
+        """Follow other options from now on; those that shape workers and slots have to be as before."""
+        self._options = self._dispatcher.options = options
+        self._routing.reconfigure(options.fallback, options.shard)
 
     async def start(self, cause: ColdCause) -> None:
         """Load and warm up on every device.
@@ -119,29 +147,25 @@ class Engine:
             NpuopsError: no device came up; the first one's words.
         """
         await self._replicas.start(cause)
-        self._settle_inline()
-        self._pump()
+        await self._settle_inline()
+        self._dispatcher.pump()
 
     async def drain(self, limit_s: float) -> bool:
         """Wait until nothing is waiting or under way; False where the time is over first."""
-        if self._is_idle():
-            return True
-        idle = self._loop.create_future()
-        self._idle.append(idle)
-        done, _ = await asyncio.wait([idle], timeout=limit_s)
-        return bool(done)
+        return await self._dispatcher.idle(limit_s)
 
     async def close(self, why: str = "the model is being unloaded") -> None:
-        """Refuse what still waits, and end all workers."""
+        """Refuse what still waits, or is under way and did not end in the time to drain; and end all workers."""
         self._closed = why
-        for job in [*self._suspects, *self._queue.drain()]:
-            self._reporter.refuse(job, NotReadyError(why, retry_after_s=0.5), ShedReason.NOT_READY)
-        self._suspects.clear()
+        self._recovery.refuse_all(
+            [*self._recovery.drain(), *self._queue.drain()], NotReadyError(why, retry_after_s=0.5)
+        )
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
-        self._drop_inline()
-        await self._replicas.stop()
+        self._dispatcher.close()
+        await self._replicas.stop(why)
+        self._dispatcher.look_idle()
 
     @property
     def is_ready(self) -> bool:
@@ -157,7 +181,7 @@ class Engine:
     @property
     def queued(self) -> int:
         """Requests that wait."""
-        return len(self._queue) + len(self._suspects)
+        return len(self._queue) + len(self._recovery.alone)
 
     @property
     def queued_bytes(self) -> int:
@@ -169,170 +193,85 @@ class Engine:
         """The devices, for whoever watches."""
         return self._replicas
 
-    def _pump(self) -> None:
-        """Start as many runs as the devices take."""
-        self._scheduled = False
-        while self._suspects and self._run_suspect():
-            pass
-        if self._suspects:
-            return  # a device must become idle for the next one; more work would keep it busy for ever
-        queue = self._queue
-        while (first := queue.next()) is not None:
-            now_us = self._clock.now_us()
-            if self._inline is not None and len(queue) == 1 and self._run_inline(first, now_us):
-                return
-            replica = self._routing.pick(self._replicas.all, first, now_us)
-            if replica is None:
-                if not self._turn_away(first, now_us):
-                    return
-                continue
-            if self._routing.bucket(replica, first.form, first.form.rows) is None:
-                self._refuse_shape(queue.take(first.form.rows, first.form.key), replica)
-                continue
-            jobs = self._jobs_for(replica, first, now_us)
-            if not jobs:
-                return
-            self._dispatch(replica, [job for job in jobs if not self._is_late(job, replica, now_us)], now_us)
-
-    def _turn_away(self, job: Job, now_us: int) -> bool:
-        """Who waits for nothing but the fallback, and may not have it, is told so; the others wait."""
-        why = self._routing.why_not(self._replicas.all, job, now_us)
-        if not why or not any(replica.ready for replica in self._replicas.all):
-            return False
-        error = NotReadyError(why, advice="ask again, or let this model fall back")
-        for refused in self._queue.take(job.form.rows, job.form.key):
-            self._routing.budget.refused(refused.form.rows, now_us)
-            self._reporter.refuse(refused, error, ShedReason.NOT_READY)
-        return True
-
-    def _jobs_for(self, replica: Replica, first: Job, now_us: int) -> list[Job]:
-        """The next run's requests; none where waiting for more is better."""
-        queue = self._queue
-        if not self.signature.batched or self._lone or not self._options.batching:
-            return queue.take(first.form.rows, first.form.key)
-        left_us = self._routing.backlog_us(replica, now_us) if replica.under_way else 0.0
-        rows = rows_to_take(
-            queue.rows,
-            first.form.rows,
-            len(replica.under_way),
-            replica.credits,
-            self._routing.curve(replica, first.form),
-            self._options.budget_us,
-            self.signature.max_rows,
-            left_us,
-        )
-        if rows:
-            return queue.take(rows, first.form.key)
-        if left_us > LEAD_US and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_later((left_us - LEAD_US) / 1e6, self._pump)
-        return []
-
-    def _dispatch(self, replica: Replica, jobs: list[Job], now_us: int) -> None:
-        if not jobs:
-            return
-        rows = sum([job.form.rows for job in jobs])
-        bucket = self._routing.bucket(replica, jobs[0].form, rows)
-        assert bucket is not None  # noqa: S101 - a bucket that takes one of them takes all that `max_rows` allows
-        try:
-            replica.run(jobs, rows, bucket, now_us)
-        except TooLargeError as error:
-            for job in jobs:
-                refuse(job, error)
-
-    def _run_suspect(self) -> bool:
-        """A request that failed among others, alone on an idle device."""
-        job = self._suspects[0]
-        if job.cancelled:
-            self._suspects.popleft()
-            return True
-        replica = self._routing.pick(self._replicas.all, job, self._clock.now_us())
-        if replica is None or replica.under_way:
-            return False
-        self._suspects.popleft()
-        self._dispatch(replica, [job], self._clock.now_us())
-        return False
-
-    def _run_inline(self, first: Job, now_us: int) -> bool:
-        """A lone request on an idle model, at once and without a worker's two wake-ups."""
-        inline = self._inline
-        if inline is None or inline.replica.under_way or not inline.takes(first.form):
-            return False
-        for job in self._queue.take(first.form.rows, first.form.key):
-            inline.run(job, now_us, self._observe)
-        return True
-
     def _ran(self, replica: Replica, run: Run, answer: Answer) -> None:
-        self._pump()  # before the answers are written: the worker must not wait for that
-        spec = replica.spec
-        self._routing.budget.ran(run.rows, spec.fallback, run.dispatched_us)
-        if self._blamed:
-            self._blamed.answered(run.jobs)
-        self._delivery.hand_out(
-            run.jobs, replica.view, answer.places, answer.tensors, spec.name, fell_back=spec.fallback
-        )
-        self._reporter.ran(spec, run, answer, self._clock.now_us())
-        if self._idle and self._is_idle():
-            self._wake_drainers()
+        try:
+            self._dispatcher.pump()  # before the answers are written: the worker must not wait for that
+        finally:
+            spec = replica.spec
+            self._routing.ran(replica, run, answer)
+            self._recovery.answered(run.jobs)
+            self._delivery.hand_out(run, answer, replica.view, spec.name, fell_back=spec.fallback)
+            self._reporter.ran(spec, run, answer, self._clock.now_us())
+            self._dispatcher.look_idle()
 
     def _failed(self, replica: Replica, run: Run, error: NpuopsError, lost: bool) -> None:
         """The worker refused a run, or its device is lost."""
+        replica.began_us = self._clock.now_us()
         if lost:
             self._replicas.give_up(replica, error.message)
-            self._again(replica, run.jobs, error)
-        elif len(run.jobs) > 1:
-            self._suspects.extend(run.jobs)  # one of them is bad; the others must not pay for it
+            self._recovery.lost(replica, run.jobs, error)
+        elif isinstance(error, DeviceMemoryError) and len(run.jobs) == 1 and self._may_go_elsewhere(replica, run):
+            self._recovery.elsewhere(replica, run.jobs[0], error)
         else:
-            self._reporter.fail(run.jobs[0], replica, error)
-        self._pump()
+            if isinstance(error, TooLargeError):
+                self._dispatcher.most_rows = max(1, run.rows // 2)
+            self._recovery.failed(replica, run, error)
+        self._dispatcher.pump()
+        self._dispatcher.look_idle()
+
+    def _may_go_elsewhere(self, replica: Replica, run: Run) -> bool:
+        job, now_us = run.jobs[0], self._clock.now_us()
+        return not job.avoid and bool(self._routing.others(self._replicas.all, replica.spec.name, job, now_us))
 
     def _ended(self, replica: Replica, runs: list[Run], why: str) -> None:
         """A worker is gone; what was under way runs again."""
-        if not runs:
-            return
-        prepared = [job for run in runs[1:] for job in run.jobs]
-        replay = self._blamed.ended(runs[0].jobs, prepared)
-        error = RunError(
-            f"the worker ended {KILLS} times while it ran this input alone ({why})",
-            advice="`npuops run` with the same input may tell why",
-        )
-        for job in replay.failed:
-            self._reporter.fail(job, replica, error)
-        self._suspects.extend(replay.alone)
-        self._queue.push_front(replay.together)
-        self._reporter.retried(replica, len(replay.alone) + len(replay.together), why)
-        self._pump()
+        if self._closed:
+            self._recovery.refuse_all(
+                [job for run in runs for job in run.jobs], NotReadyError(self._closed, retry_after_s=0.5)
+            )
+        else:
+            self._recovery.ended(replica, runs, why)
+            self._keep_looking()
+        self._dispatcher.soon()
 
-    def _again(self, replica: Replica, jobs: list[Job], error: NpuopsError) -> None:
-        """Once more, elsewhere or after the device's restart; a second loss is told to the client."""
-        back = []
-        for job in jobs:
-            job.attempts += 1
-            if job.attempts < ATTEMPTS:
-                back.append(job)
-            else:
-                self._reporter.fail(job, replica, error)
-        self._queue.push_front(back)
-        self._reporter.retried(replica, len(back), error.message)
+    def _devices_changed(self) -> None:
+        """A device is ready, or is not any more."""
+        self._outage.look(self._clock.now_us())
+        self._dispatcher.soon()
+
+    def _keep_looking(self) -> None:
+        if self._tick is None and not self._closed:
+            self._tick = self._loop.call_later(TICK_S, self._look_around)
 
     def _look_around(self) -> None:
-        """Deadlines of what waits, and runs that hang."""
+        """Deadlines of what waits or is under way, and runs that hang."""
         self._tick = None
         now_us = self._clock.now_us()
-        for job in self._queue.expire(now_us + int(self._routing.shortest_us(self._replicas.all))):
-            self._reporter.refuse(
-                job, DeadlineError("the deadline passed while the request waited"), ShedReason.DEADLINE
-            )
-        limit_us = self._options.run_limit_s * 1e6
+        late = self._queue.expire(now_us + int(self._routing.shortest_us(self._replicas.all)))
+        self._recovery.refuse_late(
+            [*late, *self._recovery.expire(now_us)], "the deadline passed while the request waited"
+        )
         busy = False
         for replica in self._replicas.all:
-            oldest = next(iter(replica.under_way.values()), None)
-            busy = busy or oldest is not None
-            if oldest is not None and now_us - oldest.dispatched_us > limit_us:
-                self._replicas.give_up(replica, f"a run took longer than {self._options.run_limit_s:g} s")
-        if self._queue or self._suspects or busy:
-            self._tick = self._loop.call_later(TICK_S, self._look_around)
-            self._pump()
+            if replica.under_way:
+                busy = True
+                self._look_at(replica, now_us)
+            else:
+                replica.pace = rested(replica.pace)
+        if self._queue or self._recovery.alone or busy:
+            self._keep_looking()
+            self._dispatcher.pump()
+        self._dispatcher.look_idle()
+
+    def _look_at(self, replica: Replica, now_us: int) -> None:
+        """A device at work. Whoever waits for its answer in vain is told when the time is over, not when it ends."""
+        if why := self._routing.hangs(self._replicas.all, replica, now_us, self._options.run_limit_s * 1e6):
+            self._replicas.give_up(replica, why)
+        late = [job for run in replica.under_way.values() for job in run.jobs if job.deadline_us <= now_us]
+        late = [job for job in late if not job.cancelled]
+        self._recovery.refuse_late(late, "the deadline passed before the answer")
+        for job in late:
+            job.cancelled = True
 
     def _sizes(self, spec: DeviceSpec) -> list[list[int]]:
         free = measure_sizes(self.signature.max_rows if self._options.batching else 1)
@@ -342,49 +281,35 @@ class Engine:
         """Who floods a full queue gives a place to the others."""
         if refusal.reason is not ShedReason.QUEUE_FULL:
             return False
-        gone = self._queue.yield_to(job)
-        if gone is None:
-            return False
-        self._reporter.refuse(gone, refusal.error(), refusal.reason)
-        return True
+        limits, queue = self._options.limits, self._queue
+        for _ in range(_EVICTIONS):
+            gone = queue.yield_to(job)
+            if gone is None:
+                return False
+            self._recovery.forget(gone)
+            self._reporter.refuse(gone, refusal.error(), refusal.reason)
+            fits = not queue or queue.bytes + bytes_of(job) <= limits.max_queue_bytes
+            if fits and len(queue) < limits.max_queue_requests:
+                return True
+        return False
 
     def _is_full(self) -> bool:
         limits = self._options.limits
         return len(self._queue) >= limits.max_queue_requests or self._queue.bytes >= limits.max_queue_bytes
 
     def _predicted_wait_us(self, job: Job) -> float:
-        return self._routing.wait_us(self._replicas.all, job.form, self._queue.rows, self._options.budget_us)
+        return self._routing.wait_us(self._replicas.all, job, self._queue.rows, self._options.budget_us)
 
-    def _is_late(self, job: Job, replica: Replica, now_us: int) -> bool:
-        """Drop what cannot be answered in time before it costs the device anything."""
-        if job.deadline_us == NO_DEADLINE:
-            return False
-        if now_us + self._routing.run_us(replica, job.form, job.form.rows) <= job.deadline_us:
-            return False
-        self._reporter.refuse(job, DeadlineError("the deadline would pass before the answer"), ShedReason.DEADLINE)
-        return True
-
-    def _settle_inline(self) -> None:
-        if self._inline is None:
-            replica = worth_it(self._replicas.all, self._options.inline, self.signature)
-            if replica is not None:
-                self._inline = InlineSession((self.model, self.version), replica, self.signature)
-
-    def _drop_inline(self) -> None:
-        if self._inline is not None:
-            self._inline.close()
-            self._inline = None
-
-    def _refuse_shape(self, jobs: list[Job], replica: Replica) -> None:
-        for job in jobs:
-            shapes = ", ".join(str(list(shape)) for shape in job.form.shapes)
-            self._reporter.fail(job, replica, RunError(f"no artifact of {self.model} takes shapes {shapes}"))
-
-    def _is_idle(self) -> bool:
-        return not self._queue and not self._suspects and not any(r.under_way for r in self._replicas.all)
-
-    def _wake_drainers(self) -> None:
-        waiting, self._idle = self._idle, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+    async def _settle_inline(self) -> None:
+        replica = worth_it(self._replicas.all, self._options.inline, self.signature)
+        if self._dispatcher.inline is not None or replica is None:
+            return
+        try:
+            made = await asyncio.to_thread(InlineSession, replica, self.signature)
+        except NpuopsError as error:
+            _log.warning("%s is not computed inline: %s", self.model, error.message)
+            return
+        if self._closed:
+            made.close()
+        else:
+            self._dispatcher.inline = made

@@ -19,6 +19,8 @@ class EngineOptions:
         limits: of the queue.
         max_request_bytes: of the inputs of one request, and of its outputs, where the model leaves sizes free.
         run_limit_s: a run that takes longer is taken for hanging, and its worker is ended.
+        open_limit_s: a worker that takes longer to load is taken for hanging.
+        patience_s: how long requests wait for a device that is lost; then they are told.
         measure_ms: time to measure the batch curve in, for each artifact.
         inline: `auto`: runs of less than `INLINE_US` are computed in the server's process, where the target allows.
         fallback: what devices marked as fallback may take.
@@ -31,6 +33,8 @@ class EngineOptions:
     limits: Limits = field(default_factory=Limits)
     max_request_bytes: int = 64 << 20
     run_limit_s: float = 30.0
+    open_limit_s: float = 600.0
+    patience_s: float = 10.0
     measure_ms: float = 300.0
     inline: str = "auto"
     fallback: FallbackPolicy = ALLOW

@@ -58,12 +58,14 @@ class Job:
         fallback: the request's own word on the fallback; "" leaves it to the model.
         context: the front end's own; nobody else looks at it.
         attempts: devices that failed on it.
+        avoid: the device that had no memory for it; "" where none refused it.
         cancelled: nobody waits for it any more.
     """
 
     __slots__ = (
         "arrived_us",
         "attempts",
+        "avoid",
         "cancelled",
         "context",
         "deadline_us",
@@ -97,4 +99,5 @@ class Job:
         self.deadline_us = deadline_us
         self.fallback: Fallback = fallback
         self.attempts = 0
+        self.avoid = ""
         self.cancelled = False

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from npuops.clock import Clock
-from npuops.errors import NotReadyError, NpuopsError
+from npuops.errors import ArtifactError, NpuopsError, UsageError
 from npuops.events import Observer
+from npuops.runtime.buckets import AxisPadding
+from npuops.runtime.doorbell import check_sizes
 from npuops.runtime.facts import ColdCause, DeviceChanged, WorkerEnded, WorkerStarted
 from npuops.runtime.replica import SLOTS, DeviceSpec, Replica, Reports, Run
 from npuops.runtime.replica_states import Happening, State, after
@@ -19,6 +21,8 @@ from npuops.runtime.slots import geometry_of
 from npuops.runtime.worker_process import SparePool
 
 _SECOND_US: Final = 1_000_000
+_HOPELESS: Final = (ArtifactError, UsageError)
+"""Starting again changes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,18 +43,37 @@ class Services:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measuring:
-    """How the batch curve of a new worker is measured.
+class Preparation:
+    """How a new worker is prepared.
 
     Attributes:
-        sizes: rows, for each artifact of a device.
-        budget_ms: of time, for each artifact.
+        sizes: rows to measure the batch curve at, for each artifact of a device.
+        budget_ms: of time for that, for each artifact.
         free_bytes: of a slot's inputs, and of its outputs, where a size is free.
+        open_limit_s: a worker that takes longer to load is taken for hanging.
+        padding: along other axes than that of the batch.
     """
 
     sizes: Callable[[DeviceSpec], Sequence[Sequence[int]]]
     budget_ms: float
     free_bytes: int
+    open_limit_s: float
+    padding: AxisPadding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Who is told about the devices, besides the observer: the engine.
+
+    Attributes:
+        reports: of runs; an end is told after it was written down here.
+        changed: a device went from one state to another.
+        waiting: how many requests wait, for the facts.
+    """
+
+    reports: Reports
+    changed: Callable[[], None]
+    waiting: Callable[[], int]
 
 
 class Replicas:
@@ -58,6 +81,9 @@ class Replicas:
 
     Attributes:
         all: in the order of the options.
+        any_ready: a device takes runs.
+        own_ready: one that is no fallback does.
+        own_failed: each that is no fallback was refused when it was last started.
     """
 
     def __init__(
@@ -65,10 +91,9 @@ class Replicas:
         identity: tuple[str, str],
         signature: Signature,
         devices: Sequence[DeviceSpec],
-        measuring: Measuring,
+        preparation: Preparation,
         services: Services,
-        reports: Reports,
-        waiting: Callable[[], int],
+        listener: Listener,
     ) -> None:
         """Nothing is started yet.
 
@@ -76,19 +101,24 @@ class Replicas:
             identity: model and version.
             signature: of the version.
             devices: at least one.
-            measuring: of new workers.
+            preparation: of new workers.
             services: shared with other engines.
-            reports: the engine's; an end is told to it after it was written down here.
-            waiting: how many requests wait, for the facts.
+            listener: the engine's.
+
+        Raises:
+            OptionError: more tensors or artifacts than a worker can be told of, or no memory is so large.
         """
         self._identity = identity
-        self._measuring, self._services, self._reports, self._waiting = measuring, services, reports, waiting
-        told = Reports(ran=reports.ran, failed=reports.failed, ended=self._ended)
+        self._preparation, self._services, self._listener = preparation, services, listener
+        told = Reports(ran=listener.reports.ran, failed=listener.reports.failed, ended=self._ended)
         self.all: list[Replica] = []
         for spec in devices:
+            check_sizes(signature.inputs, signature.outputs, len(spec.artifacts))
             rows = max([signature.max_rows, *(bucket.rows or 1 for bucket in spec.buckets)])
-            geometry = geometry_of(signature, rows=rows, slots=SLOTS, free_bytes=measuring.free_bytes)
-            self.all.append(Replica(spec, geometry, told, batched=signature.batched))
+            geometry = geometry_of(signature, rows=rows, slots=SLOTS, free_bytes=preparation.free_bytes)
+            self.all.append(Replica(spec, geometry, told, signature, preparation.padding))
+        self.any_ready = self.own_ready = self.own_failed = False
+        self._failed: set[str] = set()
         self._states = {replica.spec.name: State.STOPPED for replica in self.all}
         self._why: dict[str, str] = {}
         self._backoffs = {replica.spec.name: Backoff() for replica in self.all}
@@ -100,10 +130,13 @@ class Replicas:
         """Device → its state, and why."""
         return {name: (state, self._why.get(name, "")) for name, state in self._states.items()}
 
-    @property
-    def any_ready(self) -> bool:
-        """Whether a device takes runs."""
-        return any(replica.ready for replica in self.all)
+    def why_down(self) -> str:
+        """What ails the devices that take no runs."""
+        return "; ".join(
+            f"{name}: {self._why.get(name) or state}"
+            for name, state in self._states.items()
+            if state is not State.READY
+        )
 
     async def start(self, cause: ColdCause) -> None:
         """Start all devices; done when each is ready or was refused.
@@ -112,42 +145,50 @@ class Replicas:
             NpuopsError: the first device's words, where none came up.
         """
         self._closing = False
-        results = await asyncio.gather(*(self._start(replica, cause) for replica in self.all), return_exceptions=True)
-        if self.any_ready:
-            for replica, result in zip(self.all, results, strict=True):
-                if isinstance(result, NpuopsError):
-                    self._restart_later(replica)
-            return
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        raise NotReadyError(f"no device of {self._identity[0]} is ready")
+        starts = [self._services.loop.create_task(self._start(replica, cause)) for replica in self.all]
+        try:
+            await asyncio.wait(starts)
+        except asyncio.CancelledError:
+            for task in starts:
+                task.cancel()
+            await asyncio.wait(starts)
+            raise
+        errors = {replica: task.exception() for replica, task in zip(self.all, starts, strict=True)}
+        for error in errors.values():
+            if error is not None and (not self.any_ready or not isinstance(error, NpuopsError)):
+                raise error
+        for replica, error in errors.items():
+            if isinstance(error, NpuopsError):
+                self._restart_later(replica, error)
 
-    async def stop(self) -> None:
-        """End all workers; nothing must be under way."""
+    async def stop(self, why: str) -> None:
+        """End all workers. What is under way, and must not be, is reported as ended."""
         self._closing = True
-        for task in list(self._restarts.values()):
-            task.cancel()
-        await asyncio.gather(*self._restarts.values(), return_exceptions=True)
+        restarts = list(self._restarts.values())
         self._restarts.clear()
-        await asyncio.gather(*(self._stop(replica) for replica in self.all))
+        for task in restarts:
+            task.cancel()
+        await asyncio.gather(*restarts, return_exceptions=True)
+        await asyncio.gather(*(self._stop(replica, why) for replica in self.all))
 
     def give_up(self, replica: Replica, why: str) -> None:
         """A device is lost or hangs: end its worker; it is started again, after a while."""
         self._why[replica.spec.name] = why
-        replica.kill()
+        replica.kill(why)
+        self._count_ready()
 
     async def _start(self, replica: Replica, cause: ColdCause) -> None:
-        services, name = self._services, replica.spec.name
+        services, name, preparation = self._services, replica.spec.name, self._preparation
         self._change(name, Happening.STARTED)
         begun_us = services.clock.now_us()
         try:
             worker = services.spares.take()
             # The old figures still hold after a restart, and measuring would only make it longer.
-            sizes = [[] for _ in replica.curves] or self._measuring.sizes(replica.spec)
-            phases = dict(await replica.start(worker, sizes, self._measuring.budget_ms))
+            sizes = [[] for _ in replica.curves] or preparation.sizes(replica.spec)
+            phases = dict(await replica.start(worker, sizes, preparation.budget_ms, preparation.open_limit_s))
         except NpuopsError as error:
             self._why[name] = error.message
+            self._failed.add(name)
             self._change(name, Happening.FAILED)
             raise
         except asyncio.CancelledError:
@@ -158,6 +199,7 @@ class Replicas:
         phases["spawn"] = max(0.0, seconds - sum(phases.values()))
         self._ready_since_us[name] = now_us
         self._why.pop(name, None)
+        self._failed.discard(name)
         self._change(name, Happening.OPENED)
         model, version = self._identity
         services.observe(
@@ -168,43 +210,46 @@ class Replicas:
                 cause=cause,
                 seconds=seconds,
                 phases=phases,
-                waiting=self._waiting(),
+                waiting=self._listener.waiting(),
                 pid=replica.pid,
             )
         )
 
-    async def _stop(self, replica: Replica) -> None:
+    async def _stop(self, replica: Replica, why: str) -> None:
         ran = replica.ready
-        await replica.stop()
+        await replica.stop(why)
         self._change(replica.spec.name, Happening.STOPPED)
         if ran:
-            self._tell_end(replica, "closed", wanted=True, replayed=0)
+            self._tell_end(replica, why, wanted=True, replayed=0)
 
     def _ended(self, replica: Replica, runs: list[Run], why: str) -> None:
         """A worker is gone without being asked to."""
         name = replica.spec.name
-        if self._closing or self._states[name] is not State.READY:
-            self._reports.ended(replica, runs, why)
-            return
-        told = self._why.setdefault(name, f"its worker ended: {why}")
-        self._change(name, Happening.LOST)
-        self._tell_end(replica, told, wanted=False, replayed=len(runs))
-        self._restart_later(replica)
-        self._reports.ended(replica, runs, why)
+        if not self._closing and self._states[name] is State.READY:
+            told = self._why.setdefault(name, f"its worker ended: {why}")
+            self._change(name, Happening.LOST)
+            self._tell_end(replica, told, wanted=False, replayed=len(runs))
+            self._restart_later(replica, None)
+        self._listener.reports.ended(replica, runs, why)
 
-    def _restart_later(self, replica: Replica) -> None:
-        name = replica.spec.name
-        healthy_us = self._services.clock.now_us() - self._ready_since_us.get(name, self._services.clock.now_us())
+    def _restart_later(self, replica: Replica, error: NpuopsError | None) -> None:
+        """`error`: of the start that failed, if it was one."""
+        if isinstance(error, _HOPELESS):
+            return  # it says why in its state; only another artifact or another option helps
+        name, now_us = replica.spec.name, self._services.clock.now_us()
+        healthy_us = now_us - self._ready_since_us.get(name, now_us)
         delay_s = self._backoffs[name].next_delay_s(healthy_us / _SECOND_US)
         self._restarts[name] = self._services.loop.create_task(self._restart(replica, delay_s))
 
     async def _restart(self, replica: Replica, delay_s: float) -> None:
         """Until it is ready again; each failure makes the next pause longer."""
-        while not self._closing:
+        while True:
             if delay_s:
                 await asyncio.sleep(delay_s)
             try:
                 await self._start(replica, ColdCause.CRASH)
+            except _HOPELESS:
+                return
             except NpuopsError:
                 delay_s = self._backoffs[replica.spec.name].next_delay_s(0.0)
                 continue
@@ -212,14 +257,24 @@ class Replicas:
 
     def _change(self, name: str, happening: Happening) -> None:
         before = self._states[name]
+        if self._closing and happening is not Happening.STOPPED:
+            return  # whatever becomes of a start meanwhile, the device is on its way out
         state = after(before, happening)
         self._states[name] = state
+        self._count_ready()
         if state is not before:
             model, version = self._identity
             fact = DeviceChanged(
                 model=model, version=version, device=name, state=state.value, why=self._why.get(name, "")
             )
             self._services.observe(fact)
+            self._listener.changed()
+
+    def _count_ready(self) -> None:
+        ready = [replica for replica in self.all if replica.ready]
+        self.any_ready = bool(ready)
+        self.own_ready = any(not replica.spec.fallback for replica in ready)
+        self.own_failed = all(replica.spec.name in self._failed for replica in self.all if not replica.spec.fallback)
 
     def _tell_end(self, replica: Replica, why: str, *, wanted: bool, replayed: int) -> None:
         model, version = self._identity

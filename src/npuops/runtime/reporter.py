@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from npuops.errors import NpuopsError
+from collections.abc import Sequence
+
+from npuops.errors import DataError, NpuopsError
 from npuops.events import Observer
-from npuops.runtime.buckets import padding
 from npuops.runtime.delivery import refuse
 from npuops.runtime.facts import BatchRan, BatchRetried, RequestFailed, RequestShed, ShedReason
 from npuops.runtime.job import Job
@@ -40,6 +41,12 @@ class Reporter:
         )
         refuse(job, error)
 
+    def refuse_shape(self, jobs: Sequence[Job], replica: Replica) -> None:
+        """No artifact takes what they bring."""
+        for job in jobs:
+            shapes = ", ".join(str(list(shape)) for shape in job.form.shapes)
+            self.fail(job, replica, DataError(f"no artifact of {self._model} takes the shapes {shapes}"))
+
     def retried(self, replica: Replica, requests: int, why: str) -> None:
         """Requests run again."""
         if requests:
@@ -62,10 +69,31 @@ class Reporter:
                 arrived_us=tuple([job.arrived_us for job in jobs]),
                 tenants=tuple([job.tenant for job in jobs]),
                 rows=run.rows,
-                padded_rows=padding(run.rows, run.bucket),
+                padded_rows=run.padded - run.rows,
                 dispatched_us=run.dispatched_us,
                 started_us=answer.started_us,
                 computed_us=answer.computed_us,
                 answered_us=now_us,
+            )
+        )
+
+    def ran_inline(self, spec: DeviceSpec, job: Job, moments: tuple[int, int, int, int]) -> None:
+        """A request was computed in this process. `moments`: dispatched, started, computed, answered (µs)."""
+        dispatched_us, started_us, computed_us, answered_us = moments
+        self._observe(
+            BatchRan(
+                model=self._model,
+                version=self._version,
+                device=spec.name,
+                fell_back=spec.fallback,
+                inline=True,
+                arrived_us=(job.arrived_us,),
+                tenants=(job.tenant,),
+                rows=job.form.rows,
+                padded_rows=0,
+                dispatched_us=dispatched_us,
+                started_us=started_us,
+                computed_us=computed_us,
+                answered_us=answered_us,
             )
         )

@@ -74,8 +74,9 @@ def choose(
     - Of the healthy devices the one that would be done first: a fast one that is busy is waited for where that ends
       sooner than a slow one that is idle. Of equals the first in line.
     - `preferred` (of a shard) decides instead while a device of it can make the deadline.
-    - A fallback device is asked for only where no other device is healthy or can make the deadline, or would be done
-      later; and gets the request if the policy lets it.
+    - A fallback device is asked for only where no other device is healthy or can make the deadline, and gets the
+      request if the policy lets it. That it would be done sooner is no reason: a CPU beats many an NPU at tiny
+      models, and whoever wants it to share the load does not mark it as a fallback.
 
     Args:
         candidates: in the order of the options.
@@ -92,12 +93,11 @@ def choose(
         return _chosen(first, "") if first is not None else Choice(None, False, 0.0, "no device is healthy")
     if first is not None:
         in_time = _in_time(first, now_us, deadline_us)
-        sooner = not preferred and fallback.done_us < first.done_us
-        if (in_time or not _in_time(fallback, now_us, deadline_us)) and not sooner:
+        if in_time or not _in_time(fallback, now_us, deadline_us):
             return _chosen(first, "")
     verdict = may_fall_back()
     if verdict.allowed:
-        why = "no other device is healthy" if first is None else f"{first.device} would be done later"
+        why = "no other device is healthy" if first is None else f"{first.device} would miss the deadline"
         return _chosen(fallback, f"{why}; {verdict.why}")
     if first is None:
         return Choice(None, False, 0.0, f"only {fallback.device} is healthy, and {verdict.why}")

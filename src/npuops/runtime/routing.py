@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 
 from npuops.build.fallback import FallbackPolicy
 from npuops.runtime.batch_curve import BatchCurve
 from npuops.runtime.buckets import NO_PADDING, AxisPadding, Bucket, choose, curve_over
 from npuops.runtime.fallback import FallbackBudget
-from npuops.runtime.job import Job
-from npuops.runtime.replica import Replica
-from npuops.runtime.router import Candidate, ranking, shard_key
+from npuops.runtime.job import NO_DEADLINE, Job
+from npuops.runtime.patience import followed, is_overdue, left_us, must_move
+from npuops.runtime.replica import Answer, Replica, Run
+from npuops.runtime.router import BY_SHAPE, Candidate, ranking, shard_key
 from npuops.runtime.router import choose as choose_device
 from npuops.runtime.signature import Form
 
@@ -27,10 +29,17 @@ class Routing:
         self.padding = padding
         self._curves: dict[tuple[str, object], tuple[object, BatchCurve]] = {}
 
+    def reconfigure(self, policy: FallbackPolicy, shard: str) -> None:
+        """Another policy from now on; what fell back so far still counts."""
+        self.budget.policy = policy
+        self.shard = shard
+
     def pick(self, replicas: Sequence[Replica], job: Job, now_us: int) -> Replica | None:
         """The device for this request now; None where it is better to wait."""
         if len(replicas) == 1:
             return replicas[0] if replicas[0].credits else None
+        if job.avoid:
+            replicas = self.others(replicas, job.avoid, job, now_us) or replicas
         choice = choose_device(
             [self._candidate(replica, job.form, now_us) for replica in replicas],
             now_us,
@@ -42,15 +51,44 @@ class Routing:
             return None
         return next(replica for replica in replicas if replica.spec.name == choice.device)
 
+    def companions(self, replicas: Sequence[Replica], replica: Replica, jobs: list[Job]) -> tuple[list[Job], list[Job]]:
+        """Of a batch led by the first one: who may share its run there, and who must not."""
+        by_parameter = self.shard not in {"", BY_SHAPE}
+        if not by_parameter and not replica.spec.fallback and not any(job.avoid for job in jobs):
+            return jobs, []
+        home = self._preferred(replicas, jobs[0])[:1]
+        stays = [
+            job is jobs[0]
+            or (
+                not (replica.spec.fallback and job.fallback == "forbid")
+                and job.avoid != replica.spec.name
+                and self._preferred(replicas, job)[:1] in {(), home}
+            )
+            for job in jobs
+        ]
+        together = [job for job, stay in zip(jobs, stays, strict=True) if stay]
+        return together, [job for job, stay in zip(jobs, stays, strict=True) if not stay]
+
+    def is_particular(self, replicas: Sequence[Replica], job: Job) -> bool:
+        """Whether a request that waits for its device must not keep those behind it from one that is free."""
+        free = [replica for replica in replicas if replica.credits]
+        if not free:
+            return False
+        if self.shard or job.avoid or job.fallback == "forbid":
+            return True
+        return any(self.bucket(replica, job.form, job.form.rows) is None for replica in free)
+
     def why_not(self, replicas: Sequence[Replica], job: Job, now_us: int) -> str:
-        """Why no device will ever take it as things are; "" where one will."""
-        if any(replica.ready and not replica.spec.fallback for replica in replicas):
-            return ""
-        fallbacks = [replica for replica in replicas if replica.ready]
+        """Why no device takes it while only fallbacks are ready; "" where one does, or none is ready at all."""
+        fallbacks = [replica for replica in replicas if replica.ready and replica.spec.fallback]
         if not fallbacks:
-            return "no device is healthy"
+            return ""
         verdict = self.budget.may_take(job.form.rows, job.fallback, now_us)
         return "" if verdict.allowed else f"only {fallbacks[0].spec.name} is healthy, and {verdict.why}"
+
+    def takes(self, replicas: Sequence[Replica], form: Form) -> bool:
+        """Whether any device has an artifact for these shapes, be it ready or not."""
+        return any(self.bucket(replica, form, form.rows) is not None for replica in replicas)
 
     def bucket(self, replica: Replica, form: Form, rows: int) -> Bucket | None:
         """The artifact of a device that computes least for nothing; None where none takes these shapes."""
@@ -73,18 +111,28 @@ class Routing:
 
     def run_us(self, replica: Replica, form: Form, rows: int) -> float:
         """How long a run of so many rows takes there; 0 where that was never measured."""
-        return self.curve(replica, form).us(rows) if replica.curves else 0.0
+        return self.curve(replica, form).us(rows) * replica.pace if replica.curves else 0.0
 
-    def wait_us(self, replicas: Sequence[Replica], form: Form, rows: int, budget_us: float) -> float:
-        """Until a request that comes now is answered: what waits, shared by all devices, and its own run."""
+    def wait_us(self, replicas: Sequence[Replica], job: Job, rows: int, budget_us: float) -> float:
+        """Until a request that comes now is answered: what waits, shared by all devices, and its own run.
+
+        A fallback that it may have answers it when the deadline comes near, whatever waits for the other devices.
+        """
+        form, now_us = job.form, job.arrived_us
         rate, own_us = 0.0, 0.0
+        fallback_us = inf
         for replica in replicas:
-            if not replica.ready or replica.spec.fallback or not replica.curves:
+            if not replica.ready or not replica.curves:
                 continue
-            own_us = max(own_us, self.run_us(replica, form, form.rows))
-            us = self.curve(replica, form).backlog_us(rows, budget_us)
+            run_us = self.run_us(replica, form, form.rows)
+            if replica.spec.fallback:
+                if self._may(replica, job, now_us):
+                    fallback_us = min(fallback_us, self.backlog_us(replica, now_us) + run_us)
+                continue
+            own_us = max(own_us, run_us)
+            us = self.curve(replica, form).backlog_us(rows, budget_us) * replica.pace
             rate += rows / us if us else 0.0
-        return own_us + (rows / rate if rate else 0.0)
+        return min(own_us + (rows / rate if rate else 0.0), fallback_us)
 
     def _candidate(self, replica: Replica, form: Form, now_us: int) -> Candidate:
         takes = self.bucket(replica, form, form.rows) is not None
@@ -98,15 +146,47 @@ class Routing:
         )
 
     def backlog_us(self, replica: Replica, now_us: int) -> float:
-        """Until what it has is done; the run under way has been at it since it was dispatched."""
+        """Until what it has is done."""
         total, first = 0.0, True
         for run in replica.under_way.values():
-            left = self.run_us(replica, run.jobs[0].form, run.rows)
-            total += max(0.0, left - (now_us - run.dispatched_us)) if first else left
+            us = self.run_us(replica, run.jobs[0].form, run.rows)
+            total += left_us(us, now_us - replica.began_us) if first else us
             first = False
         return total
 
-    def _preferred(self, replicas: Sequence[Replica], job: Job) -> Sequence[str]:
+    def ran(self, replica: Replica, run: Run, answer: Answer) -> None:
+        """A run was answered: it counts for the budget, and tells how the device keeps to its curve."""
+        self.budget.ran(run.rows, replica.spec.fallback, run.dispatched_us)
+        if replica.curves:
+            predicted_us = self.curve(replica, run.jobs[0].form).us(run.rows)
+            replica.pace = followed(replica.pace, predicted_us, answer.computed_us - answer.started_us)
+
+    def hangs(self, replicas: Sequence[Replica], replica: Replica, now_us: int, limit_us: float) -> str:
+        """Why the oldest run of a device is not waited for any longer; "" while it is."""
+        run = next(iter(replica.under_way.values()))
+        taken_us = now_us - replica.began_us
+        if taken_us > limit_us:
+            return f"a run took longer than {limit_us / 1e6:g} s"
+        jobs = (job for each in replica.under_way.values() for job in each.jobs)
+        job = min(jobs, key=lambda each: each.deadline_us)
+        if job.deadline_us == NO_DEADLINE or not is_overdue(self.run_us(replica, run.jobs[0].form, run.rows), taken_us):
+            return ""
+        others = self.others(replicas, replica.spec.name, job, now_us)
+        other_us = min((self.run_us(other, job.form, job.form.rows) for other in others), default=None)
+        if other_us is None or not must_move(job.deadline_us - now_us, other_us):
+            return ""
+        return f"a run has taken {taken_us / 1e6:.3g} s, and its requests can still be answered in time elsewhere"
+
+    def others(self, replicas: Sequence[Replica], name: str, job: Job, now_us: int) -> list[Replica]:
+        """Devices beside the one of that name that may have the request, now or when a run of theirs is done."""
+        return [replica for replica in replicas if replica.spec.name != name and self._may(replica, job, now_us)]
+
+    def _may(self, replica: Replica, job: Job, now_us: int) -> bool:
+        if not replica.ready or self.bucket(replica, job.form, job.form.rows) is None:
+            return False
+        return not replica.spec.fallback or self.budget.may_take(job.form.rows, job.fallback, now_us).allowed
+
+    def _preferred(self, replicas: Sequence[Replica], job: Job) -> tuple[str, ...]:
         if not self.shard:
             return ()
         key = shard_key(self.shard, job.form, job_parameters(job))

@@ -23,6 +23,9 @@ ITEM_BYTES: Final[dict[str, int]] = {
 
 Shape = tuple[int, ...]
 
+_LARGEST_SIZE: Final = 1 << 40
+"""No memory holds more; but a tensor without elements could claim it, and numpy and our messages count in 64 bits."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
@@ -118,8 +121,8 @@ def port_of(tensor: TensorInfo, *, batched: bool) -> Port:
 
 
 def _check_shape(port: Port, shape: Shape) -> None:
-    if any(dim < 0 for dim in shape):
-        raise DataError(f"input {port.name!r} has shape {list(shape)}: no size is negative")
+    if any(not 0 <= dim < _LARGEST_SIZE for dim in shape):
+        raise DataError(f"input {port.name!r} has shape {list(shape)}: no tensor has such a size")
     wanted = port.shape
     if wanted is not None and (
         len(shape) != len(wanted) or any(want not in (-1, dim) for want, dim in zip(wanted, shape, strict=True))

@@ -17,6 +17,7 @@ from npuops.runtime.signature import Port, Signature
 
 ALIGNMENT: Final = 64
 """Bytes: a cache line, and the widest vector that reads it."""
+_MOST_BYTES: Final = 1 << 46
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
@@ -46,10 +47,18 @@ def geometry_of(signature: Signature, *, rows: int, slots: int, free_bytes: int)
         rows: most rows of a run, padding included.
         slots: how many runs may be prepared or under way.
         free_bytes: room for the inputs, and again for the outputs, where a size is free.
+
+    Raises:
+        OptionError: no memory is so large.
     """
     inputs = _room(signature.inputs, rows, batched=signature.batched, free_bytes=free_bytes)
     outputs = _room(signature.outputs, rows, batched=signature.batched, free_bytes=free_bytes)
-    return Geometry(slots=slots, slot_bytes=_pages(inputs + outputs), output_offset=inputs)
+    made = Geometry(slots=slots, slot_bytes=_pages(inputs + outputs), output_offset=inputs)
+    if made.total_bytes > _MOST_BYTES:
+        raise OptionError(
+            f"runs of {rows} rows need {made.slot_bytes} bytes of shared memory each", advice="lower batching.max_rows"
+        )
+    return made
 
 
 def aligned(offset: int) -> int:
@@ -92,10 +101,7 @@ def make_memory(nbytes: int) -> int:
 
     Raises:
         StorageError: there is none.
-        OptionError: no run has tensors.
     """
-    if nbytes <= 0:
-        raise OptionError("a model without tensors cannot be served")
     try:
         descriptor = os.memfd_create("npuops-serve", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
     except OSError as error:
@@ -114,7 +120,7 @@ def _room(ports: tuple[Port, ...], rows: int, *, batched: bool, free_bytes: int)
     for port in ports:
         nbytes = _port_bytes(port, rows, batched=batched)
         if nbytes is None:
-            return aligned(free_bytes)
+            return aligned(free_bytes) + ALIGNMENT * len(ports)  # each tensor begins at a line of its own
         total = aligned(total + nbytes)
     return max(total, ALIGNMENT)
 

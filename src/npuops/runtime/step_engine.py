@@ -3,145 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Coroutine, Sequence
-from functools import partial
-from typing import Any, Final, Protocol
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from npuops.errors import NpuopsError, RunError
+from npuops.clock import Clock
+from npuops.errors import DataError, NpuopsError
+from npuops.events import Observer
 from npuops.models.steps import Pipeline
-from npuops.runtime.delivery import refuse
-from npuops.runtime.job import Bytes, Completion, Job
-from npuops.runtime.signature import Form, Signature, form_of
-from npuops.runtime.step_worker import StepPool
+from npuops.runtime.job import Completion, Job
+from npuops.runtime.signature import form_of
+from npuops.runtime.step_errands import Errands, Inferred, Model, infer
+from npuops.runtime.step_facts import StepsRan, cancelled, unanswered
+from npuops.runtime.step_pool import Prepared, StepPool
 from npuops.runtime.steps import Pictures
 from npuops.runtime.text_tensor import read_text
 
-_log: Final = logging.getLogger(__name__)
-
-
-class Model(Protocol):
-    """What takes requests for a model version: an engine."""
-
-    def submit(self, job: Job) -> None:
-        """Take a request; its receiver is called exactly once, unless the job is cancelled."""
-        ...
-
-    def cancel(self, job: Job) -> None:
-        """Nobody waits for it any more."""
-        ...
-
-    @property
-    def is_ready(self) -> bool:
-        """Requests are answered."""
-        ...
-
-
-class Inferred:
-    """A completion that was copied out of the shared memory, so that it can be kept."""
-
-    __slots__ = ("device", "fell_back", "outputs", "shapes")
-
-    def __init__(self, completion: Completion) -> None:
-        self.outputs = [bytes(output) for output in completion.outputs]
-        self.shapes = completion.shapes
-        self.device = completion.device
-        self.fell_back = completion.fell_back
-
-
-async def infer(model: Model, outer: Job, form: Form, parts: Sequence[Bytes]) -> Inferred:
-    """Run one request of a model on behalf of another one, whose deadline, tenant and place it has.
-
-    Raises:
-        NpuopsError: the model's answer.
-    """
-    answer: asyncio.Future[Inferred] = asyncio.get_running_loop().create_future()
-    inner = Job(
-        form,
-        parts,
-        partial(_receive, answer),
-        outer.arrived_us,
-        tenant=outer.tenant,
-        priority=outer.priority,
-        deadline_us=outer.deadline_us,
-        fallback=outer.fallback,
-    )
-    model.submit(inner)
-    try:
-        return await answer
-    except asyncio.CancelledError:
-        model.cancel(inner)
-        raise
-
-
-def _receive(answer: asyncio.Future[Inferred], _job: Job, found: Completion | NpuopsError) -> None:
-    if answer.done():
-        return
-    if isinstance(found, NpuopsError):
-        answer.set_exception(found)
-    else:
-        answer.set_result(Inferred(found))
-
-
-class Errands:
-    """One task for each request, with the promise that its receiver is called exactly once."""
-
-    def __init__(self) -> None:
-        """Nothing is under way."""
-        self._tasks: dict[Job, asyncio.Task[Completion]] = {}
-
-    def start(self, job: Job, work: Coroutine[Any, Any, Completion]) -> None:
-        """Answer `job` with what the coroutine `work` gives or raises."""
-        task: asyncio.Task[Completion] = asyncio.get_running_loop().create_task(work)
-        self._tasks[job] = task
-        task.add_done_callback(partial(self._done, job))
-
-    def cancel(self, job: Job) -> None:
-        """Nobody waits for it any more."""
-        job.cancelled = True
-        task = self._tasks.pop(job, None)
-        if task is not None:
-            task.cancel()
-
-    def __len__(self) -> int:
-        """How many are under way."""
-        return len(self._tasks)
-
-    def _done(self, job: Job, task: asyncio.Task[Completion]) -> None:
-        self._tasks.pop(job, None)
-        if job.cancelled:
-            if not task.cancelled():
-                task.exception()  # nobody waits for it: that is no news
-            return
-        if task.cancelled():
-            refuse(job, RunError("the request was dropped while the server stopped"))
-            return
-        error = task.exception()
-        if error is None:
-            _give(job, task.result())
-            return
-        found = first_error(error)
-        if not isinstance(found, NpuopsError):
-            _log.error("a pipeline failed", exc_info=found)
-            found = RunError(f"the pipeline failed: {type(found).__name__}", advice="see the server's log")
-        refuse(job, found)
-
-
-def _give(job: Job, completion: Completion) -> None:
-    try:
-        job.receiver(job, completion)
-    except Exception:  # noqa: BLE001 - a defect of a front end must not take the answers of others with it
-        _log.exception("a receiver failed")
-
-
-def first_error(error: BaseException) -> BaseException:
-    """The first of a group, which says what went wrong; the others followed from it, or came later."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+HOST: Final = "host"
+"""The device of steps, in facts and metrics: they run on the server's own processor."""
 
 
 class PipelinedModel:
@@ -149,45 +30,112 @@ class PipelinedModel:
 
     Attributes:
         signature: as clients see it.
+        last_used_us: when the last request came.
     """
 
     def __init__(
-        self, pipeline: Pipeline, labels: Sequence[str] | None, inner: Signature, model: Model, pool: StepPool
+        self,
+        identity: tuple[str, str],
+        pipeline: Pipeline,
+        labels: Sequence[str] | None,
+        model: Model,
+        pool: StepPool,
+        clock: Clock,
+        observe: Observer,
     ) -> None:
         """Check that the pipeline fits the model.
+
+        Args:
+            identity: model and version, for the facts.
+            pipeline: of its artifacts.
+            labels: of its classes.
+            model: takes tensors. It belongs to the caller, who closes it after this.
+            pool: makes them of pictures.
+            clock: the model's, and the pool's.
+            observe: gets the facts of the steps; those of the model are its own.
 
         Raises:
             OptionError: it does not.
         """
-        self._pictures = Pictures(pipeline, inner, labels)
+        self._pictures = Pictures(pipeline, model.signature, labels)
         self.signature = self._pictures.signature
+        self._identity = identity
         self._steps, self._model, self._pool = pipeline.preprocess, model, pool
-        self._form = form_of(inner, [self._pictures.row])
-        self._errands = Errands()
+        self._form = form_of(model.signature, [self._pictures.row])
+        self._errands = Errands("pipeline")
+        self._clock, self._observe = clock, observe
+        self.last_used_us = clock.now_us()
 
     @property
     def is_ready(self) -> bool:
         """As the model is."""
         return self._model.is_ready
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered."""
+        return len(self._errands)
+
     def submit(self, job: Job) -> None:
         """Take a request; its receiver is called exactly once, unless the job is cancelled."""
+        self.last_used_us = job.arrived_us
         self._errands.start(job, self._answer(job))
 
     def cancel(self, job: Job) -> None:
-        """Nobody waits for it any more."""
+        """Nobody waits for it any more: its pictures leave the queues."""
         self._errands.cancel(job)
+
+    async def drain(self, limit_s: float) -> bool:
+        """Wait until all that was taken is answered; False where the time is over first."""
+        return await self._errands.drain(limit_s)
+
+    async def close(self) -> None:
+        """Refuse what is under way. The model and the pool stay."""
+        await self._errands.close("the model is being unloaded")
 
     async def _answer(self, job: Job) -> Completion:
         pictures = read_text(job.parts[0], job.form.shapes[0])
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._classify(picture, job)) for picture in pictures]
-        found = [task.result() for task in tasks]
+        if len(pictures) == 1:
+            found = [await self._classify(pictures[0], job, "")]
+        else:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._classify(picture, job, f"picture {place} of {len(pictures)}: "))
+                    for place, picture in enumerate(pictures, start=1)
+                ]
+            found = [task.result() for task in tasks]
         rows: list[NDArray[Any]] = [self._pictures.scores(one.outputs[self._pictures.output]) for one in found]
         parts, shapes = self._pictures.answer(np.concatenate(rows))
         devices = dict.fromkeys(one.device for one in found)
         return Completion(parts, shapes, "+".join(devices), fell_back=any(one.fell_back for one in found))
 
-    async def _classify(self, picture: bytes, job: Job) -> Inferred:
-        tensor = await self._pool.submit(self._steps, picture, deadline_us=job.deadline_us)
-        return await infer(self._model, job, self._form, [tensor])
+    async def _classify(self, picture: bytes, job: Job, which: str) -> Inferred:
+        prepared = await self._prepared(picture, job, which)
+        return await infer(self._model, job, self._form, [prepared.tensor], prepared.ended_us)
+
+    async def _prepared(self, picture: bytes, job: Job, which: str) -> Prepared:
+        model, version = self._identity
+        try:
+            prepared = await self._pool.submit(
+                self._steps, picture, tenant=job.tenant, priority=job.priority, deadline_us=job.deadline_us
+            )
+        except asyncio.CancelledError:
+            self._observe(cancelled(self._identity, job.tenant))
+            raise
+        except NpuopsError as error:
+            self._observe(unanswered(self._identity, job.tenant, HOST, error))
+            if which and isinstance(error, DataError):
+                raise DataError(which + error.message, advice=error.advice) from error
+            raise
+        self._observe(
+            StepsRan(
+                model=model,
+                version=version,
+                tenant=job.tenant,
+                requested_us=job.arrived_us,
+                arrived_us=prepared.arrived_us,
+                started_us=prepared.started_us,
+                ended_us=prepared.ended_us,
+            )
+        )
+        return prepared

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from npuops.errors import DataError, OptionError
+from npuops.errors import OptionError, RunError
 from npuops.evaluate.class_scores import softmax, top_k
 from npuops.models.steps import Pipeline, Softmax, TopK
 from npuops.runtime.signature import Port, Shape, Signature
@@ -73,10 +73,10 @@ class Pictures:
             scores: [pictures, classes], as the model gave them.
 
         Raises:
-            DataError: the model gave fewer classes than are asked for, or there are labels for.
+            RunError: the model gave fewer classes than are asked for, or there are labels for.
         """
         if scores.shape[1] < self._k or (self._labels is not None and scores.shape[1] != len(self._labels)):
-            raise DataError(
+            raise RunError(
                 f"the model gave {scores.shape[1]} scores for {self._k} best classes"
                 + (f" of {len(self._labels)} labels" if self._labels is not None else "")
             )

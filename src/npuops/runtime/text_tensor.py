@@ -13,6 +13,8 @@ from npuops.runtime.job import Bytes
 from npuops.runtime.signature import Shape
 
 _LENGTH: Final = struct.Struct("<I")
+EMPTY_BYTES: Final = _LENGTH.size
+"""Of an element without text: so many zeros."""
 
 
 def read_text(data: Bytes, shape: Shape) -> NDArray[Any]:
@@ -40,6 +42,22 @@ def read_text(data: Bytes, shape: Shape) -> NDArray[Any]:
     return array.reshape(shape)
 
 
+def read_words(data: Bytes, shape: Shape) -> NDArray[Any]:
+    """An array of `str` objects: runtimes take these, and make of `bytes` what Python prints for them.
+
+    Raises:
+        DataError: as `read_text`, or an element is not UTF-8.
+    """
+    array = read_text(data, shape)
+    flat = array.reshape(-1)
+    for index, element in enumerate(flat):
+        try:
+            flat[index] = element.decode()
+        except UnicodeDecodeError as error:
+            raise DataError(f"text element {index} is not UTF-8", advice="models on this target take text") from error
+    return array
+
+
 def write_text(array: NDArray[Any]) -> bytes:
     """The binary form of an array of `bytes` or `str` objects."""
     parts: list[bytes] = []
@@ -47,3 +65,19 @@ def write_text(array: NDArray[Any]) -> bytes:
         data = element if isinstance(element, bytes) else str(element).encode()
         parts += (_LENGTH.pack(len(data)), data)
     return b"".join(parts)
+
+
+def first_bytes(data: Bytes, count: int) -> int:
+    """Bytes of the first `count` elements.
+
+    Raises:
+        DataError: there are fewer.
+    """
+    at = 0
+    for _ in range(count):
+        if at + _LENGTH.size > len(data):
+            raise DataError(f"fewer than {count} text elements in {len(data)} bytes")
+        at += _LENGTH.size + _LENGTH.unpack_from(data, at)[0]
+    if at > len(data):
+        raise DataError(f"fewer than {count} text elements in {len(data)} bytes")
+    return at

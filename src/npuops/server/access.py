@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from npuops.errors import DataError, UnauthenticatedError
+from npuops.runtime.admission import Refusal
+from npuops.runtime.fair_queue import LOWEST_PRIORITY
 from npuops.runtime.job import DEFAULT_TENANT
+from npuops.runtime.tenant_options import Tenants
 
 TENANT_FIELD = "x-npuops-tenant"
 KEY_FIELD = "x-api-key"
@@ -17,8 +20,12 @@ TIMEOUT_FIELD = "x-request-timeout-ms"
 class Share(Protocol):
     """What a tenant may use: a rate, and a number of requests at once."""
 
+    def try_take(self, now_us: int) -> Refusal | None:
+        """One more request, unless the tenant has used its share up."""
+        ...
+
     def take(self, now_us: int) -> None:
-        """One more request.
+        """As `try_take`, for callers that pass errors on.
 
         Raises:
             QuotaError: the tenant has used its share up.
@@ -36,13 +43,21 @@ class Access:
 
     Attributes:
         tenant: its name.
-        priority: of its requests, 0 first.
+        priority: of its requests that ask for none, 0 first.
         share: None where it is not limited.
     """
 
     tenant: str = DEFAULT_TENANT
     priority: int = 0
     share: Share | None = None
+
+    def priority_of(self, asked: int) -> int:
+        """The class of a request: no earlier than the tenant's own.
+
+        Args:
+            asked: by the protocol's count: 1 first, 0 for none.
+        """
+        return min(max(asked - 1, self.priority), LOWEST_PRIORITY) if asked else self.priority
 
 
 class Gate(Protocol):
@@ -58,13 +73,22 @@ class Gate(Protocol):
         ...
 
 
-class OpenGate:
-    """No keys, no tenants with options: everybody may do everything, under the name they give."""
+class TenantGate:
+    """The tenants of the server's options."""
+
+    def __init__(self, tenants: Tenants) -> None:
+        """Everybody is known from here on; who is asked for later is looked up in `tenants`."""
+        self._tenants = tenants
 
     def access(self, tenant: str, key: str) -> Access:
-        """Anything goes."""
-        del key
-        return Access(tenant=tenant or DEFAULT_TENANT)
+        """As `Tenants.of`.
+
+        Raises:
+            UnauthenticatedError: the key is missing or unknown, or another tenant's.
+            NotServedError: no such tenant.
+        """
+        found = self._tenants.of(tenant, key)
+        return Access(found.name, found.options.priority, found.quota)
 
 
 def access_of(gate: Gate, headers: Mapping[str, str]) -> Access:
@@ -98,4 +122,4 @@ def timeout_us_of(headers: Mapping[str, str]) -> int:
         value = -1.0
     if not 0 < value < 1e12:
         raise DataError(f"header {TIMEOUT_FIELD} is {words[:40]!r}, it must be a positive number of milliseconds")
-    return int(value * 1000)
+    return max(1, int(value * 1000))  # 0 would be no limit at all

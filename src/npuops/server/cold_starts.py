@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from npuops.clock import Clock
 from npuops.errors import NotReadyError, NotServedError, OverloadedError
@@ -14,19 +15,27 @@ from npuops.server.warm_pool import expired, victim
 
 R = TypeVar("R", bound=Running)
 
+ROOM_WAIT_S: Final = 2.0
+_LOOK_S: Final = 0.005
+
 
 class ColdStarts(Generic[R]):
     """Loads for requests, within a limit of models in memory."""
 
-    def __init__(self, models: Mapping[str, ServedModel[R]], clock: Clock, max_loaded: int | None) -> None:
+    def __init__(
+        self, models: Mapping[str, ServedModel[R]], clock: Clock, max_loaded: int | None, room_wait_s: float
+    ) -> None:
         """Look after `models`, which others fill and empty.
 
         Args:
             models: by name.
             clock: the one of `Running.last_used_us`.
             max_loaded: models in memory at the same time; None for all.
+            room_wait_s: how long a load waits for some model to have no request under way.
         """
         self._models, self._clock, self._max_loaded = models, clock, max_loaded
+        self._room_wait_s = room_wait_s
+        self._turn = asyncio.Lock()
 
     @property
     def has_room(self) -> bool:
@@ -72,22 +81,45 @@ class ColdStarts(Generic[R]):
     async def room(self, model: ServedModel[R]) -> AsyncIterator[None]:
         """A place in memory for the model, until the end of the block; then it must be loading, or leaves the place.
 
-        The place is claimed first: two that need one each never count on the same one.
+        Models come in turn: if all claimed their places at once, each would wait for the others to leave. Of one model
+        the first request goes for all: those behind it would keep it at work, and it could not make room for another.
 
         Raises:
-            NotReadyError: every other model is at work.
+            NotReadyError: every other model is at work, and stays so.
         """
-        model.claims += 1
+        ends_s = asyncio.get_running_loop().time() + self._room_wait_s
+        async with model.turn:
+            if model.in_memory and not model.leaving:
+                model.claims += 1
+            else:
+                async with self._turn:
+                    await self._claim(model, ends_s)
         try:
-            while self._max_loaded is not None and self._taken > self._max_loaded:
-                leaving = [other for other in self._models.values() if other.leaving]
-                if self._taken - len(leaving) > self._max_loaded:
-                    leaving += self._evict(model)
-                for other in leaving:
-                    await other.closed()
             yield
         finally:
             model.claims -= 1
+
+    async def _claim(self, model: ServedModel[R], ends_s: float) -> None:
+        """Claim first, then make room: what is loaded meanwhile never counts on the same place."""
+        model.claims += 1
+        try:
+            while self._max_loaded is not None and self._taken > self._max_loaded:
+                moving = [other for other in self._models.values() if other.leaving]
+                if self._taken - len(moving) > self._max_loaded:
+                    moving += self._evict(model)
+                if not moving:
+                    await self._look_again(model, ends_s)
+                for other in moving:
+                    await other.closed()
+        except BaseException:
+            model.claims -= 1
+            raise
+
+    async def _look_again(self, model: ServedModel[R], ends_s: float) -> None:
+        if asyncio.get_running_loop().time() >= ends_s:
+            words = f"no room for model {model.name!r}: max_loaded is {self._max_loaded}, and all are at work"
+            raise NotReadyError(words, advice="ask again, or raise max_loaded")
+        await asyncio.sleep(_LOOK_S)
 
     def _evict(self, for_whom: ServedModel[R]) -> list[ServedModel[R]]:
         """The models whose next change is worth waiting for: one that leaves now, or those that still come."""
@@ -97,13 +129,7 @@ class ColdStarts(Generic[R]):
         if oldest is not None:
             self._models[oldest].cool()
             return [self._models[oldest]]
-        coming = [model for model in staying if model.busy and not model.loaded().in_flight]
-        if not coming:
-            raise NotReadyError(
-                f"no room for model {for_whom.name!r}: the {len(others)} models in memory are at work",
-                advice="ask again, or raise max_loaded",
-            )
-        return coming
+        return [model for model in staying if model.busy and not model.loaded().in_flight]
 
     def _refuse(self, model: ServedModel[R], loader: VersionLoader[R]) -> None:
         where = f"model {model.name!r} version {loader.version}"

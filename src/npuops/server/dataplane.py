@@ -17,7 +17,6 @@ from npuops.server.served_model import IndexEntry
 from npuops.server.served_version import ServedVersion
 from npuops.server.shared_memory import Regions
 from npuops.server.statistics import Statistics
-from npuops.server.version_spec import VersionSpec
 
 NAME: Final = "npuops"
 EXTENSIONS: Final = (
@@ -72,7 +71,7 @@ class Dataplane:
         return {
             "name": name,
             "versions": self.repository.able(name),
-            "platform": _platform(spec),
+            "platform": spec.platform,
             "inputs": [_tensor(port) for port in spec.signature.inputs],
             "outputs": [_tensor(port) for port in spec.signature.outputs],
         }
@@ -88,7 +87,7 @@ class Dataplane:
         batched = signature.batched
         config: Document = {
             "name": name,
-            "platform": _platform(spec),
+            "platform": spec.platform,
             "backend": NAME,
             "max_batch_size": signature.max_rows if batched else 0,
             "input": [_config_tensor(port, batched=batched) for port in signature.inputs],
@@ -105,11 +104,13 @@ class Dataplane:
         Raises:
             NpuopsError: it is not served.
         """
-        names = [name] if name else sorted({line.name for line in self.repository.index()})
-        wanted = [(each, number) for each in names for number in self.repository.able(each)]
         if version:
             self.repository.spec(name, version)
             wanted = [(name, version)]
+        elif name:
+            wanted = [(name, number) for number in self.repository.able(name)]
+        else:
+            wanted = [(line.name, line.version) for line in self.repository.index(ready_only=True)]
         return {"model_stats": msgspec.to_builtins(self.statistics.of(wanted))}
 
     def index(self, *, ready_only: bool) -> list[Document]:
@@ -125,7 +126,7 @@ class Dataplane:
         await self.repository.load(name, parameters)
 
     async def unload(self, name: str, parameters: Mapping[str, Any]) -> None:
-        """Take a model away. Nothing here depends on another model, so `unload_dependents` says nothing.
+        """Take a model away; with `unload_dependents` also the models that it is a chain of.
 
         Raises:
             NotServedError: there is no such model.
@@ -134,7 +135,9 @@ class Dataplane:
         for key in parameters:
             if key != "unload_dependents":
                 raise DataError(f"an unload request has no parameter {key[:80]!r}", advice="unload_dependents")
-        await self.repository.unload(name)
+        members = self.repository.members(name) if parameters.get("unload_dependents") else ()
+        for each in (name, *members):
+            await self.repository.unload(each)
 
     def shared_memory(self) -> Regions:
         """The regions of clients.
@@ -167,12 +170,6 @@ def _config_tensor(port: Port, *, batched: bool) -> Document:
         "data_type": "TYPE_STRING" if word == "BYTES" else f"TYPE_{word}",
         "dims": shape[1:] if batched else shape,
     }
-
-
-def _platform(spec: VersionSpec) -> str:
-    """What runs it: `npuops_` and its targets."""
-    targets = dict.fromkeys(item.manifest.target for item in spec.artifacts)
-    return "npuops_" + "+".join(targets)
 
 
 def _line(entry: IndexEntry) -> Document:

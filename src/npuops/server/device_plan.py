@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from npuops.errors import OptionError, nearest
 from npuops.server.model_options import DeviceOptions, ModelOptions
 from npuops.server.version_signature import rows_of
 from npuops.server.version_spec import FoundArtifact
+
+NAMED: Final = "vnpu:"
+"""Targets whose devices are told apart by a name; a session of any other one takes what its vendor's code chooses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +40,9 @@ def plan_devices(artifacts: Sequence[FoundArtifact], options: ModelOptions) -> t
     """The devices of a version. Without any `[[device]]`, each target that an artifact was built for is one.
 
     Raises:
-        OptionError: a `[[device]]` names what the version has no artifact for; all are fallbacks; or two artifacts for
-            one device have the same shapes, so that which one answers would be chance.
+        OptionError: a `[[device]]` names what the version has no artifact for, or a device where there are no names;
+            all are fallbacks; or two artifacts for one device have the same shapes, so that which one answers would be
+            chance.
     """
     wishes = options.device or tuple(
         DeviceOptions(target=target) for target in dict.fromkeys(item.manifest.target for item in artifacts)
@@ -49,6 +54,11 @@ def plan_devices(artifacts: Sequence[FoundArtifact], options: ModelOptions) -> t
     for wish in wishes:
         chosen = _chosen(artifacts, wish)
         target = chosen[0].manifest.target
+        if wish.name and not target.startswith(NAMED):
+            raise OptionError(
+                f"a [[device]] is called {wish.name!r}, and {target!r} has no devices with names",
+                advice=f"leave `name` away; virtual devices ({NAMED}…) have one",
+            )
         base = f"{target}/{wish.name}" if wish.name else target
         names[base] = names.get(base, 0) + 1
         plans.append(

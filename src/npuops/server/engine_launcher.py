@@ -5,25 +5,22 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from npuops.artifacts.bundle import is_bundle
-from npuops.artifacts.folder import open_artifact
+from npuops.artifacts.bundle import is_bundle, naming, unpack
 from npuops.artifacts.manifest import Manifest
-from npuops.build.fallback import read_fallback_policy
 from npuops.errors import OptionError
-from npuops.runtime.admission import Limits
-from npuops.runtime.buckets import AxisPadding, Bucket, Crop
+from npuops.runtime.buckets import Bucket
 from npuops.runtime.engine import Engine
-from npuops.runtime.engine_options import EngineOptions
 from npuops.runtime.facts import ColdCause
 from npuops.runtime.replica import DeviceSpec
 from npuops.runtime.replicas import Services
 from npuops.runtime.signature import Signature
 from npuops.server.device_plan import DevicePlan, plan_devices
-from npuops.server.model_options import ModelOptions, PaddingOptions
+from npuops.server.engine_settings import engine_options
 from npuops.server.served_version import ServedVersion
 from npuops.server.version_signature import rows_of
 from npuops.server.version_spec import FoundArtifact, VersionSpec
@@ -33,31 +30,12 @@ INLINE_TARGETS: Final = frozenset({"ort-cpu"})
 """Whose code may run in the server's own process: it is ours to vouch for, and every install has it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchOptions:
-    """Of the server, for every version.
-
-    Attributes:
-        max_request_bytes: of the inputs of one request.
-    """
-
-    max_request_bytes: int = 64 << 20
-
-
 class EngineLauncher:
     """Starts engines."""
 
-    def __init__(
-        self,
-        services: Services,
-        options: LaunchOptions,
-        weights: Callable[[str], float],
-        scratch: Path | None = None,
-    ) -> None:
-        """`scratch`: where bundles are unpacked; None makes a folder that goes with this object."""
-        self._services, self._options, self._weights = services, options, weights
-        self._own = None if scratch is not None else tempfile.TemporaryDirectory(prefix="npuops-serve-")
-        self._scratch = scratch or Path(self._own.name if self._own is not None else "")
+    def __init__(self, services: Services, weights: Callable[[str], float], scratch: Path) -> None:
+        """`weights` gives the share of a tenant, above 0; `scratch`: where bundles are unpacked."""
+        self._services, self._weights, self._scratch = services, weights, scratch
 
     async def launch(self, spec: VersionSpec, cause: ColdCause) -> ServedVersion:
         """Verify, load and warm up on every device.
@@ -65,7 +43,14 @@ class EngineLauncher:
         Raises:
             NpuopsError: it cannot be served; nothing is left behind.
         """
-        folders = await asyncio.to_thread(self._unpacked, spec)
+        with ExitStack() as stack:
+            folders = await unpacked(spec.artifacts, self._scratch, stack)
+            engine = await self._started(spec, folders, cause)
+            return ServedVersion(
+                spec, engine, labels=_labels(spec.artifacts[0].manifest), on_close=stack.pop_all().close
+            )
+
+    async def _started(self, spec: VersionSpec, folders: Mapping[Path, Path], cause: ColdCause) -> Engine:
         devices = [
             device
             for plan in plan_devices(spec.artifacts, spec.options)
@@ -76,7 +61,7 @@ class EngineLauncher:
             spec.version,
             spec.signature,
             devices,
-            engine_options(spec.options, spec.signature, self._options),
+            engine_options(spec.options, spec.signature),
             self._services,
             self._weights,
         )
@@ -85,64 +70,44 @@ class EngineLauncher:
         except BaseException:
             await engine.close()
             raise
-        return ServedVersion(
-            spec, engine, max_request_bytes=self._options.max_request_bytes, labels=_labels(spec.artifacts[0].manifest)
-        )
-
-    def close(self) -> None:
-        """Remove what was unpacked."""
-        if self._own is not None:
-            self._own.cleanup()
-
-    def _unpacked(self, spec: VersionSpec) -> Mapping[Path, Path]:
-        """Where each artifact lies as a folder. The worker verifies every byte before it loads."""
-        folders: dict[Path, Path] = {}
-        for item in spec.artifacts:
-            folders[item.path] = item.path
-            if is_bundle(item.path):
-                folders[item.path] = open_artifact(item.path).root
-        return folders
+        return engine
 
 
-def engine_options(options: ModelOptions, signature: Signature, server: LaunchOptions) -> EngineOptions:
-    """A model's options in the engine's words.
+async def unpacked(artifacts: Sequence[FoundArtifact], scratch: Path, stack: ExitStack) -> Mapping[Path, Path]:
+    """Where each artifact lies as a folder. The worker verifies every byte before it loads.
+
+    Args:
+        artifacts: folders stay where they are; bundles are unpacked.
+        scratch: where to.
+        stack: removes again what was unpacked.
 
     Raises:
-        OptionError: padding names a tensor that the model does not have.
+        ArtifactError: a bundle is damaged.
+        StorageError: it cannot be unpacked.
     """
-    return EngineOptions(
-        batching=options.batching.enabled == "auto",
-        budget_us=options.batching.budget_ms * 1000,
-        limits=Limits(max_queue_requests=options.queue.max_requests, max_queue_bytes=options.queue.max_bytes),
-        max_request_bytes=server.max_request_bytes,
-        inline=options.inline,
-        fallback=read_fallback_policy(options.fallback),
-        shard=options.shard,
-        padding=_padding(options.padding, signature),
-    )
+    folders: dict[Path, Path] = {}
+    for item in artifacts:
+        folders[item.path] = item.path
+        if is_bundle(item.path):
+            private = stack.enter_context(tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True))
+            folders[item.path] = folder = Path(private) / "artifact"
+            await _in_thread(partial(_unpack, item.path, folder))
+    return folders
 
 
-def _padding(options: PaddingOptions, signature: Signature) -> AxisPadding:
-    inputs = [port.name for port in signature.inputs]
-    outputs = [port.name for port in signature.outputs]
-    for name in options.values:
-        _must_be(name, inputs, "padding.values")
-    crops = tuple(
-        Crop(
-            output=_must_be(crop.output, outputs, "padding.crop.output"),
-            axis=crop.axis,
-            input=_must_be(crop.input, inputs, "padding.crop.input"),
-            input_axis=crop.input_axis,
-        )
-        for crop in options.crop
-    )
-    return AxisPadding(values=tuple(options.values.get(name) for name in inputs), crops=crops)
+def _unpack(bundle: Path, folder: Path) -> None:
+    with naming(bundle, folder):
+        unpack(bundle, folder)
 
 
-def _must_be(name: str, known: Sequence[str], where: str) -> int:
-    if name not in known:
-        raise OptionError(f"{where} names {name!r}", advice=f"the model has {', '.join(known)}")
-    return list(known).index(name)
+async def _in_thread(call: Callable[[], None]) -> None:
+    """Even one that is cancelled meanwhile ends before its folder is removed."""
+    work = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
 
 
 def _device_specs(plan: DevicePlan, signature: Signature, folders: Mapping[Path, Path]) -> list[DeviceSpec]:
@@ -152,6 +117,7 @@ def _device_specs(plan: DevicePlan, signature: Signature, folders: Mapping[Path,
             name=plan.name if plan.instances == 1 else f"{plan.name}[{instance}]",
             target=plan.target,
             artifacts=tuple(folders[item.path] for item in plan.artifacts),
+            digests=tuple(item.manifest.digest for item in plan.artifacts),
             buckets=buckets,
             fallback=plan.fallback,
             inline=plan.target in INLINE_TARGETS,
@@ -166,6 +132,11 @@ def _bucket(index: int, item: FoundArtifact, signature: Signature) -> Bucket:
     for tensor in item.manifest.inputs:
         shape = None if tensor.shape is None else tuple(dim if isinstance(dim, int) else -1 for dim in tensor.shape)
         shapes.append(shape[1:] if shape is not None and signature.batched else shape)
+    if signature.batched and rows_of(item.manifest) == 0:
+        raise OptionError(
+            f"{item.name!r} has no axis for the rows of a batch, other artifacts of this version have one",
+            advice="put it into a model of its own",
+        )
     return Bucket(index, rows_of(item.manifest) if signature.batched else None, tuple(shapes))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntFlag
 from typing import Any, Final
 
 from npuops.errors import NpuopsError
@@ -13,6 +14,7 @@ from npuops.server.grpc_status import (
     OK_BLOCK,
     RESPONSE_BLOCK,
     fields_of,
+    http_block,
     status_of,
     trailer_block,
     trailers_only_block,
@@ -26,6 +28,17 @@ Bytes = bytes | bytearray | memoryview
 _pack: Final = PREFIX.pack
 
 
+class Hold(IntFlag):
+    """Why no more of a call's messages are taken for now."""
+
+    UNTAKEN = 1
+    """The client does not take its answers."""
+    CROWDED = 2
+    """The handler has as many as it wants."""
+    BUSY = 4
+    """One is being decompressed, or others have their turn first."""
+
+
 class GrpcCall:
     """One call. It may be answered from anywhere in the event loop; after its end, answers go nowhere.
 
@@ -33,10 +46,12 @@ class GrpcCall:
         head: its method, timeout and metadata.
         peer: the client's address.
         on_cancel: called, once, when nobody waits for the answer any more.
+        on_release: called with the call when messages are taken again after a `hold`.
         context: whatever the handler keeps with it.
         assembly: of messages that come in pieces; None while none did.
         is_receiving: the client still owes bytes that the handler needs.
-        waited_s: seconds since some of them came.
+        waited_s: seconds that it owed them, less one for each KiB that came.
+        held: why no more messages are taken for now.
     """
 
     __slots__ = (
@@ -46,9 +61,11 @@ class GrpcCall:
         "assembly",
         "context",
         "head",
+        "held",
         "is_receiving",
         "method",
         "on_cancel",
+        "on_release",
         "peer",
         "waited_s",
     )
@@ -63,10 +80,12 @@ class GrpcCall:
         self._stream = stream
         self._has_begun = False
         self.on_cancel: Callable[[], None] | None = None
+        self.on_release: Callable[[GrpcCall], None] | None = None
         self.context: Any = None
         self.assembly: MessageAssembly | None = None
-        self.is_receiving = True
-        self.waited_s = 0
+        self.is_receiving = type(method) is Unary  # a stream may be silent before its first message too
+        self.waited_s = 0.0
+        self.held = 0
 
     @property
     def is_open(self) -> bool:
@@ -119,17 +138,31 @@ class GrpcCall:
         """The call ends with an error of our tree."""
         self.fail(status_of(error), words_of(error), fields_of(error))
 
-    def hold(self) -> None:
-        """Take no more requests of this stream than the client may already send."""
+    def refuse(self, http_status: int) -> None:
+        """It is no call of gRPC: HTTP has an answer for that."""
+        self._connection.sender.headers(self._stream, http_block(http_status), end=True)
+
+    def hold(self, why: Hold) -> None:
+        """Take no more messages, and no more bytes than the client may already send."""
+        self.held |= why
         self._stream.is_held = True
 
-    def release(self) -> None:
-        """Take them again."""
+    def release(self, why: Hold) -> None:
+        """Take them again, if nothing else is against it."""
+        if not self.held & why:
+            return
+        self.held &= ~why
+        if not self.held and self.on_release is not None:
+            self.on_release(self)
+
+    def widen(self) -> None:
+        """All that came is taken: the client may send more."""
         if self._stream.is_held:
             self._connection.release(self._stream)
 
     def forget(self) -> None:
-        """An unfinished message is nobody's any more."""
+        """The call is over: an unfinished message is nobody's any more, and there is nothing to cancel."""
+        self.on_cancel = self.on_release = None
         if self.assembly is not None:
             self.assembly.drop()
 
@@ -158,10 +191,12 @@ class Stream:
     Attributes:
         on_message: like a unary handler, for each of them.
         on_end: the client sends no more; the handler owes an `end`, now or when its answers are out.
+        on_open: the call began; its first message may be long in coming.
     """
 
     on_message: Callable[[GrpcCall, bytes], None]
     on_end: Callable[[GrpcCall], None]
+    on_open: Callable[[GrpcCall], None] | None = None
 
 
 Method = Unary | Stream

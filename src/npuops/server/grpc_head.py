@@ -85,7 +85,7 @@ def read_grpc_head(head: RequestHead) -> GrpcHead:
 
 
 def read_timeout_us(text: bytes) -> int:
-    """A `grpc-timeout` in whole microseconds, rounded up.
+    """A `grpc-timeout` in whole microseconds, rounded up; at least 1, so that no time is not taken for no limit.
 
     Raises:
         GrpcCallError: it is none.
@@ -93,4 +93,4 @@ def read_timeout_us(text: bytes) -> int:
     match = _TIMEOUT.fullmatch(text)
     if match is None:
         raise GrpcCallError(f"grpc-timeout {text[:20]!r} is no time", advice="for example 250m for 250 milliseconds")
-    return -(-int(match[1]) * _UNIT_NS[match[2]] // 1000)
+    return max(1, -(-int(match[1]) * _UNIT_NS[match[2]] // 1000))

@@ -6,58 +6,26 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from npuops.clock import Clock
-from npuops.errors import DataError, NpuopsError
-from npuops.runtime.job import NO_DEADLINE, Bytes, Completion, Job
-from npuops.server.access import Access, Gate, access_of, timeout_us_of
-from npuops.server.grpc_call import GrpcCall
+from npuops.errors import DataError, DeadlineError, NpuopsError
+from npuops.events import Observer
+from npuops.runtime.facts import RequestShed
+from npuops.runtime.job import Bytes, Completion, Job
+from npuops.server.access import Access, Gate, Share, access_of, timeout_us_of
+from npuops.server.grpc_call import GrpcCall, Hold
 from npuops.server.grpc_decode import Asked, Skeletons
 from npuops.server.grpc_encode import response_parts, stream_error, stream_response
 from npuops.server.grpc_head import GrpcHead
 from npuops.server.infer_plan import InferPlan
-from npuops.server.plan_cache import PlanCache
+from npuops.server.served_version import ServedVersion
 from npuops.server.shared_memory import Held, Regions
 from npuops.server.status import GrpcStatus, words_of
 
 _log: Final = logging.getLogger("npuops.server")
-
-
-class Engine(Protocol):
-    """What answers one version of one model."""
-
-    def submit(self, job: Job) -> None:
-        """Take a request; its receiver is called exactly once, unless it is cancelled."""
-        ...
-
-    def cancel(self, job: Job) -> None:
-        """Nobody waits for it any more."""
-        ...
-
-
-class Served(Protocol):
-    """One version of one model, while it answers."""
-
-    @property
-    def name(self) -> str:
-        """Of the model."""
-        ...
-
-    @property
-    def version(self) -> str:
-        """Of the model."""
-        ...
-
-    @property
-    def engine(self) -> Engine:
-        """Where requests go."""
-        ...
-
-    @property
-    def plans(self) -> PlanCache:
-        """Of its requests."""
-        ...
+_MOST_WAITING: Final = 256
+"""Requests of one stream that are not answered yet; above, its messages wait as they came."""
 
 
 class Request:
@@ -81,7 +49,7 @@ class Request:
         self.identity = ""
         self.waking: asyncio.Task[None] | None = None
         self.plan: InferPlan
-        self.served: Served
+        self.served: ServedVersion
 
     def cancel(self) -> None:
         """Nobody waits for it."""
@@ -110,23 +78,30 @@ class GrpcInfer:
 
     def __init__(
         self,
-        serving: Mapping[tuple[str, str], Served],
-        wake: Callable[[str, str], Awaitable[Served]],
+        serving: Mapping[tuple[str, str], ServedVersion],
+        wake: Callable[[str, str], Awaitable[ServedVersion]],
         clock: Clock,
         gate: Gate,
         regions: Regions | None,
+        observe: Observer,
     ) -> None:
-        """Args as the attributes of the same names in `Repository`; `regions`: None where shared memory is off."""
+        """Args as the attributes of the same names in `Repository`.
+
+        Args:
+            serving: by name and version, of what answers now.
+            wake: loads what does not.
+            clock: the engines'.
+            gate: knows the tenants.
+            regions: None where shared memory is off.
+            observe: is told of requests beyond a quota.
+        """
         self._serving, self._wake = serving, wake
         self._clock, self._gate, self._regions = clock, gate, regions
+        self._observe = observe
+        self._is_draining = False
         self._skeletons = Skeletons()
-        self._epoch = 0
         self._streams: set[InferStream] = set()
         self._receive = self._received
-
-    def forget(self) -> None:
-        """Tenants or keys changed: what is known of callers is asked again."""
-        self._epoch += 1
 
     def access(self, head: GrpcHead) -> tuple[Access, int]:
         """The caller's rights, and its timeout in microseconds; 0 where it waits for ever.
@@ -134,12 +109,11 @@ class GrpcInfer:
         Raises:
             NpuopsError: it has none.
         """
-        known = head.memo
-        if known is None or known[0] != self._epoch:
+        known: tuple[Access, int] | None = head.memo
+        if known is None:
             timeouts = [time for time in (head.timeout_us, timeout_us_of(head.metadata)) if time]
-            known = (self._epoch, access_of(self._gate, head.metadata), min(timeouts, default=0))
-            head.memo = known
-        return known[1], known[2]
+            known = head.memo = (access_of(self._gate, head.metadata), min(timeouts, default=0))
+        return known
 
     def infer(self, call: GrpcCall, message: bytes) -> None:
         """`ModelInfer`.
@@ -151,16 +125,23 @@ class GrpcInfer:
         call.on_cancel = request.cancel
         self.begin(request, message)
 
+    def stream_open(self, call: GrpcCall) -> None:
+        """`ModelStreamInfer` begins."""
+        stream = call.context = InferStream(self, call, self._streams)
+        if self._is_draining:
+            stream.drain()
+
     def stream_message(self, call: GrpcCall, message: bytes) -> None:
         """One message of `ModelStreamInfer`."""
-        self._stream(call).take(message)
+        call.context.take(message)
 
     def stream_end(self, call: GrpcCall) -> None:
         """The client of `ModelStreamInfer` sends no more."""
-        self._stream(call).end()
+        call.context.end()
 
     def drain(self) -> None:
         """The server stops: streams end as soon as what they were asked is answered."""
+        self._is_draining = True
         for stream in list(self._streams):
             stream.drain()
 
@@ -185,13 +166,17 @@ class GrpcInfer:
         """The model is cold, or unknown."""
         began_us = self._clock.now_us()
         try:
-            served = await self._wake(asked.model, asked.version)
+            async with asyncio.timeout(timeout_us / 1e6 if timeout_us else None):
+                served = await self._wake(asked.model, asked.version)
             request.waking = None
             if timeout_us:
                 timeout_us = max(1, timeout_us - (self._clock.now_us() - began_us))
             self._run(request, served, asked, pieces, access, timeout_us)
         except NpuopsError as error:
             request.tell(request, error)
+        except TimeoutError:
+            late = DeadlineError("the deadline passed while the model was loaded", advice="allow more time")
+            request.tell(request, late)
         except Exception as error:  # noqa: BLE001 -- a defect must not leave the client without an answer
             _log.exception("waking %s failed", asked.model)
             request.tell(request, NpuopsError(words_of(error)))
@@ -199,7 +184,7 @@ class GrpcInfer:
     def _run(
         self,
         request: Request,
-        served: Served,
+        served: ServedVersion,
         asked: Asked,
         pieces: Sequence[Bytes],
         access: Access,
@@ -216,7 +201,7 @@ class GrpcInfer:
             request.held = self._hold(plan)
         now_us = self._clock.now_us()
         if access.share is not None:
-            access.share.take(now_us)
+            self._take_share(access.share, served, access.tenant, now_us)
             request.share = access.share
         if plan.timeout_us:
             timeout_us = min(plan.timeout_us, timeout_us) if timeout_us else plan.timeout_us
@@ -228,11 +213,17 @@ class GrpcInfer:
             now_us,
             request,
             access.tenant,
-            max(access.priority, plan.priority),
-            now_us + timeout_us if timeout_us else NO_DEADLINE,
+            access.priority_of(plan.priority),
+            served.deadline_us(now_us, timeout_us),
             plan.fallback,
         )
         served.engine.submit(job)
+
+    def _take_share(self, share: Share, served: ServedVersion, tenant: str, now_us: int) -> None:
+        refusal = share.try_take(now_us)
+        if refusal is not None:
+            self._observe(RequestShed(model=served.name, version=served.version, tenant=tenant, reason=refusal.reason))
+            raise refusal.error()
 
     def _hold(self, plan: InferPlan) -> Held | None:
         if not any(wanted.region is not None for wanted in plan.wanted):
@@ -247,12 +238,6 @@ class GrpcInfer:
         if request.share is not None:
             request.share.give_back()
         request.tell(request, result)
-
-    def _stream(self, call: GrpcCall) -> InferStream:
-        stream: InferStream | None = call.context
-        if stream is None:
-            stream = call.context = InferStream(self, call, self._streams)
-        return stream
 
 
 class InferStream:
@@ -273,6 +258,8 @@ class InferStream:
         place = [request, None]
         request.owner = place
         self._waiting.append(place)
+        if len(self._waiting) >= _MOST_WAITING:
+            self._call.hold(Hold.CROWDED)
         try:
             self._infer.begin(request, message)
         except NpuopsError as error:
@@ -294,8 +281,8 @@ class InferStream:
         if type(result) is Completion:
             try:
                 place[1] = stream_response(request.parts(result))
-            except NpuopsError as error:
-                place[1] = stream_error(words_of(error), request.identity)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, it is this request's alone
+                place[1] = stream_error(words_of(_told_apart(error)), request.identity)
         else:
             place[1] = stream_error(words_of(result), request.identity)  # type: ignore[arg-type]
         self._flush()
@@ -303,6 +290,8 @@ class InferStream:
     def _flush(self) -> None:
         while self._waiting and self._waiting[0][1] is not None:
             self._call.send(self._waiting.popleft()[1])
+        if len(self._waiting) <= _MOST_WAITING // 2:
+            self._call.release(Hold.CROWDED)
         if self._waiting:
             return
         if self._is_ending:
@@ -324,8 +313,18 @@ def _reply(request: Request, result: Completion | NpuopsError) -> None:
     call.on_cancel = None
     if type(result) is Completion:
         try:
-            call.reply(*request.parts(result))
-        except NpuopsError as error:
-            call.fail_with(error)
+            parts = request.parts(result)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is this request's alone
+            call.fail_with(_told_apart(error))
+            return
+        call.reply(*parts)
     else:
         call.fail_with(result)  # type: ignore[arg-type]  # mypy does not narrow by `type() is`
+
+
+def _told_apart(error: Exception) -> NpuopsError:
+    """An error of our tree as it is; a defect goes into the log, and the client gets no details."""
+    if isinstance(error, NpuopsError):
+        return error
+    _log.error("answering failed", exc_info=error)
+    return NpuopsError(words_of(error))

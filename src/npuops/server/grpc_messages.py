@@ -12,6 +12,10 @@ from npuops.server.status import GrpcStatus
 PREFIX: Final = Struct(">BI")
 """Flag and length before each message."""
 
+UNPACK_HERE_BYTES: Final = 4096
+"""A longer compressed message is opened by another thread: a thousand times as many bytes may come out of it."""
+_COMPACT_BYTES: Final = 64 << 10
+
 _WINDOW_BITS: Final = {b"gzip": 31, b"deflate": 15}
 
 
@@ -44,52 +48,59 @@ class Room:
 
 
 class MessageAssembly:
-    """Makes messages of the pieces that come.
+    """Makes messages of the pieces that come, one at a time: what is not asked for yet stays as it came.
 
     Attributes:
-        size: bytes that wait for the rest of their message.
+        size: bytes that no message was made of yet.
         whole: a message that is there while the end of its call is not.
+        is_ended: the last piece came.
     """
 
-    __slots__ = ("_bytes", "_encoding", "_most", "_room", "_wanted", "size", "whole")
+    __slots__ = ("_bytes", "_encoding", "_lent", "_most", "_room", "_start", "is_ended", "size", "whole")
 
     def __init__(self, encoding: bytes, most_bytes: int, room: Room) -> None:
         """For messages of at most `most_bytes`, before and after they are decompressed."""
         self._encoding, self._most, self._room = encoding, most_bytes, room
         self._bytes = bytearray()
-        self._wanted = PREFIX.size
+        self._start = 0
+        self._lent = 0
         self.size = 0
         self.whole: bytes | None = None
+        self.is_ended = False
 
-    def add(self, piece: bytes) -> list[bytes]:
-        """The messages that are whole now.
+    def add(self, piece: bytes) -> None:
+        """The next piece.
 
         Raises:
-            GrpcCallError: one is too large, or not compressed as was told, or there is no room to wait for its rest.
+            GrpcCallError: there is no room for it.
         """
         self._bytes += piece  # a list of pieces would cost an object for each byte of a malicious client
         self.size += len(piece)
         self._room.take(len(piece))
-        if self.size < self._wanted:
-            return []
-        messages: list[bytes] = []
-        start, size = 0, self.size
-        self._wanted = PREFIX.size
+
+    def take(self) -> tuple[int, bytes] | None:
+        """The next message as it came, behind its flag; None while it is not whole.
+
+        Raises:
+            GrpcCallError: it is too large.
+        """
+        if self.size < PREFIX.size:
+            return None
+        flag, length = PREFIX.unpack_from(self._bytes, self._start)
+        if length > self._most:
+            raise too_large(length, self._most)
+        used = PREFIX.size + length
+        if self.size < used:
+            return None
         with memoryview(self._bytes) as data:
-            while size - start >= PREFIX.size:
-                flag, length = PREFIX.unpack_from(data, start)
-                if length > self._most:
-                    raise too_large(length, self._most)
-                end = start + PREFIX.size + length
-                if end > size:
-                    self._wanted = PREFIX.size + length
-                    break
-                messages.append(self.opened(flag, bytes(data[start + PREFIX.size : end])))
-                start = end
-        del self._bytes[:start]
-        self._room.take(-start)
-        self.size = size - start
-        return messages
+            message = bytes(data[self._start + PREFIX.size : self._start + used])
+        self._start += used
+        self.size -= used
+        self._room.take(-used)
+        if self._start >= _COMPACT_BYTES or not self.size:
+            del self._bytes[: self._start]
+            self._start = 0
+        return flag, message
 
     def keep(self, message: bytes) -> None:
         """The one message of a call whose end has not come.
@@ -100,10 +111,19 @@ class MessageAssembly:
         self.whole = message
         self._room.take(len(message))
 
+    def lend(self, size: int) -> None:
+        """So many bytes of a message are with somebody else; 0 when they are back.
+
+        Raises:
+            GrpcCallError: there is no room for them.
+        """
+        change, self._lent = size - self._lent, size  # what is refused counts until it is dropped
+        self._room.take(change)
+
     def drop(self) -> None:
         """Nobody waits for the rest."""
-        self._room.take(-self.size - len(self.whole or b""))
-        self._bytes, self.size, self.whole = bytearray(), 0, None
+        self._room.take(-self.size - self._lent - len(self.whole or b""))
+        self._bytes, self._start, self._lent, self.size, self.whole = bytearray(), 0, 0, 0, None
 
     def opened(self, flag: int, message: bytes) -> bytes:
         """A message without its compression.
@@ -123,8 +143,9 @@ class MessageAssembly:
             raise GrpcCallError(f"a message is no {self._encoding.decode()}: {error}") from error
         if len(data) > self._most:
             raise too_large(len(data), self._most)
-        if not inflate.eof:
-            raise GrpcCallError(f"a message ends in the middle of its {self._encoding.decode()}")
+        if not inflate.eof or inflate.unused_data:
+            where = "goes on after the end" if inflate.eof else "ends in the middle"
+            raise GrpcCallError(f"a message {where} of its {self._encoding.decode()}")
         return data
 
 

@@ -5,47 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
 from npuops.errors import DataError, NotReadyError, NotServedError, NpuopsError
 from npuops.server.access import Gate, access_of
+from npuops.server.dataplane import Dataplane, no_cuda
 from npuops.server.grpc_call import GrpcCall, Method, Stream, Unary
 from npuops.server.grpc_infer import GrpcInfer
 from npuops.server.grpc_status import GrpcCallError
 from npuops.server.inference_pb import MESSAGES, SERVICE
-from npuops.server.shared_memory import Regions
 from npuops.server.status import GrpcStatus, words_of
 
 _log: Final = logging.getLogger("npuops.server")
 _OPEN: Final = frozenset({"ServerLive", "ServerReady"})
 """Need no API key, as over HTTP."""
-
-
-class Plane(Protocol):
-    """What `Dataplane` has; see there."""
-
-    def server_metadata(self) -> dict[str, Any]: ...  # noqa: D102 -- as in Dataplane, all of them
-
-    def is_ready(self) -> bool: ...  # noqa: D102
-
-    def model_is_ready(self, name: str, version: str = "") -> bool: ...  # noqa: D102
-
-    def model_metadata(self, name: str, version: str = "") -> dict[str, Any]: ...  # noqa: D102
-
-    def model_config(self, name: str, version: str = "") -> dict[str, Any]: ...  # noqa: D102
-
-    def model_statistics(self, name: str = "", version: str = "") -> dict[str, Any]: ...  # noqa: D102
-
-    def index(self, *, ready_only: bool) -> list[dict[str, Any]]: ...  # noqa: D102
-
-    def shared_memory(self) -> Regions: ...  # noqa: D102
-
-    async def load(self, name: str, parameters: Mapping[str, Any]) -> None: ...  # noqa: D102
-
-    async def unload(self, name: str, parameters: Mapping[str, Any]) -> None: ...  # noqa: D102
 
 
 Answer = dict[str, Any]
@@ -54,7 +30,7 @@ Answer = dict[str, Any]
 class GrpcService:
     """The service's methods."""
 
-    def __init__(self, plane: Plane, infer: GrpcInfer, gate: Gate) -> None:
+    def __init__(self, plane: Dataplane, infer: GrpcInfer, gate: Gate) -> None:
         self._plane, self._infer, self._gate = plane, infer, gate
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -83,7 +59,7 @@ class GrpcService:
         methods: dict[str, Method] = {f"/{SERVICE}/{name}": self._unary(name, make) for name, make in answers.items()}
         methods[f"/{SERVICE}/ModelInfer"] = Unary(handler=self._infer.infer)
         methods[f"/{SERVICE}/ModelStreamInfer"] = Stream(
-            on_message=self._infer.stream_message, on_end=self._infer.stream_end
+            on_open=self._infer.stream_open, on_message=self._infer.stream_message, on_end=self._infer.stream_end
         )
         return methods
 
@@ -165,7 +141,7 @@ def _parameters(asked: Any) -> dict[str, Any]:
 
 def _no_cuda(asked: Any) -> Answer:
     del asked
-    raise DataError("CUDA shared memory is not served", advice="use system shared memory, or send the tensors")
+    raise no_cuda()
 
 
 def _not_over_grpc(asked: Any) -> Answer:

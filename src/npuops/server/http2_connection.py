@@ -19,17 +19,14 @@ from npuops.server.http2_frames import (
     HEADERS,
     ID_MASK,
     PADDED,
-    PREFACE,
-    PRIORITIZED,
     SETTINGS,
     ErrorCode,
     Http2Error,
-    Setting,
     StreamError,
 )
 from npuops.server.http2_headers import HeaderBlock, HeaderReader
 from npuops.server.http2_patience import Patience
-from npuops.server.http2_sending import Sender
+from npuops.server.http2_sending import Backlog, Sender
 from npuops.server.http2_streams import Budget, Http2Limits, Http2Stream, Remainder, StreamReceiver, StreamTable, Wire
 
 _PING_KEEPALIVE: Final = b"npu-live"
@@ -48,12 +45,12 @@ class Http2Connection:
         is_draining: no new streams are taken.
     """
 
-    def __init__(self, limits: Http2Limits, receiver: StreamReceiver, wire: Wire) -> None:
+    def __init__(self, limits: Http2Limits, receiver: StreamReceiver, wire: Wire, backlog: Backlog) -> None:
         """Nothing is sent before the client's preface: to one that speaks HTTP/1 it would be noise."""
         self._limits, self._receiver, self._wire = limits, receiver, wire
         self._table = StreamTable()
         self.streams = self._table.open
-        self.sender = Sender(wire.write, self._finished, receiver.drained)
+        self.sender = Sender(wire.write, self._finished, receiver.drained, backlog)
         self.is_over = False
         self.is_draining = False
         self._headers = HeaderReader(limits.header_list_bytes)
@@ -64,7 +61,7 @@ class Http2Connection:
         self._has_preface = False
         self._has_settings = False
         self._drained_id = ID_MASK
-        self._block = HeaderBlock(limits.continuations, 2 * limits.header_list_bytes)
+        self._block = HeaderBlock(limits.continuations, limits.header_list_bytes)
         self._others: dict[int, Callable[[int, int, bytes], None]] = {
             frames.PRIORITY: self._on_priority,
             frames.RST_STREAM: self._on_reset,
@@ -102,9 +99,16 @@ class Http2Connection:
     def fail(self, code: ErrorCode, why: str) -> None:
         """End the connection: a GOAWAY, then the socket; the receiver is told of every stream."""
         if not self.is_over:
-            self._wire.write(frames.goaway_frame(self._table.last_id, code, why))
+            greeting = b"" if self._has_preface else self._limits.greeting()  # comes first, whatever happens
+            self._wire.write(greeting + frames.goaway_frame(self._table.last_id, code, why))
             self.lost()
             self._wire.close()
+
+    def resumed(self) -> None:
+        """The socket takes more."""
+        self.sender.is_paused = False
+        self._patience.resumed()
+        self.sender.pump()
 
     def lost(self) -> None:
         """The socket is gone."""
@@ -129,6 +133,7 @@ class Http2Connection:
         if self.is_over:
             return
         self._budget.refill()
+        self.sender.updates = 0
         if self.is_draining and self._drained_id == ID_MASK and self._patience.drain_s > 1:
             self._end_streams()
         for stream in self.sender.stalled(self._limits.stall_s):
@@ -151,14 +156,14 @@ class Http2Connection:
         """Handle all whole frames, and keep what is left."""
         position, size = 0, len(data)
         if not self._has_preface:
-            if PREFACE.startswith(data) and size < len(PREFACE):
-                self._rest.keep(data, len(PREFACE))
+            if frames.PREFACE.startswith(data) and size < len(frames.PREFACE):
+                self._rest.keep(data, len(frames.PREFACE))
                 return
-            if not data.startswith(PREFACE):
+            if not data.startswith(frames.PREFACE):
                 self._wire.write(frames.http_1_answer(data))
                 self._close()
                 return
-            position, self._has_preface = len(PREFACE), True
+            position, self._has_preface = len(frames.PREFACE), True
             self._wire.write(self._limits.greeting())
         largest = self._limits.frame_bytes
         wanted = HEADER_BYTES
@@ -213,7 +218,8 @@ class Http2Connection:
             payload = frames.unpadded(payload, flags & PADDED, number)
         stream = self.streams.get(number)
         if stream is None or stream.is_remote_ended:
-            self._on_stray_data(number, stream)
+            self._table.check_stray_data(number, is_draining=self.is_draining)
+            self._budget.spend("DATA of no stream")
             return
         stream.receive_window -= length
         if stream.receive_window < 0:
@@ -229,18 +235,6 @@ class Http2Connection:
         self._receiver.received(stream, payload, ended=False)
         self._reopen(stream)
 
-    def _on_stray_data(self, number: int, stream: Http2Stream | None) -> None:
-        is_new = number > self._table.last_id
-        if self._table.was_reset(number) or (is_new and self.is_draining and number & 1):
-            return  # on its way when the stream was reset, or of one that was not taken any more
-        if is_new or number == 0:
-            raise Http2Error(f"DATA on stream {number}, which is not open")
-        raise StreamError(
-            f"DATA on stream {number}, which is {'half closed' if stream else 'closed'}",
-            code=ErrorCode.STREAM_CLOSED,
-            stream_id=number,
-        )
-
     def _reopen(self, stream: Http2Stream) -> None:
         window = self._limits.stream_window
         if stream.receive_window < window >> 1 and not (stream.is_held or stream.is_remote_ended or stream.is_closed):
@@ -248,7 +242,7 @@ class Http2Connection:
             stream.receive_window = window
 
     def _on_headers(self, number: int, flags: int, payload: bytes) -> None:
-        if flags & (PADDED | PRIORITIZED):
+        if flags & (PADDED | frames.PRIORITIZED):
             payload = frames.unpadded(payload, flags, number)
         if flags & END_HEADERS:
             self._on_block(number, flags, payload)
@@ -307,7 +301,7 @@ class Http2Connection:
 
     def _on_reset(self, number: int, _: int, payload: bytes) -> None:
         code = frames.read_u32(payload, "RST_STREAM")
-        if number == 0 or number > self._table.last_id:
+        if self._table.is_never(number, is_draining=self.is_draining):
             raise Http2Error(f"RST_STREAM on stream {number}, which is not open")
         self._budget.spend("RST_STREAM")
         stream = self.streams.get(number)
@@ -318,41 +312,46 @@ class Http2Connection:
     def _on_settings(self, number: int, flags: int, payload: bytes) -> None:
         if number:
             raise Http2Error(f"SETTINGS on stream {number}")
+        self._budget.spend("SETTINGS")
         if flags & ACK:
             if payload:
                 raise Http2Error("SETTINGS with ACK and values", code=ErrorCode.FRAME_SIZE_ERROR)
             return
-        self._budget.spend("SETTINGS")
         values = frames.read_settings(payload)
         self._has_settings = True
-        self.sender.frame_bytes = values.get(Setting.MAX_FRAME_SIZE, self.sender.frame_bytes)
+        self.sender.frame_bytes = values.get(frames.Setting.MAX_FRAME_SIZE, self.sender.frame_bytes)
+        if frames.Setting.HEADER_TABLE_SIZE in values:
+            self.sender.set_table_size(values[frames.Setting.HEADER_TABLE_SIZE])
         self._wire.write(frames.frame(SETTINGS, ACK, 0))
-        if Setting.INITIAL_WINDOW_SIZE in values:
-            self.sender.set_initial_window(values[Setting.INITIAL_WINDOW_SIZE], list(self.streams.values()))
+        if frames.Setting.INITIAL_WINDOW_SIZE in values:
+            self.sender.set_initial_window(values[frames.Setting.INITIAL_WINDOW_SIZE], list(self.streams.values()))
 
     def _on_ping(self, number: int, flags: int, payload: bytes) -> None:
         if number:
             raise Http2Error(f"PING on stream {number}")
         if len(payload) != 8:
             raise Http2Error(f"a PING frame of {len(payload)} bytes", code=ErrorCode.FRAME_SIZE_ERROR)
+        self._budget.spend("PING")
         if flags & ACK:
             if payload == _PING_DRAIN and self.is_draining and self._drained_id == ID_MASK:
                 self._end_streams()
             return
-        self._budget.spend("PING")
         self._wire.write(frames.frame(frames.PING, ACK, 0, payload))
 
     def _on_goaway(self, number: int, _: int, payload: bytes) -> None:
         if number:
             raise Http2Error(f"GOAWAY on stream {number}")
+        self._budget.spend("GOAWAY")
         frames.read_goaway(payload)  # the peer takes no streams of ours, and there are none; its own may go on
 
     def _on_window_update(self, number: int, _: int, payload: bytes) -> None:
         increment = frames.read_u32(payload, "WINDOW_UPDATE") & frames.MAX_WINDOW
+        if self.sender.updates > self._limits.updates:
+            raise Http2Error("too many WINDOW_UPDATEs that move nothing", code=ErrorCode.ENHANCE_YOUR_CALM)
         if number == 0:
             self.sender.widen(increment)
             return
-        if number > self._table.last_id and not (self.is_draining and number & 1):
+        if self._table.is_never(number, is_draining=self.is_draining):
             raise Http2Error(f"WINDOW_UPDATE on stream {number}, which is not open")
         if increment == 0:
             raise StreamError("a WINDOW_UPDATE of 0", stream_id=number)
@@ -361,8 +360,10 @@ class Http2Connection:
             self.sender.widen_stream(stream, increment)
 
     def _refuse(self, error: StreamError) -> None:
-        """Reset the stream that broke a rule."""
+        """Reset the stream that broke a rule; one that is not open has nothing to reset (RFC 9113, section 6.4)."""
         self._budget.spend(error.message)
+        if error.stream_id > self._table.last_id:
+            raise Http2Error(error.message, code=error.code) from error
         self._wire.write(frames.reset_frame(error.stream_id, error.code))
         self._table.remember_reset(error.stream_id)
         stream = self.streams.get(error.stream_id)

@@ -11,8 +11,13 @@ from npuops.server.http2_frames import ErrorCode, Http2Error, StreamError
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
-_CACHED_BLOCKS: Final = 256
 _CACHED_BLOCK_BYTES: Final = 2048
+_CACHED_BYTES: Final = 64 << 10
+"""Of all heads that one connection has cached, by RFC 9113's count: some hundred of an honest client."""
+_FIELD_BYTES: Final = 32
+"""That a field counts besides its name and value (RFC 9113, section 6.5.2)."""
+_UPDATES: Final = 8
+"""Of the table's size, at the start of a block: two say everything (RFC 7541, section 4.2), and each costs time."""
 _TABLE_BYTES: Final = 4096
 """Of the decoder's dynamic table: the protocol's default, so a peer needs not be told."""
 
@@ -56,7 +61,9 @@ class HeaderReader:
         """With `list_bytes`, the most that the fields of one block may have by RFC 9113's count (32 more for each)."""
         self._decoder = hpack.Decoder(max_header_list_size=list_bytes)
         self._decoder.max_allowed_table_size = _TABLE_BYTES
+        self._list_bytes = list_bytes
         self._heads: dict[bytes, RequestHead] = {}
+        self._heads_bytes = 0
 
     def request(self, block: bytes, stream_id: int) -> RequestHead:
         """The head of a request.
@@ -69,8 +76,8 @@ class HeaderReader:
         if head is None:
             fields, is_cacheable = self._decode(block)
             head = request_head(fields, stream_id)
-            if is_cacheable and len(block) <= _CACHED_BLOCK_BYTES and len(self._heads) < _CACHED_BLOCKS:
-                self._heads[block] = head
+            if is_cacheable and len(block) <= _CACHED_BLOCK_BYTES:
+                self._keep(block, head, fields)
         return head
 
     def trailers(self, block: bytes, stream_id: int) -> Fields:
@@ -94,7 +101,23 @@ class HeaderReader:
         if block not in self._heads:
             self._decode(block)
 
+    def _keep(self, block: bytes, head: RequestHead, fields: Fields) -> None:
+        size = len(block) + sum(len(name) + len(value) + _FIELD_BYTES for name, value in fields)
+        if self._heads_bytes + size > _CACHED_BYTES:
+            self._forget()  # fields that differ each time, such as a trace's, must not keep out what repeats
+        self._heads[block] = head
+        self._heads_bytes += size
+
+    def _forget(self) -> None:
+        self._heads.clear()
+        self._heads_bytes = 0
+
     def _decode(self, block: bytes) -> tuple[Fields, bool]:
+        # The library unpacks before it looks at the size. No encoder makes a list longer than the list itself is.
+        if len(block) > self._list_bytes:
+            raise Http2Error("the header fields are too large", code=ErrorCode.ENHANCE_YOUR_CALM)
+        if _leading_updates(block) > _UPDATES:
+            raise Http2Error("no HPACK: the table's size changes again and again", code=ErrorCode.COMPRESSION_ERROR)
         before = self._state()
         try:
             fields = tuple((name, value) for name, value in self._decoder.decode(block, raw=True))
@@ -104,7 +127,7 @@ class HeaderReader:
             raise Http2Error(f"no HPACK: {error}", code=ErrorCode.COMPRESSION_ERROR) from error
         if self._state() == before:
             return fields, True
-        self._heads.clear()
+        self._forget()
         return fields, False
 
     def _state(self) -> tuple[int, int, int]:
@@ -181,6 +204,19 @@ def request_head(fields: Fields, stream_id: int = 0) -> RequestHead:
             length = int(value)
     _check_pseudo(pseudo, stream_id)
     return RequestHead(pseudo, others, length)
+
+
+def _leading_updates(block: bytes) -> int:
+    """How many changes of the table's size a block begins with, as far as that matters."""
+    count = at = 0
+    while count <= _UPDATES and at < len(block) and block[at] & 0xE0 == 0x20:
+        is_long = block[at] & 0x1F == 0x1F
+        at += 1
+        while is_long and at < len(block):
+            is_long = block[at] >= 0x80
+            at += 1
+        count += 1
+    return count
 
 
 def literal(name: bytes, value: bytes) -> bytes:

@@ -44,6 +44,10 @@ class Patience:
         """Bytes came."""
         self._quiet_s = 0
 
+    def resumed(self) -> None:
+        """The socket took what waited: the next time that it is full is another one."""
+        self._paused_s = 0
+
     def advanced(self) -> None:
         """A frame ended, so an unfinished one is a new one."""
         self._frame_s = 0

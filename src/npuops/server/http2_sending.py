@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from npuops.server.http2_frames import (
     DATA,
@@ -26,6 +27,34 @@ Bytes = bytes | bytearray | memoryview
 
 _pack = FRAME_HEADER.pack
 
+_WORTHWHILE_BYTES: Final = 1024
+"""A frame that carries fewer, and is not a response's last, is no progress."""
+_TABLE_BYTES: Final = 4096
+"""Of the peer's decoder before it says anything (RFC 9113, section 6.5.2)."""
+_NO_TABLE: Final = b"\x20"
+"""Before a header block: the table has no room from here on."""
+
+
+class Backlog:
+    """Bytes that wait for peers' windows, over all connections of a server.
+
+    Attributes:
+        size: of all of them.
+    """
+
+    __slots__ = ("_most", "_on_full", "size")
+
+    def __init__(self, most_bytes: int = 1 << 62, on_full: Callable[[], None] = lambda: None) -> None:
+        """`on_full` is called each time that something is added while there are more than `most_bytes`."""
+        self._most, self._on_full = most_bytes, on_full
+        self.size = 0
+
+    def add(self, size: int) -> None:
+        """So many more wait."""
+        self.size += size
+        if self.size > self._most:
+            self._on_full()
+
 
 class Sender:
     """Sends for all streams of one connection.
@@ -35,6 +64,8 @@ class Sender:
         initial_window: of a new stream, as the peer told.
         frame_bytes: largest frame that the peer takes.
         is_paused: the socket takes no more for now.
+        queued_bytes: that wait for a window or the socket, of all streams.
+        updates: WINDOW_UPDATEs since something was sent that is worth one, or since a second began.
     """
 
     def __init__(
@@ -42,16 +73,23 @@ class Sender:
         write: Callable[[bytes], None],
         finished: Callable[[Http2Stream], None],
         drained: Callable[[Http2Stream], None],
+        backlog: Backlog,
     ) -> None:
         """`finished` is called when a response is sent whole, `drained` when a queue ran empty."""
         self._write = write
         self._finished = finished
         self._drained = drained
+        self._backlog = backlog
         self.window = DEFAULT_WINDOW
         self.initial_window = DEFAULT_WINDOW
         self.frame_bytes = MIN_FRAME_BYTES
         self.is_paused = False
+        self.queued_bytes = 0
+        self.updates = 0
         self._blocked: dict[int, Http2Stream] = {}
+        self._ready: deque[Http2Stream] = deque()
+        self._table_bytes = _TABLE_BYTES
+        self._first = b""
 
     def respond(
         self, stream: Http2Stream, header_block: bytes, parts: Sequence[Bytes], size: int, trailer_block: bytes
@@ -66,9 +104,11 @@ class Sender:
             and size <= self.frame_bytes
             and stream.queue is None
             and not self.is_paused
+            and not self._first
         ):
             number = stream.id
             self.window -= size
+            self.updates = 0
             length, trailers_length = len(header_block), len(trailer_block)
             self._write(
                 b"".join(
@@ -90,6 +130,8 @@ class Sender:
 
     def headers(self, stream: Http2Stream, block: bytes, *, end: bool = False) -> None:
         """The response's head, or with `end` the whole response where it has no body."""
+        if self._first:
+            block, self._first = self._first + block, b""
         self._write(header_frames(stream.id, block, self.frame_bytes, end_stream=end))
         if end:
             self._finished(stream)
@@ -102,6 +144,8 @@ class Sender:
             stream.queue = deque()
         stream.queue.append(memoryview(data))
         stream.queued_bytes += len(data)
+        self.queued_bytes += len(data)
+        self._backlog.add(len(data))
         self._blocked.setdefault(stream.id, stream)
         self._pump(stream)
 
@@ -115,9 +159,23 @@ class Sender:
     def forget(self, stream: Http2Stream) -> None:
         """Drop what waits: the stream is over."""
         self._blocked.pop(stream.id, None)
+        if stream.is_ready:
+            stream.is_ready = False
+            self._ready.remove(stream)
+        self.queued_bytes -= stream.queued_bytes
+        self._backlog.size -= stream.queued_bytes
         stream.queue = None
         stream.queued_bytes = 0
         stream.trailers = None
+
+    def set_table_size(self, size: int) -> None:
+        """The peer's decoder has room for so much.
+
+        Nothing here is ever indexed; but a decoder that has less room than before wants to hear that it is known
+        (RFC 7541, section 4.2). Said once that it may have none, it need not be said again.
+        """
+        if size < self._table_bytes:
+            self._table_bytes, self._first = 0, _NO_TABLE
 
     def widen(self, increment: int) -> None:
         """The peer takes more on the connection.
@@ -127,6 +185,7 @@ class Sender:
         """
         if increment == 0:
             raise Http2Error("a WINDOW_UPDATE of 0")
+        self.updates += 1
         self.window += increment
         if self.window > MAX_WINDOW:
             raise Http2Error("the connection's window is above 2^31-1", code=ErrorCode.FLOW_CONTROL_ERROR)
@@ -138,6 +197,7 @@ class Sender:
         Raises:
             StreamError: more than there are numbers for.
         """
+        self.updates += 1
         stream.send_window += increment
         if stream.send_window > MAX_WINDOW:
             raise StreamError(
@@ -158,14 +218,16 @@ class Sender:
             stream.send_window += change
             if stream.send_window > MAX_WINDOW:
                 raise Http2Error("a stream's window is above 2^31-1", code=ErrorCode.FLOW_CONTROL_ERROR)
+            self._line_up(stream)
         self.pump()
 
     def pump(self) -> None:
         """Send what waits, one frame of each stream in turn."""
-        while self._blocked and self.window > 0 and not self.is_paused:
-            sent = [self._pump_frame(stream) for stream in list(self._blocked.values()) if stream.queued_bytes]
-            if not any(sent):
-                return
+        while self._ready and self.window > 0 and not self.is_paused:
+            stream = self._ready.popleft()
+            stream.is_ready = False
+            self._pump_frame(stream)
+            self._line_up(stream)
 
     def stalled(self, seconds: int) -> list[Http2Stream]:
         """A second passed: the streams whose queue has not moved for so many."""
@@ -176,6 +238,13 @@ class Sender:
     def _pump(self, stream: Http2Stream) -> None:
         while stream.queued_bytes and self._pump_frame(stream):
             pass
+        self._line_up(stream)
+
+    def _line_up(self, stream: Http2Stream) -> None:
+        """A stream that waits for the connection alone gets its turn; one without a window costs nothing meanwhile."""
+        if stream.queued_bytes and stream.send_window > 0 and not stream.is_ready:
+            stream.is_ready = True
+            self._ready.append(stream)
 
     def _pump_frame(self, stream: Http2Stream) -> bool:
         """Send one frame; False where nothing may be sent."""
@@ -198,7 +267,11 @@ class Sender:
         self.window -= taken
         stream.send_window -= taken
         stream.queued_bytes -= taken
+        self.queued_bytes -= taken
+        self._backlog.size -= taken
         stream.stalled_s = 0
+        if taken >= _WORTHWHILE_BYTES or not stream.queued_bytes:
+            self.updates = 0
         self._write(b"".join(parts))
         if not stream.queued_bytes:
             self._emptied(stream)

@@ -11,6 +11,7 @@ from typing import Final, Protocol, cast
 from npuops.errors import OptionError
 from npuops.server.http2_connection import Http2Connection
 from npuops.server.http2_frames import ErrorCode
+from npuops.server.http2_sending import Backlog
 from npuops.server.http2_streams import Http2Limits, StreamReceiver
 
 _WRITE_HIGH: Final = 1 << 20
@@ -18,6 +19,7 @@ _WRITE_HIGH: Final = 1 << 20
 _WRITE_FULL: Final = 4 << 20
 """Above these nothing is read either: whoever doesn't read answers may not ask."""
 _BACKLOG: Final = 1024
+_LINGER_S: Final = 2
 
 
 class Http2Receiver(StreamReceiver, Protocol):
@@ -40,6 +42,7 @@ class Http2Protocol(asyncio.Protocol):
         self._receiver = server.make_receiver()
         self._is_reading = True
         self._is_open = False
+        self._closing_s = 0
         self._transport: asyncio.Transport
         self.connection: Http2Connection
 
@@ -49,7 +52,7 @@ class Http2Protocol(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH)
         self._is_open = True
         name = transport.get_extra_info("peername")
-        self.connection = Http2Connection(self._server.limits, self._receiver, self)
+        self.connection = Http2Connection(self._server.limits, self._receiver, self, self._server.backlog)
         self._receiver.attached(self.connection, f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "local")
         why_not = self._server.admit(self)
         if why_not:
@@ -69,11 +72,8 @@ class Http2Protocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Of asyncio."""
-        self.connection.sender.is_paused = False
-        if not self._is_reading and self._is_open:
-            self._is_reading = True
-            self._transport.resume_reading()
-        self.connection.sender.pump()
+        self._read_on()
+        self.connection.resumed()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
         """Of asyncio."""
@@ -87,26 +87,44 @@ class Http2Protocol(asyncio.Protocol):
             self._transport.write(data)
 
     def close(self) -> None:
-        """Send what was written, then close."""
+        """Send what was written, then close; what still comes is read meanwhile, and nobody's.
+
+        A socket that is closed with something unread takes back what the peer has not received yet.
+        """
+        if not self._is_open:
+            return
+        self._read_on()
         self._is_open = False
-        self._transport.close()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()  # TLS says goodbye in its own way
 
     def abort(self) -> None:
         """Close at once."""
         self._is_open = False
         self._transport.abort()
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Of responses that the peer does not take."""
+        return self.connection.sender.queued_bytes + self._transport.get_write_buffer_size()
+
     def tick(self) -> None:
         """A second passed."""
         if self.connection.is_over:
             self._closing_s += 1
-            if self._closing_s > self._server.limits.ping_s:
+            is_sent = self._transport.get_write_buffer_size() == 0
+            if self._closing_s > (_LINGER_S if is_sent else self._server.limits.ping_s):
                 self.abort()
             return
         self._receiver.tick()
         self.connection.tick()
 
-    _closing_s = 0
+    def _read_on(self) -> None:
+        if not self._is_reading and self._is_open:
+            self._is_reading = True
+            self._transport.resume_reading()
 
 
 class Http2Server:
@@ -115,15 +133,30 @@ class Http2Server:
     Attributes:
         limits: of each connection.
         make_receiver: called for each connection.
+        backlog: of all connections.
     """
 
     def __init__(
-        self, make_receiver: Callable[[], Http2Receiver], limits: Http2Limits | None = None, max_connections: int = 4096
+        self,
+        make_receiver: Callable[[], Http2Receiver],
+        limits: Http2Limits | None = None,
+        max_connections: int = 4096,
+        unsent_bytes: int = 1 << 30,
     ) -> None:
-        """With `max_connections`, the most that are open at a time; more are told so, and closed."""
+        """Nothing is open.
+
+        Args:
+            make_receiver: called for each connection.
+            limits: of each connection.
+            max_connections: open at a time; more are told so, and closed.
+            unsent_bytes: of responses that their clients do not take; above, who has the most of them is cut off.
+        """
         self.limits = limits or Http2Limits()
         self.make_receiver = make_receiver
+        self.backlog = Backlog(unsent_bytes, self._shed_soon)
         self._most = max_connections
+        self._most_unsent = unsent_bytes
+        self._is_shedding = False
         self._protocols: set[Http2Protocol] = set()
         self._listeners: list[asyncio.Server] = []
         self._is_stopping = False
@@ -148,7 +181,9 @@ class Http2Server:
                 ssl_handshake_timeout=self.limits.handshake_s if tls else None,
             )
         except OSError as error:
-            raise OptionError(f"cannot listen on {host}:{port}: {error}", advice="choose another port") from error
+            raise OptionError(
+                f"cannot listen on {host}:{port}: {error}", advice="choose another --grpc-port"
+            ) from error
         self._listeners.append(listener)
         if self._timer is None:
             self._timer = loop.call_later(1, self._tick)
@@ -195,6 +230,24 @@ class Http2Server:
         if not self._protocols:
             self._empty.set()
 
+    def _shed_soon(self) -> None:
+        """Not at once: whoever adds to the backlog is in the middle of a response."""
+        if not self._is_shedding:
+            self._is_shedding = True
+            asyncio.get_running_loop().call_soon(self._shed)
+
+    def _shed(self) -> None:
+        """Responses that nobody takes must not fill the memory: who hoards the most of them goes first."""
+        self._is_shedding = False
+        unsent = {protocol: protocol.unsent_bytes for protocol in self._protocols}
+        total = sum(unsent.values())
+        for protocol, size in sorted(unsent.items(), key=lambda item: item[1], reverse=True):
+            if total <= self._most_unsent:
+                return
+            protocol.connection.fail(ErrorCode.ENHANCE_YOUR_CALM, "responses are not read")
+            protocol.abort()
+            total -= size
+
     def _stop_listening(self) -> None:
         self._is_stopping = True
         for listener in self._listeners:
@@ -205,6 +258,7 @@ class Http2Server:
         self._timer = asyncio.get_running_loop().call_later(1, self._tick)
         for protocol in list(self._protocols):
             protocol.tick()
+        self._shed()
 
 
 def http2_tls(certificate: Path, key: Path) -> ssl.SSLContext:

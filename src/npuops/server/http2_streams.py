@@ -38,6 +38,7 @@ class Http2Limits:
         continuations: most CONTINUATION frames of one header block.
         burst: frames that oblige this side to something (PING, SETTINGS, RST_STREAM, empty DATA, …) at once.
         burst_refill: as many more each second; each answered request gives one back as well.
+        updates: WINDOW_UPDATEs in a second, while nothing is sent that is worth one.
         handshake_s: until the preface and the settings are there; also for a frame or a header block, once begun.
         keepalive_s: of silence, after which a PING asks whether the peer is there.
         ping_s: within which it must answer.
@@ -53,6 +54,7 @@ class Http2Limits:
     continuations: int = 16
     burst: int = 2000
     burst_refill: int = 200
+    updates: int = 6000
     handshake_s: int = 15
     keepalive_s: int = 60
     ping_s: int = 20
@@ -89,6 +91,7 @@ class Http2Stream:
         body_bytes: received so far; counted only where the request tells its content length.
         is_remote_ended: the peer has sent all.
         is_closed: nothing is sent on it any more, and nothing that comes is for anybody.
+        is_ready: it has its place among those that wait for the connection alone.
         is_held: its window is not opened again until it is released (`Http2Connection.release`).
         queue: data that waits for a window; None while all was sent at once.
         queued_bytes: in it.
@@ -104,6 +107,7 @@ class Http2Stream:
         "id",
         "is_closed",
         "is_held",
+        "is_ready",
         "is_remote_ended",
         "queue",
         "queued_bytes",
@@ -122,6 +126,7 @@ class Http2Stream:
         self.is_remote_ended = False
         self.is_closed = False
         self.is_held = False
+        self.is_ready = False
         self.queue: deque[memoryview] | None = None
         self.queued_bytes = 0
         self.trailers: bytes | None = None
@@ -203,6 +208,28 @@ class StreamTable:
     def was_reset(self, number: int) -> bool:
         """By this side, not long ago."""
         return number in self._resets
+
+    def is_never(self, number: int, *, is_draining: bool) -> bool:
+        """Frames on this stream are an error of the connection: it is none, or the peer has not opened it.
+
+        A peer that does not know yet that a drain began may have opened streams that nobody looked at.
+        """
+        return number == 0 or (number > self.last_id and not (is_draining and number & 1))
+
+    def check_stray_data(self, number: int, *, is_draining: bool) -> None:
+        """DATA came on a stream that takes none.
+
+        Raises:
+            Http2Error: one that was never open.
+            StreamError: one whose end the peer knew of.
+        """
+        if self.is_never(number, is_draining=is_draining):
+            raise Http2Error(f"DATA on stream {number}, which is not open")
+        if number <= self.last_id and not self.was_reset(number):
+            state = "half closed" if number in self.open else "closed"
+            raise StreamError(
+                f"DATA on stream {number}, which is {state}", code=ErrorCode.STREAM_CLOSED, stream_id=number
+            )
 
 
 class StreamReceiver(Protocol):

@@ -15,19 +15,15 @@ from npuops.server.http_connection import Connection
 from npuops.server.http_head import Head
 from npuops.server.http_infer import HttpInfer, InferTarget
 from npuops.server.http_known import Known
-from npuops.server.http_response import error_response, response
-from npuops.server.http_routes import INFER, PROTOCOL_ROUTES, Answer, Asked, MethodError, Route, find_route
+from npuops.server.http_response import MethodError, response
+from npuops.server.http_routes import INFER, PROTOCOL_ROUTES, Answer, Asked, Route, find_route
 
 _log: Final = logging.getLogger(__name__)
 _COMPRESSIONS: Final = ("gzip", "deflate")
 
 
 class HttpApi:
-    """All that a server answers over HTTP.
-
-    Attributes:
-        open_paths: of routes that need no API key: health, and what the operator opened.
-    """
+    """All that a server answers over HTTP. Only the server's own health is told without an API key."""
 
     def __init__(
         self, plane: Dataplane, infer: HttpInfer, gate: Gate, loop: asyncio.AbstractEventLoop, pages: tuple[Route, ...]
@@ -50,7 +46,7 @@ class HttpApi:
                 access_of(self._gate, head.headers)
             return Known(head, self._begin, (route, names))
         if head.method != "POST":
-            raise MethodError(f"{head.path} takes POST, not {head.method}")
+            raise MethodError(head.path, head.method, ("POST",))
         target = InferTarget(
             model=unquote(match["model"]),
             version=unquote(match["version"] or ""),
@@ -68,26 +64,26 @@ class HttpApi:
     async def _answer(self, connection: Connection, known: Known, body: Bytes) -> None:
         route, names = known.context
         head = known.head
+        head_only = head.method == "HEAD"
         try:
-            made = await route.handler(self._plane, Asked(head, names, body))
-            data = _bytes_of(made, head)
+            made: Answer = await route.handler(self._plane, Asked(head, names, body))
         except NpuopsError as error:
-            data = error_response(error, keep_alive=head.keep_alive)
+            connection.fail(error, keep_alive=head.keep_alive, head_only=head_only)
+            return
         except Exception as error:  # noqa: BLE001 - a defect of ours: logged, and the client gets no details
             _log.exception("%s %s", head.method, head.path)
-            data = error_response(error, keep_alive=head.keep_alive)
-        connection.reply(data, keep_alive=head.keep_alive)
-
-
-def _bytes_of(made: Answer, head: Head) -> bytes:
-    return response(
-        made.status,
-        made.body,
-        content_type=made.content_type,
-        headers=made.headers,
-        keep_alive=head.keep_alive,
-        head_only=head.method == "HEAD",
-    )
+            connection.fail(error, keep_alive=head.keep_alive, head_only=head_only)
+            return
+        keep_alive = head.keep_alive and not connection.ending
+        data = response(
+            made.status,
+            made.body,
+            content_type=made.content_type,
+            headers=made.headers,
+            keep_alive=keep_alive,
+            head_only=head_only,
+        )
+        connection.reply(data, keep_alive=keep_alive)
 
 
 def _accepted(head: Head) -> str:

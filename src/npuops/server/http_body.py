@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import Any, Final
 
 import httptools
 
 from npuops.errors import DataError, TooLargeError
 from npuops.runtime.job import Bytes
+
+UNPACK_HERE_BYTES: Final = 4096
+"""A longer body is unpacked by another thread: a thousand times as many bytes may come out of it."""
+
+_FRAMING_TIMES: Final = 8
+_FRAMING_BYTES: Final = 64 * 1024
+# The parser gets a head of our own: what the client's says (Upgrade, Expect) has been dealt with.
+_HEAD: Final = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class Room:
+    """Bytes that all bodies which are not whole may take together.
+
+    Attributes:
+        left_bytes: below 0 somebody has to go.
+    """
+
+    __slots__ = ("left_bytes",)
+
+    def __init__(self, size_bytes: int) -> None:
+        self.left_bytes = size_bytes
 
 
 class Chunks:
@@ -18,30 +39,34 @@ class Chunks:
         overran: bytes of another request came with the last of this one, and are lost.
     """
 
-    def __init__(self, head: bytes, limit_bytes: int) -> None:
-        """`head`: of the request, as it came."""
+    def __init__(self, limit_bytes: int) -> None:
+        """`limit_bytes`: of the body."""
         self.overran = False
         self._limit_bytes = limit_bytes
+        self._came = 0
         self._body = bytearray()
         self._done = False
         self._parser: Any = httptools.HttpRequestParser(self)
-        self._parser.feed_data(head)
+        self._parser.feed_data(_HEAD)
 
     def feed(self, data: bytes) -> bytearray | None:
         """The body, once it is whole.
 
         Raises:
             DataError: a chunk is malformed.
-            TooLargeError: too many bytes.
+            TooLargeError: too many bytes, of the body or of what stands around the chunks.
         """
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._done:
                 raise DataError(f"a chunk of the body is malformed: {error}") from error
             self.overran = True
+        self._came += len(data)
         if len(self._body) > self._limit_bytes:
-            raise TooLargeError(f"the body has more than {self._limit_bytes} bytes")
+            raise TooLargeError(f"the body has more than {self._limit_bytes} bytes", advice="send less at once")
+        if not self._done and self._came > _FRAMING_TIMES * len(self._body) + _FRAMING_BYTES:
+            raise TooLargeError("the chunks are small and many, or the trailer is long", advice="send larger chunks")
         return self._body if self._done else None
 
     def on_message_begin(self) -> None:
@@ -61,13 +86,18 @@ class Chunks:
 def unpacked(body: Bytes, encoding: str, limit_bytes: int) -> Bytes:
     """The body without its compression.
 
+    Args:
+        body: as it came.
+        encoding: the content encoding in lower case; "" for none.
+        limit_bytes: of what comes out.
+
     Raises:
         DataError: damaged, or an encoding that is not known.
         TooLargeError: it unpacks to more than is taken.
     """
-    if encoding in {"", "identity"}:
+    if not encoding:
         return body
-    if encoding not in {"gzip", "deflate"}:
+    if encoding not in {"gzip", "x-gzip", "deflate"}:
         raise DataError(f"content encoding {encoding[:40]!r} is not taken", advice="gzip, deflate or none")
     reader = zlib.decompressobj(zlib.MAX_WBITS | 32)  # finds out by itself whether it is gzip or zlib
     try:
@@ -75,7 +105,9 @@ def unpacked(body: Bytes, encoding: str, limit_bytes: int) -> Bytes:
     except zlib.error as error:
         raise DataError(f"the body is not {encoding}: {error}") from error
     if len(whole) > limit_bytes:
-        raise TooLargeError(f"the body unpacks to more than {limit_bytes} bytes")
+        raise TooLargeError(f"the body unpacks to more than {limit_bytes} bytes", advice="send less at once")
     if not reader.eof:
         raise DataError(f"the {encoding} body is cut off")
+    if reader.unused_data:
+        raise DataError(f"{len(reader.unused_data)} bytes follow the end of the {encoding} body")
     return whole

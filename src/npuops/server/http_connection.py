@@ -2,26 +2,41 @@
 
 Between two requests of the same head nothing is parsed: the bytes up to the empty line are looked up. Whatever is
 unusual (a head in pieces, chunks, pipelining, compression) takes the slower way round through the buffer.
+
+A client that closes its side is taken for gone, as most servers do: nothing else tells that a client has died.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from npuops.errors import DeadlineError, NpuopsError, TooLargeError
-from npuops.server.http_body import Chunks, unpacked
+from npuops.errors import DeadlineError, NpuopsError, OverloadedError, TooLargeError
+from npuops.runtime.job import Bytes
+from npuops.server.http_body import UNPACK_HERE_BYTES, Chunks, Room, unpacked
 from npuops.server.http_known import Heads, HttpLimits, Known
 from npuops.server.http_response import CONTINUE, error_response
 
+_log: Final = logging.getLogger("npuops.server")
 _END: Final = b"\r\n\r\n"
+
 IDLE: Final = 0
 HEAD: Final = 1
 BODY: Final = 2
 CHUNKS: Final = 3
 BUSY: Final = 4
-CLOSED: Final = 5
+STALLED: Final = 5
+"""It is answered, and does not read: no further request is taken until it does."""
+LINGERING: Final = 6
+"""It was refused in the midst of a request: what it still sends is dropped, so that it can read why."""
+CLOSED: Final = 7
+
+LINGER_S: Final = 2.0
+REFUSED_BODY_BYTES: Final = 64 * 1024
+"""Of a request that is refused by its head: a shorter body is read, so that the connection can stay."""
+SLOWEST_BYTES_S: Final = 1024
 
 
 class Connection(asyncio.Protocol):
@@ -30,23 +45,40 @@ class Connection(asyncio.Protocol):
     Attributes:
         on_lost: called when the client goes away while a request is being answered.
         exchange: the handler's own, kept from request to request.
+        ending: it is closed after the answer to the present request.
+        since_s: of the loop's clock, when something last came from the client or went to it.
         peer: its address, for the log.
     """
 
+    __slots__ = (
+        "_alive", "_began_s", "_body", "_buffer", "_chunks", "_heads", "_held", "_known", "_limits", "_loop",
+        "_reading", "_room", "_stalled", "_state", "_task", "_transport", "_unsent", "ending", "exchange", "on_lost",
+        "peer", "since_s",
+    )  # fmt: skip
+
     def __init__(
-        self, heads: Heads, limits: HttpLimits, loop: asyncio.AbstractEventLoop, alive: set[Connection]
+        self,
+        heads: Heads,
+        limits: HttpLimits,
+        loop: asyncio.AbstractEventLoop,
+        alive: set[Connection],
+        room: Room,
     ) -> None:
-        """`alive`: holds all connections that are open."""
-        self._heads, self._limits, self._loop, self._alive = heads, limits, loop, alive
+        """`alive` holds all connections that are open; `room` is what their bodies may take together."""
+        self._heads, self._limits, self._loop, self._alive, self._room = heads, limits, loop, alive, room
         self._transport: Any = None
         self._state = IDLE
         self._buffer = bytearray()
         self._known: Known | None = None
         self._body = bytearray()
-        self._filled = 0
         self._chunks: Chunks | None = None
-        self._draining = False
+        self._held = 0
+        self._began_s = 0.0
+        self._unsent = 0
+        self._task: asyncio.Task[None] | None = None
         self._reading = True
+        self._stalled = False
+        self.ending = False
         self.on_lost: Callable[[], None] | None = None
         self.exchange: Any = None
         self.since_s = 0.0
@@ -59,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._alive.add(self)
         self.peer = str((transport.get_extra_info("peername") or ("",))[0])
         if len(self._alive) > self._limits.connections:
-            error = TooLargeError(f"more than {self._limits.connections} connections", advice="come back later")
+            error = OverloadedError(f"{self._limits.connections} clients are connected", advice="come back later")
             self._write(error_response(error, keep_alive=False))
             self._close()
 
@@ -69,6 +101,7 @@ class Connection(asyncio.Protocol):
         self._state = CLOSED
         self._alive.discard(self)
         self._transport = None
+        self._drop()
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()
@@ -79,59 +112,75 @@ class Connection(asyncio.Protocol):
             end = data.find(_END) + 4
             if end >= 4:
                 known = self._heads.get(data[:end])
-                if known is not None and known.head.content_length == len(data) - end:
-                    self._state = BUSY
-                    known.begin(self, known, memoryview(data)[end:])
+                if known is not None and known.body_bytes == len(data) - end:
+                    self._take(known, memoryview(data)[end:])
                     return
         self._receive(data)
 
     def pause_writing(self) -> None:
-        """The client does not read: take no more requests from it."""
+        """The client does not read what it asked for: take no more requests from it."""
+        self._stalled = True
         self._pause()
 
     def resume_writing(self) -> None:
         """It reads again."""
-        if self._state not in {BUSY, CLOSED}:
-            self._resume_reading()
+        self._stalled = False
+        if self._state == STALLED:
+            self._state, self.since_s = IDLE, self._loop.time()
+            self._loop.call_soon(self._close if self.ending else self._go_on)
 
     def reply(self, data: bytes, *, keep_alive: bool) -> None:
         """A whole response. The next request, if one is there, begins after this call."""
+        self.on_lost = None
         if self._state == CLOSED:
             return
-        self.on_lost = None
         self._write(data)
-        if not keep_alive or self._draining:
+        if not keep_alive or self.ending:
             self._close()
             return
-        self._state = IDLE
         self.since_s = self._loop.time()
+        if self._stalled:
+            self._state, self._unsent = STALLED, self._transport.get_write_buffer_size()
+            return
+        self._state = IDLE
         if self._buffer or not self._reading:
             self._loop.call_soon(self._go_on)
 
-    def fail(self, error: NpuopsError, *, keep_alive: bool) -> None:
-        """An error as the response."""
-        self.reply(error_response(error, keep_alive=keep_alive and not self._draining), keep_alive=keep_alive)
+    def fail(self, error: BaseException, *, keep_alive: bool, head_only: bool = False) -> None:
+        """An error as the response; to a HEAD request without its body."""
+        keep_alive = keep_alive and not self.ending
+        self.reply(error_response(error, keep_alive=keep_alive, head_only=head_only), keep_alive=keep_alive)
 
     def drain(self) -> None:
-        """No further request: an idle connection is closed now, a busy one after its answer."""
-        self._draining = True
-        if self._state == IDLE and not self._buffer:
+        """No further request: a busy connection is closed after its answer, others by `hang_up_if_idle`."""
+        self.ending = True
+
+    def hang_up_if_idle(self) -> None:
+        """Close it, unless a request came in part or is being answered."""
+        if not self.is_busy:
             self._close()
 
     def sweep(self, now_s: float) -> None:
         """Cut off a client that trickles; close one that is idle for long. Called about every second."""
-        limits, waited_s = self._limits, now_s - self.since_s
-        if self._state == HEAD and waited_s > limits.head_s:
+        limits, state, waited_s = self._limits, self._state, now_s - self.since_s
+        if state == HEAD and waited_s > limits.head_s:
             self._refuse(DeadlineError("the request's head did not come in time", advice="send it at once"), 408)
-        elif self._state in {BODY, CHUNKS} and waited_s > limits.body_s:
-            self._refuse(DeadlineError("the request's body did not come in time", advice="check its length"), 408)
-        elif self._state == IDLE and waited_s > limits.idle_s:
+        elif state in {BODY, CHUNKS}:
+            slow = now_s - self._began_s > limits.body_s + self._held / SLOWEST_BYTES_S
+            if slow or waited_s > limits.body_s:
+                self._refuse(DeadlineError("the request's body did not come in time", advice="check its length"), 408)
+        elif (state == IDLE and waited_s > limits.idle_s) or (state == LINGERING and waited_s > LINGER_S):
             self._close()
+        elif state in {STALLED, CLOSED} and self._transport is not None:
+            unsent = self._transport.get_write_buffer_size()
+            if unsent < self._unsent:
+                self._unsent, self.since_s = unsent, now_s
+            elif waited_s > limits.body_s:
+                self._transport.abort()
 
     def hang_up(self) -> None:
         """Close it, whatever it does."""
-        if self._state != CLOSED:
-            self._close()
+        self._close()
 
     @property
     def is_open(self) -> bool:
@@ -140,102 +189,166 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_busy(self) -> bool:
-        """A request came in part, or is being answered."""
-        return self._state not in {IDLE, CLOSED}
+        """A request came in part, or is being answered; or an answer is not sent yet."""
+        if self._state in {IDLE, LINGERING, CLOSED}:
+            return self._transport is not None and self._transport.get_write_buffer_size() > 0
+        return True
 
     def _receive(self, data: bytes) -> None:
         if self._state == BODY:
             self._fill(data)
         elif self._state == CHUNKS:
             self._feed(data)
-        elif self._state == BUSY:
+        elif self._state in {BUSY, STALLED}:
             self._buffer += data
             if len(self._buffer) > self._limits.head_bytes:
                 self._pause()
-        elif self._state != CLOSED:
+        elif self._state in {IDLE, HEAD}:
             self._buffer += data
             self._read_head()
 
     def _go_on(self) -> None:
         """The last answer is written; a request may lie in the buffer."""
-        if self._state != IDLE:
+        if self._state in {BUSY, STALLED}:
             return
         self._resume_reading()
-        if self._buffer:
+        if self._state == IDLE and self._buffer:
             self._read_head()
 
     def _read_head(self) -> None:
+        buffer = self._buffer
         if self._state == IDLE:
             self._state = HEAD
-            self._since_now()
-        end = self._buffer.find(_END) + 4
+            self.since_s = self._loop.time()
+        while buffer.startswith(b"\r\n"):  # some clients end a body with an empty line that belongs to nothing
+            del buffer[:2]
+        end = buffer.find(_END) + 4
         if end < 4 or end > self._limits.head_bytes:
-            if len(self._buffer) > self._limits.head_bytes:
+            if len(buffer) > self._limits.head_bytes:
                 self._refuse(TooLargeError(f"the head has more than {self._limits.head_bytes} bytes"))
             return
-        raw = bytes(self._buffer[:end])
-        del self._buffer[:end]
+        raw = bytes(buffer[:end])
+        rest = bytes(buffer[end:])
+        self._buffer = bytearray()
         try:
             known = self._heads.get(raw) or self._heads.learn(raw)
-            if known.head.content_length > self._limits.body_bytes:
-                raise TooLargeError(
-                    f"the body has {known.head.content_length} bytes, at most {self._limits.body_bytes} are taken",
-                    advice="send less at once, or raise limits.body_bytes of the server",
-                )
+            self._check(known)
         except NpuopsError as error:
             self._refuse(error)
             return
         self._known = known
-        rest, self._buffer = self._buffer, bytearray()
-        if known.head.expects_continue:
+        if known.head.expects_continue and not rest:
             self._write(CONTINUE)
+        self.since_s = self._began_s = self._loop.time()
         if known.head.is_chunked:
-            self._state, self._chunks = CHUNKS, Chunks(raw, self._limits.body_bytes)
-            self._feed(bytes(rest))
-            return
-        self._state, self._filled = BODY, 0
-        self._body = bytearray(known.head.content_length)
-        self._fill(bytes(rest))
+            self._state, self._chunks = CHUNKS, Chunks(self._limits.body_bytes)
+            self._feed(rest)
+        else:
+            self._state = BODY
+            self._fill(rest)
+
+    def _check(self, known: Known) -> None:
+        """A request that is refused whatever its body holds is refused before a long one is read."""
+        head, limit = known.head, self._limits.body_bytes
+        is_long = head.is_chunked or head.content_length > REFUSED_BODY_BYTES or head.expects_continue
+        if known.refused is not None and is_long:
+            raise known.refused
+        if head.content_length > limit:
+            raise TooLargeError(
+                f"the body has {head.content_length} bytes, at most {limit} are taken",
+                advice="send less at once, or raise limits.body_bytes of the server",
+            )
 
     def _fill(self, data: bytes) -> None:
-        need = len(self._body) - self._filled
-        taken = data[:need] if len(data) > need else data
-        self._body[self._filled : self._filled + len(taken)] = taken
-        self._filled += len(taken)
-        self._buffer += data[need:]
-        self._since_now()
-        if self._filled == len(self._body):
+        assert self._known is not None  # noqa: S101 - the head came before the body
+        length = self._known.head.content_length
+        need = length - len(self._body)
+        if len(data) > need:
+            self._buffer += data[need:]
+            data = data[:need]
+        self._body += data
+        if len(self._body) == length:
             body, self._body = self._body, bytearray()
-            self._begin(body)
+            self._whole(body)
+        else:
+            self._hold(len(data))
 
     def _feed(self, data: bytes) -> None:
         assert self._chunks is not None  # noqa: S101 - the state says so
-        self._since_now()
         try:
             body = self._chunks.feed(data)
         except NpuopsError as error:
             self._refuse(error)
             return
-        if body is not None:
-            self._draining = self._draining or self._chunks.overran
-            self._chunks = None
-            self._begin(body)
+        if body is None:
+            self._hold(len(data))
+            return
+        self.ending = self.ending or self._chunks.overran
+        self._whole(body)
 
-    def _begin(self, body: bytearray) -> None:
+    def _hold(self, size: int) -> None:
+        """So many bytes more of a body that is not whole."""
+        self.since_s = self._loop.time()
+        self._held += size
+        self._room.left_bytes -= size
+        if self._room.left_bytes < 0:
+            self._refuse(OverloadedError("the server receives too many large requests", advice="send it again later"))
+
+    def _drop(self) -> None:
+        """What was held of a body is not any more."""
+        self._room.left_bytes += self._held
+        self._held = 0
+        self._body = bytearray()
+        self._chunks = None
+
+    def _whole(self, body: bytearray) -> None:
+        self._drop()
         known = self._known
         assert known is not None  # noqa: S101 - the head came before the body
-        try:
-            whole = unpacked(body, known.head.headers.get("content-encoding", ""), self._limits.body_bytes)
-        except NpuopsError as error:
-            self._refuse(error)
+        self._known = None
+        if not known.head.encoding:
+            self._take(known, body)
             return
         self._state = BUSY
-        known.begin(self, known, whole)
+        if len(body) > UNPACK_HERE_BYTES:
+            self._task = self._loop.create_task(self._unpack_apart(known, body))
+            return
+        try:
+            whole = unpacked(body, known.head.encoding, self._limits.body_bytes)
+        except NpuopsError as error:
+            self.fail(error, keep_alive=known.head.keep_alive)
+            return
+        self._take(known, whole)
+
+    async def _unpack_apart(self, known: Known, body: bytearray) -> None:
+        try:
+            whole = await asyncio.to_thread(unpacked, body, known.head.encoding, self._limits.body_bytes)
+        except NpuopsError as error:
+            self.fail(error, keep_alive=known.head.keep_alive)
+            return
+        finally:
+            self._task = None
+        if self._state == BUSY:
+            self._take(known, whole)
+
+    def _take(self, known: Known, body: Bytes) -> None:
+        self._state = BUSY
+        try:
+            known.begin(self, known, body)
+        except Exception as error:  # noqa: BLE001 - a defect of ours: logged, and the client gets no details
+            _log.exception("%s %s", known.head.method, known.head.path)
+            if self._state == BUSY:
+                self.fail(error, keep_alive=known.head.keep_alive)
 
     def _refuse(self, error: NpuopsError, status: int | None = None) -> None:
-        """The rest of the stream cannot be trusted: answer and hang up."""
+        """The rest of the stream cannot be trusted: answer, read on for a while, and hang up."""
         self._write(error_response(error, keep_alive=False, status=status))
-        self._close()
+        self._drop()
+        self._known, self._buffer = None, bytearray()
+        self._state, self.since_s = LINGERING, self._loop.time()
+        # Closing with bytes unread makes TCP send a reset, which may overtake the answer.
+        if self._transport is not None and not self._transport.is_closing() and self._transport.can_write_eof():
+            self._transport.write_eof()
 
     def _write(self, data: bytes) -> None:
         # uvloop raises on a transport that is closing; the client is gone then, and connection_lost tells.
@@ -243,9 +356,13 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def _close(self) -> None:
-        self._state = CLOSED
-        self._buffer = bytearray()
+        if self._state == CLOSED:
+            return
+        self._drop()
+        self._state, self.since_s = CLOSED, self._loop.time()
+        self._known, self._buffer = None, bytearray()
         if self._transport is not None:
+            self._unsent = self._transport.get_write_buffer_size()
             self._transport.close()
 
     def _pause(self) -> None:
@@ -257,6 +374,3 @@ class Connection(asyncio.Protocol):
         if not self._reading and self._transport is not None and not self._transport.is_closing():
             self._reading = True
             self._transport.resume_reading()
-
-    def _since_now(self) -> None:
-        self.since_s = self._loop.time()

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import logging
 import zlib
-from collections.abc import Callable
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from npuops.clock import Clock
-from npuops.errors import NpuopsError
-from npuops.runtime.job import NO_DEADLINE, Bytes, Completion, Job
-from npuops.server.access import Access
+from npuops.errors import DeadlineError, NpuopsError
+from npuops.events import Observer
+from npuops.runtime.facts import RequestShed
+from npuops.runtime.job import Bytes, Completion, Job
+from npuops.server.access import Access, Share
 from npuops.server.http_connection import Connection
 from npuops.server.http_known import Known
 from npuops.server.http_response import BINARY, JSON, response, response_head
 from npuops.server.infer_json import JsonReader
 from npuops.server.infer_plan import InferPlan
-from npuops.server.infer_request import RegionRef
 from npuops.server.infer_response import answer, binary_parts
 from npuops.server.infer_response import response_head as answer_head
 from npuops.server.plan_cache import split_id
@@ -29,7 +31,10 @@ from npuops.server.repository import Repository
 from npuops.server.served_version import ServedVersion
 from npuops.server.shared_memory import Held, Regions
 
+_log: Final = logging.getLogger("npuops.server")
 JSON_LENGTH: Final = "Inference-Header-Content-Length"
+COMPRESS_HERE_BYTES: Final = 16 * 1024
+"""A longer answer is compressed by another thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +63,22 @@ class HttpInfer:
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
         regions: Regions | None,
+        observe: Observer,
     ) -> None:
-        """`regions`: None where shared memory with clients is off."""
+        """`regions`: None where shared memory with clients is off; `observe` is told of requests beyond a quota."""
         self.repository, self.clock, self.loop, self.regions = repository, clock, loop, regions
+        self.observe = observe
         self.serving = repository.serving
         self.reader = JsonReader()
-        self._waking: set[asyncio.Task[None]] = set()
+        self.read = None if regions is None else regions.read
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def wake(self, exchange: Exchange, known: Known, body: Bytes) -> None:
-        """The model is not in memory, or there is none: the request waits until that is known."""
-        task = self.loop.create_task(exchange.begin_cold(known, body))
-        self._waking.add(task)
-        task.add_done_callback(self._waking.discard)
+    def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """What cannot be done at once."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def begin(self, connection: Connection, known: Known, body: Bytes) -> None:
         """A request. The connection's `reply` is called once."""
@@ -87,63 +96,76 @@ class Exchange:
         "_held",
         "_infer",
         "_job",
-        "_keep_alive",
+        "_known",
         "_plan",
         "_receive",
         "_request_id",
         "_served",
-        "_target",
+        "_waking",
     )
 
     def __init__(self, infer: HttpInfer, connection: Connection) -> None:
         self._infer, self._connection = infer, connection
         self._receive = self._answer
-        self._keep_alive = True
         self._request_id = b""
         self._held: Held | None = None
+        self._job: Job | None = None
+        self._waking: asyncio.Task[None] | None = None
+        self._known: Known
         self._plan: InferPlan
         self._served: ServedVersion
-        self._target: InferTarget
-        self._job: Job
 
     def begin(self, known: Known, body: Bytes) -> None:
         """Understand the request and hand it over."""
         target: InferTarget = known.context
-        self._target, self._keep_alive = target, known.head.keep_alive
+        self._known = known
         served = self._infer.serving.get((target.model, target.version))
-        if served is None:
-            self._infer.wake(self, known, body)
-        else:
+        if served is not None:
             self._submit(served, known, body, self._infer.clock.now_us())
-
-    async def begin_cold(self, known: Known, body: Bytes) -> None:
-        """Wait for the model to load, and hand the request over."""
-        target = self._target
-        now_us = self._infer.clock.now_us()
-        try:
-            served = await self._infer.repository.wake(target.model, target.version)
-        except NpuopsError as error:
-            self._connection.fail(error, keep_alive=self._keep_alive)
             return
-        if self._connection.is_open:
+        # The model is not in memory, or there is none: the request waits until that is known.
+        self._waking = self._infer.later(self._begin_cold(known, body))
+        self._connection.on_lost = self._lost
+
+    async def _begin_cold(self, known: Known, body: Bytes) -> None:
+        """Wait for the model to load, and hand the request over."""
+        target: InferTarget = known.context
+        now_us = self._infer.clock.now_us()
+        connection = self._connection
+        try:
+            async with asyncio.timeout(target.timeout_us / 1e6 if target.timeout_us else None):
+                served = await self._infer.repository.wake(target.model, target.version)
+            self._waking = None
             self._submit(served, known, body, now_us)
+        except NpuopsError as error:
+            connection.fail(error, keep_alive=known.head.keep_alive)
+        except TimeoutError:
+            late = DeadlineError("the deadline passed while the model was loaded", advice="allow more time")
+            connection.fail(late, keep_alive=known.head.keep_alive)
+        except Exception as error:  # noqa: BLE001 - a defect of ours: logged, and the client gets no details
+            _log.exception("waking %s failed", target.model)
+            connection.fail(error, keep_alive=known.head.keep_alive)
+        finally:
+            self._waking = None
 
     def _submit(self, served: ServedVersion, known: Known, body: Bytes, now_us: int) -> None:
-        target, head = self._target, known.head
-        self._served = served
+        target: InferTarget = known.context
         access = target.access
+        self._served = served
         try:
-            plan, parts = self._understand(served, head.json_bytes, body)
-            self._held = None
+            plan, parts = self._understand(served, known.head.json_bytes, body)
             if plan.uses_regions and self._infer.regions is not None:
                 self._held = self._infer.regions.hold(plan)
             if access.share is not None:
-                access.share.take(now_us)
+                self._take_share(access.share, access.tenant, now_us)
         except NpuopsError as error:
-            self._connection.fail(error, keep_alive=self._keep_alive)
+            self._held = None
+            self._connection.fail(error, keep_alive=known.head.keep_alive)
             return
         self._plan = plan
-        timeout_us = plan.timeout_us or target.timeout_us
+        timeout_us = plan.timeout_us
+        if target.timeout_us:
+            timeout_us = min(timeout_us, target.timeout_us) if timeout_us else target.timeout_us
         job = self._job = Job(
             plan.form,
             parts,
@@ -151,18 +173,35 @@ class Exchange:
             now_us,
             plan,
             access.tenant,
-            max(access.priority, plan.priority),
-            now_us + timeout_us if timeout_us else NO_DEADLINE,
+            access.priority_of(plan.priority),
+            served.deadline_us(now_us, timeout_us),
             plan.fallback,
         )
-        self._connection.on_lost = self.lost
+        self._connection.on_lost = self._lost
         served.engine.submit(job)
 
-    def lost(self) -> None:
+    def _take_share(self, share: Share, tenant: str, now_us: int) -> None:
+        refusal = share.try_take(now_us)
+        if refusal is not None:
+            served = self._served
+            self._infer.observe(
+                RequestShed(model=served.name, version=served.version, tenant=tenant, reason=refusal.reason)
+            )
+            raise refusal.error()
+
+    def _lost(self) -> None:
         """The client went away."""
-        self._served.engine.cancel(self._job)
-        if self._target.access.share is not None:
-            self._target.access.share.give_back()
+        job, self._job, self._held = self._job, None, None
+        if self._waking is not None:
+            self._waking.cancel()
+        if job is not None:
+            self._served.engine.cancel(job)
+            self._give_back()
+
+    def _give_back(self) -> None:
+        share = self._known.context.access.share
+        if share is not None:
+            share.give_back()
 
     def _understand(self, served: ServedVersion, json_bytes: int | None, body: Bytes) -> tuple[InferPlan, list[Bytes]]:
         view = memoryview(body)
@@ -183,72 +222,83 @@ class Exchange:
                 return self._read_json(served, view[:json_bytes], view[json_bytes:])
         if found.is_binary:
             return found, found.parts(view[json_bytes:])  # type: ignore[return-value]  # a list of views
-        return found, found.gather(view[json_bytes:], read=self._read_region())
+        return found, found.gather(view[json_bytes:], read=self._infer.read)
 
     def _read_json(self, served: ServedVersion, text: memoryview, rest: memoryview) -> tuple[InferPlan, list[Bytes]]:
         plan, data, self._request_id = self._infer.reader.read(bytes(text), served.plans)
-        return plan, plan.gather(rest, data, self._read_region())
+        return plan, plan.gather(rest, data, self._infer.read)
 
     def _answer(self, job: Job, result: Completion | NpuopsError) -> None:
         del job
-        share = self._target.access.share
+        self._job = None  # it holds the body
+        known, connection = self._known, self._connection
+        target: InferTarget = known.context
+        share = target.access.share
         if share is not None:
             share.give_back()
+        keep_alive = known.head.keep_alive and not connection.ending
         if type(result) is not Completion:
-            self._connection.fail(result, keep_alive=self._keep_alive)  # type: ignore[arg-type]
+            connection.fail(result, keep_alive=keep_alive)  # type: ignore[arg-type]
             return
         plan = self._plan
-        if plan.is_fixed and not self._request_id and not plan.uses_regions and not self._target.compress:
-            key = (result.shapes, result.device, result.fell_back, self._keep_alive)
-            head = plan.cache.get(key)
-            if head is None:
-                head = self._fixed_head(plan, result)
-                plan.remember(key, head)
-            parts = binary_parts(plan, result)
-            self._connection.reply(b"".join((head, *parts)), keep_alive=self._keep_alive)
-            return
         try:
-            data = self._whole_answer(plan, result)
+            if plan.is_fixed and not self._request_id and not plan.uses_regions and not target.compress:
+                key = (result.shapes, result.device, result.fell_back, keep_alive)
+                head = plan.cache.get(key)
+                if head is None:
+                    head = self._fixed_head(plan, result, keep_alive=keep_alive)
+                    plan.remember(key, head)
+                connection.reply(b"".join((head, *binary_parts(plan, result))), keep_alive=keep_alive)
+                return
+            self._answer_alone(plan, result, target.compress, keep_alive=keep_alive)
         except NpuopsError as error:
-            self._connection.fail(error, keep_alive=self._keep_alive)
-            return
-        self._connection.reply(data, keep_alive=self._keep_alive)
+            connection.fail(error, keep_alive=keep_alive)
+        except Exception as error:  # noqa: BLE001 - a defect of ours: logged, and the client gets no details
+            _log.exception("answering %s failed", known.head.path)
+            connection.fail(error, keep_alive=keep_alive)
 
-    def _fixed_head(self, plan: InferPlan, completion: Completion) -> bytes:
+    def _fixed_head(self, plan: InferPlan, completion: Completion, *, keep_alive: bool) -> bytes:
         """HTTP's head and the JSON, which are the same for every answer of these shapes."""
         text = answer_head(plan, self._served.name, self._served.version, completion)
         assert text is not None  # noqa: S101 - the plan said that it is fixed
-        return self._http_head(len(text), len(text) + sum(map(len, binary_parts(plan, completion)))) + text
+        size = len(text) + sum(map(len, binary_parts(plan, completion)))
+        length = {JSON_LENGTH: str(len(text))} if plan.answers_binary else {}
+        kind = BINARY if plan.answers_binary else JSON
+        return response_head(200, size, content_type=kind, headers=length, keep_alive=keep_alive) + text
 
-    def _whole_answer(self, plan: InferPlan, completion: Completion) -> bytes:
+    def _answer_alone(self, plan: InferPlan, completion: Completion, encoding: str, *, keep_alive: bool) -> None:
         """An answer that has something of its own: an id, data in JSON, a place in shared memory, compression.
 
         Raises:
             NpuopsError: a value that JSON cannot hold, or a region that is gone.
         """
-        name, version = self._served.name, self._served.version
-        text, parts = answer(plan, name, version, completion, self._request_id)
-        if self._held is not None:
-            self._held.write(completion)
-        if plan.answers_binary:
-            return self._packed(b"".join((text, *parts)), BINARY, {JSON_LENGTH: str(len(text))})
-        return self._packed(text, JSON, {})
-
-    def _packed(self, body: bytes, content_type: str, headers: dict[str, str]) -> bytes:
-        encoding = self._target.compress
+        text, parts = answer(plan, self._served.name, self._served.version, completion, self._request_id)
+        held, self._held = self._held, None
+        if held is not None:
+            held.write(completion)
+        headers = {JSON_LENGTH: str(len(text))} if plan.answers_binary else {}
+        kind = BINARY if plan.answers_binary else JSON
+        body = b"".join((text, *parts))
+        connection = self._connection
+        if len(body) > COMPRESS_HERE_BYTES and encoding:
+            connection.on_lost = None
+            self._infer.later(self._compress_apart(body, encoding, kind, headers))
+            return
         if encoding:
-            body = gzip.compress(body, 1, mtime=0) if encoding == "gzip" else zlib.compress(body, 1)
+            body = _compressed(body, encoding)
             headers["Content-Encoding"] = encoding
-        return response(200, body, content_type=content_type, headers=headers, keep_alive=self._keep_alive)
-
-    def _http_head(self, json_bytes: int, body_bytes: int) -> bytes:
-        return response_head(
-            200,
-            body_bytes,
-            content_type=BINARY,
-            headers={JSON_LENGTH: str(json_bytes)},
-            keep_alive=self._keep_alive,
+        connection.reply(
+            response(200, body, content_type=kind, headers=headers, keep_alive=keep_alive), keep_alive=keep_alive
         )
 
-    def _read_region(self) -> Callable[[RegionRef], Bytes] | None:
-        return None if self._infer.regions is None else self._infer.regions.read
+    async def _compress_apart(self, body: bytes, encoding: str, kind: str, headers: dict[str, str]) -> None:
+        headers["Content-Encoding"] = encoding
+        body = await asyncio.to_thread(_compressed, body, encoding)
+        keep_alive = self._known.head.keep_alive and not self._connection.ending
+        self._connection.reply(
+            response(200, body, content_type=kind, headers=headers, keep_alive=keep_alive), keep_alive=keep_alive
+        )
+
+
+def _compressed(body: bytes, encoding: str) -> bytes:
+    return gzip.compress(body, 1, mtime=0) if encoding == "gzip" else zlib.compress(body, 1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
-from npuops.errors import UnauthenticatedError
+from npuops.errors import NotServedError, UnauthenticatedError
 from npuops.runtime.job import Bytes
 from npuops.server.status import error_body, status_of
 
@@ -15,6 +15,22 @@ BINARY: Final = "application/octet-stream"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
+
+
+class MethodError(NotServedError):
+    """The path exists, and takes another method.
+
+    Attributes:
+        allowed: the methods that it takes.
+    """
+
+    def __init__(self, path: str, method: str, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"{path[:200]} takes {' or '.join(allowed)}, not {method}")
+        self.allowed = allowed
+
+
+class NotOfferedError(NotServedError):
+    """A call of the protocol's extensions that this server answers with nothing but what to do instead."""
 
 
 def response(
@@ -47,12 +63,21 @@ def response_head(
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def error_response(error: BaseException, *, keep_alive: bool, status: int | None = None) -> bytes:
+def error_response(
+    error: BaseException, *, keep_alive: bool, status: int | None = None, head_only: bool = False
+) -> bytes:
     """An error as the protocol wants it: status, `{"error": …}`, and when to come back."""
     found = status_of(error)
+    code = found.http
     headers: dict[str, str] = {}
     if found.retry_after_s is not None:
         headers["Retry-After"] = str(found.retry_after_s)
     if isinstance(error, UnauthenticatedError):
         headers["WWW-Authenticate"] = "Bearer"
-    return response(status or found.http, error_body(error), headers=headers, keep_alive=keep_alive)
+    elif isinstance(error, MethodError):
+        code = 405
+        headers["Allow"] = ", ".join(error.allowed)
+    elif isinstance(error, NotOfferedError):
+        code = 501
+    body = error_body(error)
+    return response(status or code, body, headers=headers, keep_alive=keep_alive, head_only=head_only)

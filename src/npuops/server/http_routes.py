@@ -15,9 +15,10 @@ from npuops.errors import DataError, NotServedError
 from npuops.runtime.job import Bytes
 from npuops.server.dataplane import Dataplane, no_cuda
 from npuops.server.http_head import Head
-from npuops.server.http_response import JSON
+from npuops.server.http_response import JSON, MethodError, NotOfferedError
 
 _MODEL: Final = r"v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?"
+_SETTINGS: Final = ("v2/logging", "v2/trace/setting", "v2/models/(?P<model>[^/]+)/trace/setting")
 _REGION: Final = r"v2/(?P<kind>system|cuda)sharedmemory(?:/region/(?P<region>[^/]+))?"
 
 
@@ -61,7 +62,8 @@ def find_route(routes: tuple[Route, ...], head: Head) -> tuple[Route, dict[str, 
     """The route of a head, and the names in its path, percent-decoded.
 
     Raises:
-        NotServedError: no such path, or not with this method.
+        NotServedError: no such path.
+        MethodError: not with this method.
     """
     path = head.path.strip("/")
     others = []
@@ -73,12 +75,8 @@ def find_route(routes: tuple[Route, ...], head: Head) -> tuple[Route, dict[str, 
             return route, {key: unquote(value) for key, value in match.groupdict().items() if value is not None}
         others.append(route.method)
     if others:
-        raise MethodError(f"{head.path} takes {' or '.join(sorted(set(others)))}, not {head.method}")
+        raise MethodError(head.path, head.method, tuple(sorted(set(others))))
     raise NotServedError(f"there is no {head.path[:200]} here", advice="GET /openapi.json lists all paths")
-
-
-class MethodError(NotServedError):
-    """The path exists, and takes another method."""
 
 
 async def _live(plane: Dataplane, asked: Asked) -> Answer:
@@ -154,6 +152,13 @@ async def _unregister(plane: Dataplane, asked: Asked) -> Answer:
     return Answer(200, b"")
 
 
+async def _not_settable(plane: Dataplane, asked: Asked) -> Answer:
+    del plane, asked
+    raise NotOfferedError(
+        "traces and logs are not set over the network", advice="set them in the server's configuration file"
+    )
+
+
 def _route(method: str, pattern: str, handler: Handler) -> Route:
     return Route(method, re.compile(pattern), handler)
 
@@ -173,6 +178,7 @@ PROTOCOL_ROUTES: Final = (
     _route("GET", _REGION + "/status", _region_status),
     _route("POST", _REGION + "/register", _register),
     _route("POST", _REGION + "/unregister", _unregister),
+    *(_route(method, pattern, _not_settable) for method in ("GET", "POST") for pattern in _SETTINGS),
 )
 INFER: Final = re.compile(_MODEL + "/infer")
 

@@ -65,7 +65,7 @@ class DeviceOptions:
     Attributes:
         target: takes all artifacts of the version that were built for it.
         artifact: takes this one alone; its name within the version's folder.
-        name: of the device, where a target has several: a virtual one (`npuops device`), or `npu:1`.
+        name: of a virtual device (`npuops device`); other targets have none.
         instances: worker processes on it.
         fallback: it answers only what the model's fallback policy lets it have.
     """
@@ -180,7 +180,8 @@ class ModelOptions:
             device=self.device,
             padding=self.padding,
             max_request_bytes=self.max_request_bytes,
-            batching=BatchingOptions(max_rows=self.batching.max_rows),
+            # Without batches the curve is measured at one row alone, and nobody could say later whether they pay.
+            batching=BatchingOptions(enabled=self.batching.enabled, max_rows=self.batching.max_rows),
         )
 
 

@@ -1,30 +1,23 @@
 """All models of a server: the disk is followed, and what clients ask for is done.
 
-Everything here runs in one event loop. The hot path reads one dict, `serving`, or what `point` keeps in step with it; a
-key that is missing there is the way to `wake`.
+Everything here runs in one event loop. The hot path reads one dict, `serving`; a key that is missing there is the way
+to `wake`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 from npuops.clock import Clock
-from npuops.errors import (
-    ArtifactError,
-    NotReadyError,
-    NotServedError,
-    NpuopsError,
-    OptionError,
-    ServingError,
-    nearest,
-)
+from npuops.errors import NotReadyError, NotServedError, NpuopsError, nearest
 from npuops.events import Observer, Warned, ignore
-from npuops.server.cold_starts import ColdStarts
-from npuops.server.model_options import read_override
+from npuops.runtime.signature import Signature
+from npuops.server.cold_starts import ROOM_WAIT_S, ColdStarts
+from npuops.server.load_request import read_load_request
 from npuops.server.repository_layout import Layout, ModelFolder, Scanner, settled
-from npuops.server.repository_upload import PREFIX, Uploads
+from npuops.server.repository_upload import Intake, Uploads
 from npuops.server.served_model import IndexEntry, ServedModel
 from npuops.server.version_loader import Launcher, Running, VersionLoader
 from npuops.server.version_spec import VersionSpec
@@ -33,6 +26,8 @@ R = TypeVar("R", bound=Running)
 
 LAUNCHES: Final = 2
 """Versions that are launched at the same time: more would disturb each other's measurements, and those that serve."""
+
+DRAIN_S: Final = 30.0
 
 
 class Repository(Generic[R]):
@@ -50,9 +45,9 @@ class Repository(Generic[R]):
         clock: Clock,
         observe: Observer = ignore,
         max_loaded: int | None = None,
-        launches: int = LAUNCHES,
+        room_wait_s: float = ROOM_WAIT_S,
+        drain_s: float = DRAIN_S,
         uploads: Uploads | None = None,
-        point: Callable[[str, str, R | None], None] = lambda _model, _version, _running: None,
     ) -> None:
         """Nothing is loaded before the first `refresh`.
 
@@ -63,18 +58,18 @@ class Repository(Generic[R]):
             observe: gets a `VersionChanged` for all that happens to a version, a `Warned` for what is not served.
             max_loaded: models in memory at the same time; None for all. A version that replaces another of the same
                 model does not count.
-            launches: versions that are launched at the same time.
+            room_wait_s: how long a load waits for some model to have no request under way.
+            drain_s: how long requests of a version that leaves may take.
             uploads: takes the files of load requests; None refuses them.
-            point: called at each change of `serving`, with the key and what is there from now on (None: nothing).
         """
         self.serving: dict[tuple[str, str], R] = {}
-        self._tell = point
-        self._uploads = uploads
+        self._intake = Intake(uploads, lambda: [path for model in self._models.values() for path in model.paths])
         self._scanner, self._launcher = scanner, launcher
         self._clock, self._observe = clock, observe
-        self._gate = asyncio.Semaphore(launches)
+        self._gate = asyncio.Semaphore(LAUNCHES)
         self._models: dict[str, ServedModel[R]] = {}
-        self._cold = ColdStarts(self._models, clock, max_loaded)
+        self._drain_s = drain_s
+        self._cold = ColdStarts(self._models, clock, max_loaded, room_wait_s)
         self._layout = Layout()
         self._before: Layout | None = None
         self._scanning = asyncio.Lock()
@@ -166,24 +161,44 @@ class Repository(Generic[R]):
         Raises:
             NotServedError: no such model, or it was unloaded meanwhile.
             OptionError: a parameter that does not exist, or holds what it must not.
-            NpuopsError: whatever a version failed with; what was loaded before still answers.
+            NpuopsError: whatever a version failed with; what was loaded before still answers, and what the request
+                brought is forgotten.
         """
-        override, files = self._understood(parameters or {})
+        request = read_load_request(parameters or {}, uploads=self._intake.is_open)
         await self.refresh(trust=(name,))
-        uploaded = await self._upload(name, files)
-        if uploaded is not None and name not in self._models:
-            self._models[name] = ServedModel(name, self._make_loader)
-        model = self._model(name)
+        async with self._intake.taken(name, request.files) as uploaded:
+            if uploaded is not None and name not in self._models:
+                self._models[name] = self._make_model(name)
+            model = self._model(name)
+            before = (model.unloaded, model.override, model.uploaded)
+            try:
+                await self._load(model, request.override, uploaded)
+            except NpuopsError:
+                ours = not model.unloaded and model.override is request.override and model.uploaded is uploaded
+                if ours and not request.is_plain:
+                    model.unloaded, model.override, model.uploaded = before
+                self._see(model)
+                raise
+
+    async def _load(
+        self, model: ServedModel[R], override: Mapping[str, Any] | None, uploaded: ModelFolder | None
+    ) -> None:
+        for member in model.members:
+            if member not in self._models or not self._models[member].able:
+                await self.load(member)
         if model.folder.options is not None:
             model.overridden(model.folder, override)  # refused before anything is touched
         async with self._cold.room(model):
+            if self._closing:
+                raise NotReadyError("the server is ending")
             model.unloaded, model.override, model.uploaded = False, override, uploaded
-            model.see(self._layout.models.get(name, ModelFolder(name=name)), self._layout)
+            model.see(self._layout.models.get(model.name, ModelFolder(name=model.name)), self._layout)
             model.follow(room=True, warm=True, retry=True)
-        loaders = list(model.loaders.values())
-        for loader in loaders:
-            await loader.settled()
-        self._raise_failure(model)
+        # Again: an unload and another load may come meanwhile, and bring another loader. Who leaves is not waited for.
+        while coming := [loader for loader in model.loaders.values() if loader.busy and loader.wish is not None]:
+            for loader in coming:
+                await loader.settled()
+        model.raise_failure()
 
     async def unload(self, name: str) -> None:
         """Close all versions of a model, and return when their memory is given back. A load under way is cancelled.
@@ -200,47 +215,22 @@ class Repository(Generic[R]):
         for loader in loaders:
             await loader.closed()
         self._follow(model)
-        await self._forget_uploads()
+        await self._intake.forget()
 
-    def _understood(self, parameters: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, Mapping[str, Any]]:
-        override = None
-        files = {key: value for key, value in parameters.items() if key.startswith(PREFIX)}
-        if files and self._uploads is None:
-            raise OptionError("files cannot be uploaded here", advice="copy the artifact into the repository")
-        for key in set(parameters) - set(files):
-            value = parameters[key]
-            if key != "config" or not isinstance(value, str):
-                raise OptionError(
-                    f"a load request has no parameter {key!r} of type {type(value).__name__}", advice="config"
-                )
-            override = read_override(value)
-        return override, files
+    def members(self, name: str) -> tuple[str, ...]:
+        """The models that are served here, and that a chain is made of, also by way of other chains; else none.
 
-    async def _upload(self, name: str, files: Mapping[str, Any]) -> ModelFolder | None:
-        if self._uploads is None or not files:
-            return None
-        await self._forget_uploads()
-        return await asyncio.to_thread(self._uploads.take, name, files)
-
-    async def _forget_uploads(self) -> None:
-        if self._uploads is not None:
-            used = [path for model in self._models.values() for path in model.paths]
-            await asyncio.to_thread(self._uploads.keep, used)
-
-    def _raise_failure(self, model: ServedModel[R]) -> None:
-        if model.unloaded:
-            raise NotServedError(f"model {model.name!r} was unloaded while it was loading")
-        error = next(iter(model.flaws.values()), None) or next(
-            (loader.error for loader in model.loaders.values() if loader.error is not None), None
-        )
-        if isinstance(error, NpuopsError):
-            # A new one: an error that several wait for would collect all their tracebacks.
-            raise type(error)(f"model {model.name!r}: {error.message}", advice=error.advice) from error
-        if error is not None:
-            raise ServingError(f"model {model.name!r} failed to load: {error}") from error
-        if model.default is None:
-            why = model.why_not() or "it has no version"
-            raise ArtifactError(f"model {model.name!r} cannot be loaded: {why}")
+        Raises:
+            NotServedError: no such model.
+        """
+        found = dict.fromkeys(self._model(name).members)
+        todo = list(found)
+        while todo:
+            model = self._models.get(todo.pop())
+            inner = [each for each in model.members if each not in found] if model is not None else []
+            found |= dict.fromkeys(inner)
+            todo += inner
+        return tuple(each for each in found if each in self._models)
 
     async def refresh(self, *, settle: bool = False, trust: Iterable[str] = ()) -> None:
         """Look at the disk and begin what follows from it; `settled` waits for the end of that.
@@ -260,7 +250,7 @@ class Repository(Generic[R]):
             careful = settle or bool(trusted)
             layout = settled(found, before, trust=trusted) if before is not None and careful else found
             self._warn(found, before)
-            moved, self._layout = _moved(self._layout, layout), layout
+            moved, self._layout = layout.moved(self._layout), layout
             self._follow_layout(moved)
 
     async def settled(self) -> None:
@@ -285,11 +275,13 @@ class Repository(Generic[R]):
             folder = self._layout.models.get(name)
             if folder is None and name in unreadable:
                 continue  # it is there, and cannot be looked into: that is no reason to stop serving it
-            model = self._models.get(name)
-            if model is None:
-                model = self._models[name] = ServedModel(name, self._make_loader)
-            model.see(folder or ModelFolder(name=name), self._layout)
-            self._follow(model)
+            if name not in self._models:
+                self._models[name] = self._make_model(name)
+            self._see(self._models[name])
+
+    def _see(self, model: ServedModel[R]) -> None:
+        model.see(self._layout.models.get(model.name, ModelFolder(name=model.name)), self._layout)
+        self._follow(model)
 
     def _follow(self, model: ServedModel[R]) -> None:
         model.follow(room=self._cold.has_room)
@@ -308,8 +300,24 @@ class Repository(Generic[R]):
         for loader in loaders:
             loader.want(None)
         await asyncio.gather(*(loader.closed() for loader in loaders))
-        if self._uploads is not None:
-            await asyncio.to_thread(self._uploads.close)
+        await self._intake.close()
+
+    def _make_model(self, name: str) -> ServedModel[R]:
+        return ServedModel(name, self._make_loader, self._signature)
+
+    def _signature(self, name: str, version: str) -> Signature:
+        """What a model takes and gives, for the chains that it is in.
+
+        Raises:
+            NotServedError: no such model or version.
+            NotReadyError: it does not answer now, nor would it after a cold start.
+        """
+        model = self._model(name)
+        loader = self._loader(model, version or self._default(model))
+        spec = loader.spec or loader.wish
+        if spec is None or not loader.able:
+            raise NotReadyError(f"model {name!r} is not ready: {model.why_not(loader.version)}")
+        return spec.signature
 
     def _make_loader(self, name: str, version: str) -> VersionLoader[R]:
         return VersionLoader(
@@ -319,6 +327,7 @@ class Repository(Generic[R]):
             gate=self._gate,
             clock=self._clock,
             observe=self._observe,
+            drain_s=self._drain_s,
             changed=self._changed,
         )
 
@@ -337,6 +346,9 @@ class Repository(Generic[R]):
         self._started = self._started or self.ready
         if not self._closing and self._models.get(model.name) is model:
             self._follow(model)
+        for chain in [other for other in self._models.values() if model.name in other.members]:
+            if not self._closing:
+                self._follow(chain)
 
     def _point(self, model: ServedModel[R]) -> None:
         answers = {version: loader.running for version, loader in model.loaders.items()}
@@ -350,13 +362,12 @@ class Repository(Generic[R]):
                 del self.serving[key]
             else:
                 self.serving[key] = running
-            self._tell(*key, running)
 
     def _model(self, name: str) -> ServedModel[R]:
         try:
             return self._models[name]
         except KeyError:
-            advice = nearest(name, self._models) if self._models else "nothing is served here yet"
+            advice = nearest(name, self._models) if self._models else "nothing is served here"
             raise NotServedError(f"no model {name!r} is served here", advice=advice) from None
 
     def _loader(self, model: ServedModel[R], version: str) -> VersionLoader[R]:
@@ -365,18 +376,17 @@ class Repository(Generic[R]):
         except KeyError:
             why = model.why_not(version)
             words = f"model {model.name!r} has no version {version!r} loaded" + (f": {why}" if why else "")
-            raise NotServedError(words, advice=nearest(version, model.loaders) if model.loaders else "") from None
+            # A chain whose models are not there may come back: who asks again may get an answer.
+            kind = NotReadyError if version in model.flaws and model.members else NotServedError
+            raise kind(words, advice=nearest(version, model.loaders) if model.loaders else "") from None
 
     def _default(self, model: ServedModel[R]) -> str:
         if model.default is not None:
             return model.default
         if model.unloaded:
             raise NotServedError(f"model {model.name!r} was unloaded", advice="load it with the repository extension")
+        if model.able:
+            advice = f"name a version: {', '.join(sorted(model.able, key=int))}"
+            raise NotReadyError(f"model {model.name!r} is not ready: only canaries answer", advice=advice)
         why = model.why_not() or "it is loading"
         raise NotReadyError(f"model {model.name!r} is not ready: {why}")
-
-
-def _moved(old: Layout, new: Layout) -> set[str]:
-    """The models that something changed about: nearly always none, and the loop has better to do."""
-    names = {name for name in {*old.models, *new.models} if old.models.get(name) != new.models.get(name)}
-    return names | {item.model for item in {*old.problems} ^ {*new.problems}}

@@ -5,6 +5,7 @@
     repo/<model>/<version>.npuart           the same in one file
     repo/<model>/manifest.json              a model that is one artifact: version 1
     repo/<model>.npuart                     the same in one file
+    repo/<model>/chain.toml                 a chain of other models: version 1
 
 Links are followed within the repository and refused where they lead out of it. Hidden entries, and files that are
 nothing of this, are left alone.
@@ -22,12 +23,13 @@ from typing import Final
 from npuops.artifacts.bundle import SUFFIX, is_bundle
 from npuops.artifacts.disk import read_small, storage_errors
 from npuops.artifacts.manifest import MANIFEST_NAME
-from npuops.errors import ArtifactError, NpuopsError, OptionError, UsageError
+from npuops.errors import ArtifactError, NpuopsError, OptionError, StorageError, UsageError
+from npuops.runtime.chain import circle, read_chain
 from npuops.server.artifact_peek import ManifestReader
 from npuops.server.model_options import FILE, ModelOptions, read_model_options
 from npuops.server.version_policy import VERSION
-from npuops.server.version_signature import signature_of
-from npuops.server.version_spec import FoundArtifact, VersionFiles
+from npuops.server.version_signature import published, signature_of
+from npuops.server.version_spec import ChainFile, FoundArtifact, VersionFiles
 
 MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 CHAIN: Final = "chain.toml"
@@ -65,19 +67,30 @@ class ModelFolder:
     options: ModelOptions | None = field(default_factory=ModelOptions)
     versions: Mapping[str, VersionFiles] = field(default_factory=dict)
 
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The models that it is a chain of."""
+        chains = [files.chain for files in self.versions.values() if files.chain is not None]
+        return tuple(dict.fromkeys(name for chain in chains for name in chain.options.models))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A whole repository at one moment. `chains`: model name → text of its `chain.toml`."""
+    """A whole repository at one moment."""
 
     models: Mapping[str, ModelFolder] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
-    chains: Mapping[str, str] = field(default_factory=dict)
 
     def problem(self, model: str, version: str = "") -> Problem | None:
         """What is wrong with a version, or with a whole model."""
         found = (item for item in self.problems if (item.model, item.version) == (model, version))
         return next(found, None)
+
+    def moved(self, before: Layout) -> set[str]:
+        """The models that something changed about: nearly always none, and the loop has better to do."""
+        old, new = before.models, self.models
+        names = {name for name in {*old, *new} if old.get(name) != new.get(name)}
+        return names | {item.model for item in {*before.problems} ^ {*self.problems}}
 
 
 def settled(now: Layout, before: Layout, *, trust: Collection[str] = ()) -> Layout:
@@ -91,7 +104,7 @@ def settled(now: Layout, before: Layout, *, trust: Collection[str] = ()) -> Layo
         trust: models that somebody asked to load as they are.
     """
     models, problems = {}, list(now.problems)
-    for name in sorted({*now.models, *before.models} - set(now.chains)):
+    for name in sorted({*now.models, *before.models}):
         here, there = now.models.get(name), before.models.get(name)
         if here is None and (name in trust or there is None or not there.versions):
             continue
@@ -138,6 +151,7 @@ class Scanner:
         self._options = options or ModelOptions()
         self._reader = ManifestReader()
         self._problems: list[Problem] = []
+        self._volume: int | None = None
         # What was judged before; a repository is looked at for weeks, and hardly ever changes.
         self._read: dict[tuple[str, str | None], ModelOptions] = {}
         self._fitting: set[tuple[str, ...]] = set()
@@ -162,30 +176,40 @@ class Scanner:
         stem = Path(artifact.manifest.model.name).stem
         names = (stem, self._root.resolve().name.removesuffix(SUFFIX), "model")
         name = next(word for word in names if MODEL_NAME.fullmatch(word))
-        signature_of([artifact.manifest])
+        published([artifact.manifest], signature_of([artifact.manifest]))
         versions = {_ONLY_VERSION: VersionFiles(_ONLY_VERSION, (artifact,))}
         return Layout(models={name: ModelFolder(name=name, options=self._options, versions=versions)})
 
     def _all(self) -> Layout:
         models: dict[str, ModelFolder] = {}
-        chains: dict[str, str] = {}
-        with storage_errors("list", self._root):
-            entries = list(_entries(self._root))
-        for path in entries:
+        for path in self._models_or_unmounted():
             name = path.name.removesuffix(SUFFIX) if path.suffix == SUFFIX else path.name
-            if path.suffix != SUFFIX and not path.is_dir():
-                continue
             with self._reporting(path, name):
-                self._check(path, name, {*models, *chains})
-                if path.is_dir() and (path / CHAIN).exists():
-                    chains[name] = self._text(path / CHAIN)
+                if not _may_be_served(path):
+                    continue
+                self._check(path, name, models)
+                if path.is_dir() and os.path.lexists(path / CHAIN):
+                    models[name] = self._chain(path, name)
                 elif is_bundle(path) or (path / MANIFEST_NAME).exists():
                     models[name] = ModelFolder(name=name)  # so that it is known, also where its version is not whole
                     files = self._version(path, name, _ONLY_VERSION)
                     models[name] = ModelFolder(name=name, versions=files)
                 else:
                     models[name] = self._model(path, name)
-        return Layout(models=models, chains=chains)
+        return Layout(models=self._without_circles(models))
+
+    def _models_or_unmounted(self) -> list[Path]:
+        """What lies in the root. An empty folder in place of a volume with models is no order to unload them all."""
+        with storage_errors("list", self._root):
+            entries, volume = _entries(self._root), self._root.stat().st_dev
+        if not entries and self._volume not in {None, volume}:
+            raise StorageError(
+                f"{self._root} is empty, and on another file system than its models were",
+                advice="mount the volume again; models that are really gone are unloaded by the repository extension",
+            )
+        if entries:
+            self._volume = volume
+        return entries
 
     def _check(self, path: Path, name: str, taken: Collection[str]) -> None:
         if not MODEL_NAME.fullmatch(name):
@@ -196,20 +220,15 @@ class Scanner:
         self._refuse_outside(path)
 
     def _model(self, folder: Path, name: str) -> ModelFolder:
-        text, options = None, None
-        with self._reporting(folder / FILE, name):
-            text = self._text(folder / FILE) if os.path.lexists(folder / FILE) else None
-            options = self._read.get((name, text))
-            if options is None:
-                options = self._read[name, text] = read_model_options(text, where=f"{name}/{FILE}")
+        text, options = self._own_options(folder, name)
         versions: dict[str, VersionFiles] = {}
         seen = 0
         for path in _entries(folder):
-            if not (path.is_dir() or path.suffix == SUFFIX):
-                continue
-            seen += 1
             version = path.name.removesuffix(SUFFIX)
             with self._reporting(path, name, version):
+                if not _may_be_served(path):
+                    continue
+                seen += 1
                 if not VERSION.fullmatch(version):
                     advice = "name it by a whole number: 1, 2, 3, …"
                     raise ArtifactError(f"{version!a} is no version of {name!r}", advice=advice)
@@ -220,6 +239,42 @@ class Scanner:
             advice = f"put an artifact into {name}/1/"
             self._problems.append(_problem(folder, name, "", ArtifactError(f"{name!r} has no version", advice=advice)))
         return ModelFolder(name=name, text=text, options=options, versions=versions)
+
+    def _own_options(self, folder: Path, name: str) -> tuple[str | None, ModelOptions | None]:
+        """Text and meaning of its `model.toml`."""
+        text = None
+        with self._reporting(folder / FILE, name):
+            text = self._text(folder / FILE) if os.path.lexists(folder / FILE) else None
+            options = self._read.get((name, text))
+            if options is None:
+                options = self._read[name, text] = read_model_options(text, where=f"{name}/{FILE}")
+            return text, options
+        return text, None
+
+    def _chain(self, folder: Path, name: str) -> ModelFolder:
+        """A chain with its one version, or without it where the file is wrong."""
+        text, options = self._own_options(folder, name)
+        versions: dict[str, VersionFiles] = {}
+        with self._reporting(folder / CHAIN, name, _ONLY_VERSION):
+            artifacts = [path.name for path in _entries(folder) if path.is_dir() or path.suffix == SUFFIX]
+            if artifacts:
+                raise ArtifactError(f"{name!r} has a {CHAIN} and a version {artifacts[0]!r}", advice="take one away")
+            words = self._text(folder / CHAIN)
+            chain = ChainFile(words, read_chain(words, where=f"{name}/{CHAIN}"))
+            versions = {_ONLY_VERSION: VersionFiles(_ONLY_VERSION, (), chain)}
+        return ModelFolder(name=name, text=text, options=options, versions=versions)
+
+    def _without_circles(self, models: dict[str, ModelFolder]) -> dict[str, ModelFolder]:
+        """Chains that are made of each other could never load."""
+        needs = {name: model.members for name, model in models.items() if model.members}
+        for name in needs:
+            with self._reporting(self._root / name / CHAIN, name, _ONLY_VERSION):
+                found = circle(name, needs)
+                if found:
+                    models[name] = ModelFolder(name=name)
+                    words = f"chains are made of each other: {' → '.join(found)}"
+                    raise OptionError(words, advice="take one of them out")
+        return models
 
     def _version(self, path: Path, name: str, version: str) -> dict[str, VersionFiles]:
         """One version, or none where it has a problem: half of a version is not served."""
@@ -235,7 +290,8 @@ class Scanner:
     def _check_fit(self, artifacts: tuple[FoundArtifact, ...]) -> None:
         digests = tuple(item.manifest.digest for item in artifacts)
         if digests not in self._fitting:
-            signature_of([item.manifest for item in artifacts])
+            manifests = [item.manifest for item in artifacts]
+            published(manifests, signature_of(manifests))
             self._fitting.add(digests)
 
     def _artifacts(self, path: Path) -> Iterator[FoundArtifact]:
@@ -300,5 +356,11 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _may_be_served(path: Path) -> bool:
+    """Other files are left alone; a link to nothing was meant to be something."""
+    return path.suffix == SUFFIX or path.is_dir() or (path.is_symlink() and not path.exists())
+
+
 def _entries(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    """What people put there: `lost+found` is the file system's own, at the root of every ext4 volume."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "lost+found")

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import binascii
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from npuops.artifacts.disk import storage_errors
-from npuops.errors import ArtifactError, OptionError
+from npuops.errors import OptionError
+from npuops.server.load_request import PREFIX
 from npuops.server.repository_layout import MODEL_NAME, ModelFolder, Scanner
 from npuops.server.version_policy import VERSION
 
-PREFIX: Final = "file:"
 _PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _PARTS: Final = 8
 ADVICE: Final = "`file:<version>/<file>`, with the files of an artifact, or `file:<version>.npuart`"
@@ -26,9 +27,8 @@ class Uploads:
     """Writes uploaded files into folders of its own, each laid out as a repository with one model."""
 
     def __init__(self, parent: Path | None = None) -> None:
-        """Nothing is written before the first upload; then into a new folder in `parent`, or where the system's are."""
+        """Nothing is written before the first upload; then into new folders in `parent`, or where the system's are."""
         self._parent = parent
-        self._root: Path | None = None
         self._folders: list[Path] = []
 
     def take(self, name: str, files: Mapping[str, Any]) -> ModelFolder:
@@ -39,16 +39,15 @@ class Uploads:
             files: `file:<version>/<file>` → its bytes, or base64 text of them.
 
         Raises:
-            OptionError: a name that is none, or text that is no base64; nothing was written.
-            ArtifactError: they are no artifact; nothing is left behind.
+            OptionError: a name that is none, text that is no base64, or no artifact; nothing is left behind.
             StorageError: they cannot be written; nothing is left behind.
         """
         if not MODEL_NAME.fullmatch(name):
-            raise OptionError(f"{name!a} is no name for a model")
+            raise OptionError(f"{name[:200]!a} is no name for a model")
         contents = {_parts(key): _content(key, value) for key, value in files.items()}
-        if self._root is None:
-            self._root = Path(tempfile.mkdtemp(prefix="npuops-uploads-", dir=self._parent))
-        folder = Path(tempfile.mkdtemp(dir=self._root))
+        _refuse_files_as_folders(contents)
+        with storage_errors("make a folder in", self._parent or Path(tempfile.gettempdir())):
+            folder = Path(tempfile.mkdtemp(prefix="npuops-upload-", dir=self._parent))
         try:
             model = _written(folder, name, contents)
         except BaseException:
@@ -66,9 +65,63 @@ class Uploads:
 
     def close(self) -> None:
         """Remove everything."""
-        if self._root is not None:
-            shutil.rmtree(self._root)
-        self._root, self._folders = None, []
+        self.keep(())
+
+
+class Intake:
+    """Takes the files of load requests, and forgets them as soon as nothing is loaded from them. For the event loop."""
+
+    def __init__(self, uploads: Uploads | None, used: Callable[[], Iterable[Path]]) -> None:
+        """Nothing is taken yet.
+
+        Args:
+            uploads: where files go; None takes none.
+            used: the artifacts that are loaded, or should be.
+        """
+        self._uploads, self._used = uploads, used
+        self._coming: list[ModelFolder] = []
+        self._lock = asyncio.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Files are taken here."""
+        return self._uploads is not None
+
+    @asynccontextmanager
+    async def taken(self, name: str, files: Mapping[str, Any]) -> AsyncIterator[ModelFolder | None]:
+        """The model that the files are; None without any. It is in use at the end of the block, or forgotten then.
+
+        Raises:
+            OptionError: they are none; nothing is left behind.
+            StorageError: they cannot be written; nothing is left behind.
+        """
+        if self._uploads is None or not files:
+            yield None
+            return
+        async with self._lock:
+            model = await asyncio.to_thread(self._uploads.take, name, files)
+            self._coming.append(model)  # before another request forgets what nobody uses
+        try:
+            yield model
+        finally:
+            self._coming.remove(model)
+            await self.forget()
+
+    async def forget(self) -> None:
+        """Remove the files that nothing is loaded from any more."""
+        if self._uploads is None:
+            return
+        async with self._lock:
+            coming = (
+                item.path for model in self._coming for files in model.versions.values() for item in files.artifacts
+            )
+            await asyncio.to_thread(self._uploads.keep, [*self._used(), *coming])
+
+    async def close(self) -> None:
+        """Remove everything."""
+        if self._uploads is not None:
+            async with self._lock:
+                await asyncio.to_thread(self._uploads.close)
 
 
 def _written(folder: Path, name: str, contents: Mapping[tuple[str, ...], bytes]) -> ModelFolder:
@@ -81,7 +134,7 @@ def _written(folder: Path, name: str, contents: Mapping[tuple[str, ...], bytes])
     layout = Scanner(folder).scan()
     if layout.problems:
         words = layout.problems[0].reason.replace(f"{folder}/", "")
-        raise ArtifactError(f"the uploaded files cannot be served: {words}", advice=ADVICE)
+        raise OptionError(f"the uploaded files cannot be served: {words}", advice=ADVICE)
     return layout.models[name]
 
 
@@ -93,10 +146,17 @@ def _parts(key: str) -> tuple[str, ...]:
     return parts
 
 
+def _refuse_files_as_folders(contents: Collection[tuple[str, ...]]) -> None:
+    folders = {parts[:length] for parts in contents for length in range(1, len(parts))}
+    for parts in contents:
+        if parts in folders:
+            raise OptionError(f"'{PREFIX}{'/'.join(parts)}' is a file and a folder at once", advice=ADVICE)
+
+
 def _content(key: str, value: object) -> bytes:
     if isinstance(value, bytes):
         return value
     try:
         return base64.b64decode(value if isinstance(value, str) else "?", validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # no base64, or no ASCII
         raise OptionError(f"{key[:200]!a} holds no base64 text") from error

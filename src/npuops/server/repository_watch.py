@@ -73,9 +73,13 @@ class RepositoryWatch:
         try:
             await self._repository.refresh(settle=settle)
         except NpuopsError as error:
-            if error.message != self._trouble:
-                self._trouble = error.message
-                words = f"the repository stays as it is: {error.message}"
-                self._observe(Warned(step="repository", message=words, advice=error.advice))
+            self._tell(error.message, error.advice)
+        except Exception as error:  # noqa: BLE001 - a defect in one look must not end all the later ones in silence
+            self._tell(f"{type(error).__name__}: {error}", "this is a defect of npuops; SIGHUP looks again")
         else:
             self._trouble = ""
+
+    def _tell(self, words: str, advice: str) -> None:
+        if words != self._trouble:
+            self._trouble = words
+            self._observe(Warned(step="repository", message=f"the repository stays as it is: {words}", advice=advice))

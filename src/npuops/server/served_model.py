@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from npuops.errors import NpuopsError, OptionError
+from npuops.errors import ArtifactError, NotServedError, NpuopsError, OptionError, ServingError
+from npuops.runtime.chain import FindSignature, plan_chain
 from npuops.server.device_plan import plan_devices
+from npuops.server.engine_settings import engine_options
 from npuops.server.model_life import ModelState
 from npuops.server.model_options import ModelOptions, read_model_options
 from npuops.server.repository_layout import Layout, ModelFolder
 from npuops.server.version_loader import Running, VersionLoader
-from npuops.server.version_policy import VERSION, default_version, in_order, kept, ready, wanted
-from npuops.server.version_signature import signature_of
-from npuops.server.version_spec import VersionFiles, VersionSpec
+from npuops.server.version_policy import VERSION, Listed, default_version, in_order, keeps_all, kept, ready, wanted
+from npuops.server.version_signature import published, signature_of
+from npuops.server.version_spec import VersionFiles, VersionSpec, chain_spec
 from npuops.server.warm_pool import LoadedModel
 
 R = TypeVar("R", bound=Running)
@@ -46,9 +49,13 @@ class ServedModel(Generic[R]):
         uploaded: files of the last load request, in place of the folder's.
         waiting: requests that wait for a cold start.
         claims: on a place in memory, by those who are about to load it.
+        turn: of the one among them that goes for a place.
     """
 
-    def __init__(self, name: str, make_loader: Callable[[str, str], VersionLoader[R]]) -> None:
+    def __init__(
+        self, name: str, make_loader: Callable[[str, str], VersionLoader[R]], find_signature: FindSignature
+    ) -> None:
+        """`find_signature`: of the models that a chain is made of."""
         self.name = name
         self.folder = ModelFolder(name=name)
         self.options = ModelOptions()
@@ -59,9 +66,18 @@ class ServedModel(Generic[R]):
         self.uploaded: ModelFolder | None = None
         self.waiting = 0
         self.claims = 0
+        self.turn = asyncio.Lock()
         self._wanted: frozenset[str] = frozenset()
         self._broken: dict[str, str] = {}
-        self._make_loader = make_loader
+        self._make_loader, self._find_signature = make_loader, find_signature
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The models that it is a chain of; none for all others."""
+        if self.folder.members:
+            return self.folder.members
+        chains = [loader.spec.chain for loader in self.loaders.values() if loader.spec is not None]
+        return tuple(step.model for chain in chains if chain is not None for step in chain.steps)
 
     @property
     def able(self) -> list[str]:
@@ -75,7 +91,9 @@ class ServedModel(Generic[R]):
 
     @property
     def in_memory(self) -> bool:
-        """A version of it is loaded, or comes or goes."""
+        """A version of it is loaded, or comes or goes. Of a chain there is nothing in memory: its models count."""
+        if self.members:
+            return False
         return self.claims > 0 or any(loader.in_memory for loader in self.loaders.values())
 
     @property
@@ -152,22 +170,32 @@ class ServedModel(Generic[R]):
         available = {} if self.unloaded else dict(self.folder.versions)
         present = set() if self.unloaded else {*available, *held}
         self._wanted = wanted(self.options.rule, present, self.options.canary)
-        staying = frozenset() if self.unloaded else kept(self.loaders, self._wanted, self.able, self.options.canary)
+        staying = self._staying(present)
         resting = any(loader.on_demand for loader in self.loaders.values())
         loaded = any(loader.warm and loader.in_memory for loader in self.loaders.values())
+        room = room or bool(self.members)
         now = warm or loaded or (room and self.options.idle.prewarm and not resting)
-        for version in in_order(self._wanted):
+        for version in in_order(self._wanted | staying):
             if version in available:
                 self._want(available[version], warm=now, retry=retry)
         for version in set(self.loaders) - self._wanted - staying:
             self.loaders[version].want(None)
         self._drop_gone()
 
+    def _staying(self, present: Collection[str]) -> frozenset[str]:
+        if self.unloaded:
+            return frozenset()
+        if keeps_all(self.options.rule, present, self.options.canary):
+            return frozenset(version for version, loader in self.loaders.items() if loader.wish is not None)
+        return kept(self.loaders, self._wanted, self.able, self.options.canary)
+
     def _want(self, files: VersionFiles, *, warm: bool, retry: bool) -> None:
         try:
             spec = self._spec(files)
         except NpuopsError as error:
             self.flaws[files.version] = error
+            if files.chain is not None and files.version in self.loaders:
+                self.loaders[files.version].want(None)  # what it is made of is not there any more
             return
         self.flaws.pop(files.version, None)
         loader = self.loaders.get(files.version)
@@ -176,15 +204,22 @@ class ServedModel(Generic[R]):
         loader.want(spec, warm=warm, retry=retry)
 
     def _spec(self, files: VersionFiles) -> VersionSpec:
+        if files.chain is not None:
+            plan = plan_chain(files.chain.options, self._find_signature, where=f"{self.name}/chain.toml")
+            return chain_spec(self.name, files, plan, self.options)
         plan_devices(files.artifacts, self.options)
         manifests = [item.manifest for item in files.artifacts]
+        inside = signature_of(manifests, max_rows=self.options.batching.max_rows)
+        engine_options(self.options, inside)  # refused before a process is started
+        signature = published(manifests, inside)
         return VersionSpec(
             model=self.name,
             version=files.version,
             artifacts=files.artifacts,
-            signature=signature_of(manifests, max_rows=self.options.batching.max_rows),
+            signature=signature,
             options=self.options,
             digest=files.digest,
+            inside=None if signature is inside else inside,
         )
 
     def _drop_gone(self) -> None:
@@ -206,19 +241,59 @@ class ServedModel(Generic[R]):
             return True
         states = {version: loader.able for version, loader in self.loaders.items() if loader.wish is not None}
         states |= dict.fromkeys(self.flaws, False)
-        if not started and self.default is None and (self.folder.options is None or self._has_broken_version):
+        hopeless = self.folder.options is None or self._has_broken_version or self._lists_nothing
+        if not started and self.default is None and hopeless:
             return False
         proven = [version for version, loader in self.loaders.items() if loader.proven]
         return ready(states, proven, self.options.canary, started=started)
 
     @property
+    def _lists_nothing(self) -> bool:
+        return keeps_all(self.options.rule, self.folder.versions, self.options.canary)
+
+    @property
     def _has_broken_version(self) -> bool:
         return any(VERSION.fullmatch(version) for version in self._broken)
 
+    def raise_failure(self) -> None:
+        """Do nothing if what is wanted answers.
+
+        Raises:
+            NotServedError: it was unloaded meanwhile.
+            NpuopsError: what a version failed with, or why there is none.
+        """
+        if self.unloaded:
+            raise NotServedError(f"model {self.name!r} was unloaded while it was loading")
+        failed: list[tuple[str, BaseException]] = list(self.flaws.items())
+        failed += [(version, loader.error) for version, loader in self.loaders.items() if loader.error is not None]
+        for version, error in failed:
+            words = f"model {self.name!r} version {version}: "
+            if isinstance(error, NpuopsError):
+                # A new error: one that several wait for would collect all their tracebacks.
+                if self.uploaded is not None and isinstance(error, ArtifactError):
+                    raise OptionError(words + self._without_places(error.message), advice=error.advice) from error
+                raise type(error)(words + error.message, advice=error.advice) from error
+            raise ServingError(f"{words}{error}") from error
+        if self._lists_nothing:
+            listed = f"none of the versions that `versions` lists is here: {', '.join(self.options.versions)}"
+            raise OptionError(f"model {self.name!r}: {listed}", advice=f"here are {', '.join(self.folder.versions)}")
+        if not self.able:
+            why = self.why_not() or "it has no version"
+            raise ArtifactError(f"model {self.name!r} cannot be loaded: {why}")
+
+    def _without_places(self, words: str) -> str:
+        """A client need not know where its files were put."""
+        for version, files in self.folder.versions.items():
+            for item in files.artifacts:
+                words = words.replace(str(item.path), f"{self.name}/{version}")
+        return words
+
     def index(self) -> Iterator[IndexEntry]:
         """All its versions on disk and in memory, by number; then what has no number."""
+        rule = self.options.rule
         known = {*self.folder.versions, *self.loaders}
-        for version in in_order(known):
+        absent = set(rule.versions) - known - set(self._broken) if isinstance(rule, Listed) else set()
+        for version in in_order(known | absent):
             yield IndexEntry(name=self.name, version=version, **self._state(version))
         for version, reason in sorted(self._broken.items()):
             if version not in known:
@@ -240,11 +315,10 @@ class ServedModel(Generic[R]):
         broken = self._broken.get(version, "")
         flaw = self.flaws.get(version)
         if loader is None:
-            why = (
-                flaw.message
-                if flaw is not None
-                else broken or ("unloaded" if self.unloaded else "not chosen by `versions`")
+            chosen = (
+                "not chosen by `versions`" if version in self.folder.versions else "`versions` lists it; it is not here"
             )
+            why = (flaw.message if flaw is not None else broken) or ("unloaded" if self.unloaded else chosen)
             return {"state": "UNAVAILABLE", "reason": why}
         if loader.able and loader.state in {ModelState.COLD, ModelState.UNLOADING}:
             return {"state": "READY", "reason": COLD_WORDS}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from npuops.runtime.job import Job
+from npuops.runtime.engine import Engine
+from npuops.runtime.job import NO_DEADLINE, Job
 from npuops.runtime.signature import Signature
+from npuops.server.engine_settings import engine_options
 from npuops.server.plan_cache import PlanCache
 from npuops.server.version_spec import VersionSpec
-
-DRAIN_S = 30.0
 
 
 class Answers(Protocol):
@@ -38,6 +38,11 @@ class Answers(Protocol):
         ...
 
     @property
+    def signature(self) -> Signature:
+        """What requests must look like."""
+        ...
+
+    @property
     def in_flight(self) -> int:
         """Requests that are not answered."""
         ...
@@ -60,23 +65,35 @@ class ServedVersion:
         spec: that it was launched with, or follows since.
     """
 
-    __slots__ = ("engine", "labels", "name", "plans", "signature", "spec", "version")
+    __slots__ = (
+        "_default_us",
+        "_most_us",
+        "_on_close",
+        "engine",
+        "labels",
+        "name",
+        "plans",
+        "signature",
+        "spec",
+        "version",
+    )
 
     def __init__(
         self,
         spec: VersionSpec,
         engine: Answers,
-        *,
-        max_request_bytes: int,
         labels: Mapping[str, Sequence[str]] | None = None,
+        on_close: Callable[[], None] | None = None,
     ) -> None:
-        """Ready to answer."""
+        """Ready to answer. `on_close` is called when the processes are gone."""
+        self._on_close = on_close
         self.name, self.version = spec.model, spec.version
         self.signature: Signature = spec.signature
         self.engine = engine
         self.spec = spec
         self.labels = labels or {}
-        self.plans = PlanCache(spec.signature, max_request_bytes=max_request_bytes, labels=labels)
+        self.plans = PlanCache(spec.signature, max_request_bytes=spec.options.max_request_bytes, labels=labels)
+        self._set_times(spec)
 
     @property
     def ready(self) -> bool:
@@ -93,14 +110,32 @@ class ServedVersion:
         """When the last request came."""
         return self.engine.last_used_us
 
+    def deadline_us(self, now_us: int, asked_us: int) -> int:
+        """Of a request that came now and may take `asked_us` (0: it did not say), by `[queue]` of the model."""
+        wait_us = min(asked_us or self._default_us, self._most_us)
+        return now_us + wait_us if wait_us < NO_DEADLINE else NO_DEADLINE
+
     def reconfigure(self, spec: VersionSpec) -> None:
         """Follow other options that need no new launch."""
         self.spec = spec
+        self._set_times(spec)
+        if isinstance(self.engine, Engine):
+            self.engine.reconfigure(engine_options(spec.options, spec.signature))
 
-    async def drain(self) -> None:
-        """Return when all that was taken is answered, or its time is over."""
-        await self.engine.drain(DRAIN_S)
+    def _set_times(self, spec: VersionSpec) -> None:
+        queue = spec.options.queue
+        self._default_us = NO_DEADLINE if queue.default_timeout_ms is None else int(queue.default_timeout_ms * 1000)
+        self._most_us = NO_DEADLINE if queue.max_timeout_ms is None else int(queue.max_timeout_ms * 1000)
+
+    async def drain(self, limit_s: float) -> None:
+        """Return when all that was taken is answered, or so much time is over."""
+        await self.engine.drain(limit_s)
 
     async def close(self) -> None:
-        """End its processes and give their memory back."""
-        await self.engine.close()
+        """End its processes and give their memory back. A second call does nothing."""
+        try:
+            await self.engine.close()
+        finally:
+            on_close, self._on_close = self._on_close, None
+            if on_close is not None:
+                on_close()

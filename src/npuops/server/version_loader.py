@@ -38,8 +38,8 @@ class Running(Protocol):
         """Follow other options that need no new launch (`ModelOptions.needs_reload`)."""
         ...
 
-    async def drain(self) -> None:
-        """Take no new request; return when all others are answered, or their time is over."""
+    async def drain(self, limit_s: float) -> None:
+        """Return when all requests are answered, or so much time is over; no new one comes."""
         ...
 
     async def close(self) -> None:
@@ -87,6 +87,7 @@ class VersionLoader(Generic[R]):
         gate: asyncio.Semaphore,
         clock: Clock,
         observe: Observer,
+        drain_s: float,
         changed: Callable[[VersionLoader[R]], None],
     ) -> None:
         self.model, self.version = model, version
@@ -105,7 +106,7 @@ class VersionLoader(Generic[R]):
         self._failures = 0
         self._failed: VersionSpec | None = None
         self._launcher, self._gate, self._clock = launcher, gate, clock
-        self._observe, self._changed = observe, changed
+        self._observe, self._drain_s, self._changed = observe, drain_s, changed
         self._task: asyncio.Task[None] | None = None
         self._launch: asyncio.Task[R] | None = None
         self._launching: VersionSpec | None = None
@@ -285,7 +286,7 @@ class VersionLoader(Generic[R]):
     async def _end(self, running: R) -> None:
         try:
             try:
-                await running.drain()
+                await running.drain(self._drain_s)
             finally:
                 await running.close()
         except Exception as error:  # noqa: BLE001 - whatever ails one device, the version is gone and others go on

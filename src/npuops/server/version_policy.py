@@ -84,6 +84,15 @@ def wanted(rule: VersionRule, available: Collection[str], canary: Collection[str
     return frozenset(chosen) | (frozenset(available) & frozenset(canary))
 
 
+def keeps_all(rule: VersionRule, available: Collection[str], canary: Collection[str] = ()) -> bool:
+    """A list of which nothing is there, beside stable versions that are: a slip of the pen, or a copy that comes later.
+
+    Nobody who wants a model to go away says it like this, so that it must not take down what answers.
+    """
+    stable = set(available) - set(canary)
+    return isinstance(rule, Listed) and bool(stable) and not stable & set(rule.versions)
+
+
 def default_version(able: Collection[str], canary: Collection[str] = ()) -> str | None:
     """What a request gets that names no version: the highest stable one that can answer; None where none can.
 

@@ -11,6 +11,7 @@ from npuops.artifacts.manifest import Manifest
 from npuops.errors import DataError
 from npuops.models.model import Dim, TensorInfo
 from npuops.runtime.signature import Port, Signature, port_of
+from npuops.runtime.steps import Pictures
 
 DYNAMIC_ROWS: Final = 64
 """Most rows of one run where the artifact names no limit; beyond, a batch gains nothing on the chips that we know."""
@@ -50,13 +51,34 @@ def signature_of(manifests: Sequence[Manifest], *, max_rows: int | None = None) 
     )
 
 
+def published(manifests: Sequence[Manifest], inside: Signature) -> Signature:
+    """As clients see these artifacts: with the steps around the inference, where they have some.
+
+    Args:
+        manifests: of all artifacts, at least one.
+        inside: of the artifacts themselves (`signature_of`).
+
+    Raises:
+        DataError: some have other steps or labels than others.
+        OptionError: the steps do not fit the tensors.
+    """
+    first = manifests[0]
+    for other in manifests[1:]:
+        if other.pipeline != first.pipeline or (first.pipeline and other.labels != first.labels):
+            raise DataError(
+                f"its artifacts contradict each other: their pipelines differ ({first.target}, {other.target})",
+                advice="build all artifacts of a version with the same --pipeline, --image and --labels",
+            )
+    return inside if first.pipeline is None else Pictures(first.pipeline, inside, first.labels).signature
+
+
 def rows_of(manifest: Manifest) -> int | None:
     """Size of the first axis, if it is one for all inputs and outputs: a number, or None for a symbolic one.
 
     0 where there is no such common axis.
     """
     tensors = (*manifest.inputs, *manifest.outputs)
-    if not tensors or any(not tensor.shape for tensor in tensors):
+    if not manifest.inputs or any(not tensor.shape for tensor in tensors):
         return 0
     firsts = [tensor.shape[0] for tensor in tensors if tensor.shape]
     numbers = {dim for dim in firsts if isinstance(dim, int)}

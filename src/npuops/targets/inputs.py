@@ -21,8 +21,9 @@ def check_inputs(inputs: Tensors, wanted: tuple[TensorInfo, ...]) -> None:
         if tensor.name not in inputs:
             raise DataError(f"input {tensor.name!r} is missing")
         array = inputs[tensor.name]
-        if array.dtype.name != tensor.dtype:
-            raise DataError(f"input {tensor.name!r} is {array.dtype.name}, the model takes {tensor.dtype}")
+        found = "string" if array.dtype.kind in "OU" else array.dtype.name
+        if found != tensor.dtype:
+            raise DataError(f"input {tensor.name!r} is {found}, the model takes {tensor.dtype}")
         if not array.dtype.isnative:
             raise DataError(
                 f"input {tensor.name!r} has the bytes of each number in the order of another machine",

@@ -90,7 +90,18 @@ def gauges_of(snapshot: ServingSnapshot) -> dict[Metric, Counts]:
         catalogue.WORKER_MEMORY: {
             name: gauge.resident_bytes for name, gauge in devices.items() if gauge.resident_bytes is not None
         },
+        **_preprocessing(snapshot),
         catalogue.CONNECTIONS: {(protocol,): count for protocol, count in snapshot.connections.items()},
+    }
+
+
+def _preprocessing(snapshot: ServingSnapshot) -> dict[Metric, Counts]:
+    held = snapshot.preprocessing
+    if held is None:
+        return {}
+    return {
+        catalogue.PREPROCESSING_QUEUE: {(): held.waiting},
+        catalogue.PREPROCESSING_PROCESSES: {(): held.processes},
     }
 
 

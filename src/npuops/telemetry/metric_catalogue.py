@@ -96,6 +96,21 @@ RETRIES: Final = Metric(
 STATE_CHANGES: Final = Metric(
     "npuops_device_state_changes_total", _COUNTER, (*DEVICE, "state"), "Times that a device went to a state."
 )
+PREPROCESSING: Final = Metric(
+    "npuops_preprocessing_seconds",
+    _HISTOGRAM,
+    ("stage", *VERSION),
+    "Time of a picture before it joins the model's queue: queue until a process takes it, then steps.",
+)
+PREPROCESSING_EXITS: Final = Metric(
+    "npuops_preprocessing_process_exits_total", _COUNTER, (), "Processes for pictures that ended and were replaced."
+)
+PREPROCESSING_QUEUE: Final = Metric(
+    "npuops_preprocessing_queue_pictures", _GAUGE, (), "Pictures that no process has begun."
+)
+PREPROCESSING_PROCESSES: Final = Metric(
+    "npuops_preprocessing_processes", _GAUGE, (), "Processes that turn pictures into tensors."
+)
 TENANT_REQUESTS: Final = Metric(
     "npuops_tenant_requests_total", _COUNTER, ("tenant", "outcome"), "Requests of a tenant by outcome."
 )
@@ -143,6 +158,10 @@ CATALOGUE: Final = (
     REPLAYS,
     RETRIES,
     STATE_CHANGES,
+    PREPROCESSING,
+    PREPROCESSING_EXITS,
+    PREPROCESSING_QUEUE,
+    PREPROCESSING_PROCESSES,
     TENANT_REQUESTS,
     TENANT_SHEDS,
     TENANT_TOTAL,

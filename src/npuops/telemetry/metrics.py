@@ -23,6 +23,7 @@ from npuops.runtime.facts import (
     WorkerEnded,
     WorkerStarted,
 )
+from npuops.runtime.step_facts import StepProcessEnded, StepsRan
 from npuops.telemetry import metric_catalogue as catalogue
 from npuops.telemetry.batch_table import BatchTable, Ints, SeriesName
 from npuops.telemetry.folded_histogram import FoldedHistogram
@@ -108,6 +109,8 @@ class Metrics:
         self._cold_names = _Names()
         self._phases = FoldedHistogram(COLD_BOUNDS_US)
         self._phase_names = _Names()
+        self._steps = FoldedHistogram(STAGE_BOUNDS_US)
+        self._steps_names = _Names()
         self._counters: dict[Metric, dict[Labels, float]] = defaultdict(lambda: defaultdict(float))
         self._recent = RecentSums(columns=4, seconds=RECENT_S)
 
@@ -154,6 +157,10 @@ class Metrics:
                 self._count(catalogue.REPLAYS, (model, version, device), event.replayed)
             case DeviceChanged(model=model, version=version, device=device, state=state):
                 self._count(catalogue.STATE_CHANGES, (model, version, device, state))
+            case StepsRan():
+                self._note_steps(event)
+            case StepProcessEnded():
+                self._count(catalogue.PREPROCESSING_EXITS, ())
             case BatchRetried(model=model, version=version, device=device, requests=requests):
                 self._count(catalogue.RETRIES, (model, version, device), requests)
             case _:
@@ -189,6 +196,7 @@ class Metrics:
                 catalogue.TENANT_TOTAL: ((self._tenant_total.copy(), tenants, 1_000_000),),
                 catalogue.COLD_STARTS: ((self._cold.copy(), tuple(self._cold_names), 1_000_000),),
                 catalogue.COLD_PHASES: ((self._phases.copy(), tuple(self._phase_names), 1_000_000),),
+                catalogue.PREPROCESSING: ((self._steps.copy(), tuple(self._steps_names), 1_000_000),),
             },
         )
 
@@ -216,6 +224,11 @@ class Metrics:
             self._phases.add(rows, np.array([int(seconds * 1e6) for seconds in event.phases.values()]))
         self._count(catalogue.COLD_WAITS, device, event.waiting)
         self._count(catalogue.RESTARTS, device, event.cause is ColdCause.CRASH)
+
+    def _note_steps(self, event: StepsRan) -> None:
+        version = (event.model, event.version)
+        rows = np.array([self._steps_names["queue", *version], self._steps_names["steps", *version]])
+        self._steps.add(rows, np.array([event.started_us - event.arrived_us, event.ended_us - event.started_us]))
 
     def _error_label(self, error: str) -> str:
         """The error's class; a sentence, or one name too many, would make a series for each request."""

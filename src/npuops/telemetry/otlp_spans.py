@@ -23,10 +23,16 @@ _NEEDED: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
 def stages_of(request: TracedRequest) -> Iterator[Stage]:
-    """The parts of a request in order: queue, dma in, compute, dma out, respond. Without its batch, only the last."""
-    batch = request.batch
+    """The parts of a request in order: queue, dma in, compute, dma out, respond. Without its batch, only the last.
+
+    Before them, of a picture: the wait for a process, and its steps.
+    """
+    batch, steps = request.batch, request.steps
+    if steps is not None:
+        yield "preprocessing queue", steps.arrived_us, steps.started_us
+        yield "preprocessing", steps.started_us, steps.ended_us
     if batch is not None:
-        yield "queue", request.arrived_us, batch.dispatched_us
+        yield "queue", request.queued_us, batch.dispatched_us
         yield "dma in", batch.dispatched_us, batch.started_us
         yield "compute", batch.started_us, batch.computed_us
         yield "dma out", batch.computed_us, max(request.completed_us, batch.computed_us)

@@ -65,6 +65,19 @@ class ChipReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessingGauges:
+    """The steps before an inference.
+
+    Attributes:
+        processes: that run them.
+        waiting: pictures that no process has begun.
+    """
+
+    processes: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServingSnapshot:
     """The whole server.
 
@@ -75,6 +88,7 @@ class ServingSnapshot:
         log_records_dropped: by the access log since the start; None where it is off.
         spans_dropped: by the traces since the start; None where they are off.
         chips: as the device sampler saw them last.
+        preprocessing: None before the first model that has such steps.
     """
 
     versions: tuple[VersionGauges, ...] = ()
@@ -83,6 +97,7 @@ class ServingSnapshot:
     log_records_dropped: int | None = None
     spans_dropped: int | None = None
     chips: tuple[ChipReading, ...] = ()
+    preprocessing: PreprocessingGauges | None = None
 
 
 Snapshot = Callable[[], ServingSnapshot]

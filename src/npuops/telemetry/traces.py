@@ -14,6 +14,7 @@ import numpy as np
 
 from npuops.events import Event
 from npuops.runtime.facts import BatchRan
+from npuops.runtime.step_facts import StepsRan
 from npuops.telemetry.batch_table import BatchTable
 from npuops.telemetry.intake import ShedKey
 from npuops.telemetry.traceparent import TraceParent, parse_traceparent
@@ -42,6 +43,7 @@ class TracedRequest:
         error: class of the error, "" where there was none.
         attributes: more of the span, by OpenTelemetry's names.
         batch: that it ran in; None while that is not known.
+        steps: before it joined the model's queue; None where it had none.
     """
 
     __slots__ = (
@@ -55,6 +57,7 @@ class TracedRequest:
         "parent",
         "received_us",
         "responded_us",
+        "steps",
         "version",
     )
 
@@ -72,11 +75,17 @@ class TracedRequest:
         self.error = ""
         self.attributes: Mapping[str, str | int | bool] = {}
         self.batch: BatchRan | None = None
+        self.steps: StepsRan | None = None
+
+    @property
+    def queued_us(self) -> int:
+        """It joined the model's queue."""
+        return self.arrived_us if self.steps is None else self.steps.ended_us
 
     @property
     def key(self) -> Key:
         """By which its batch is found."""
-        return self.model, self.version, self.arrived_us
+        return self.model, self.version, self.queued_us
 
 
 Emit = Callable[[TracedRequest], None]
@@ -95,6 +104,7 @@ class Traces:
         self._ratio = ratio
         self._credit = 0.0
         self._waiting: dict[Key, list[TracedRequest]] = {}
+        self._steps: dict[Key, StepsRan] = {}
         self._count = 0
         self._dropped = 0
 
@@ -123,6 +133,7 @@ class Traces:
             self._dropped += 1
             return None
         request = TracedRequest(parent, name, model, version, received_us, arrived_us)
+        request.steps = self._steps.pop(request.key, None)
         self._waiting.setdefault(request.key, []).append(request)
         self._count += 1
         return request
@@ -167,8 +178,12 @@ class Traces:
         del sheds
 
     def note(self, event: Event) -> None:
-        """Nothing: no rare fact is part of a request."""
-        del event
+        """Keep what happened to a picture before its batch, until the end of its request; of several, the last."""
+        if not isinstance(event, StepsRan):
+            return
+        if len(self._steps) >= MAX_WAITING:
+            del self._steps[next(iter(self._steps))]
+        self._steps[event.model, event.version, event.requested_us] = event
 
     def close(self) -> None:
         """Emit what was answered and still waits for its batch."""
