@@ -151,6 +151,8 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(TESTS))  # where the hostile worker is
+        _earlier.clear()
+        _earlier.update(_all_children())
         uvloop.run(limited())
 
 
@@ -184,8 +186,17 @@ def segments(pid: int | str = "self") -> int:
 
 
 def children() -> list[int]:
-    """Processes that this one started and that are still there, zombies included."""
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()]
+    """Processes started since `run` began, and still there, zombies included."""
+    return sorted(_all_children() - _earlier)
+
+
+def _all_children() -> set[int]:
+    words = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
+    return {int(pid) for pid in words}
+
+
+_earlier: set[int] = set()
+"""Of other tests in the same process, such as Python's own fork server."""
 
 
 def gone(pid: int) -> bool:

@@ -35,9 +35,8 @@ class BuildFailedError(RuntimeError):
 
 
 def fp32_artifact(model: ServedModel, folder: Path, threads: int = 1) -> Path:
-    """The model as it is, for ONNX Runtime, laid out for this processor: what a peer's session does as it loads."""
+    """The model as it is, for ONNX Runtime."""
     flags = ["--target", "ort-cpu", "--precision", "fp32", "--set", f"intra_op_num_threads={threads}"]
-    flags += ["--set", "graph_optimization_level=all"]
     if model.is_batched:
         flags.append("--dynamic-batch")
     return built(model, folder / f"{model.name}-fp32-{threads}t", flags)
@@ -123,8 +122,12 @@ def artifacts_beside(model: ServedModel) -> Path:
     return model.path.parent / "artifacts"
 
 
-def start_fp32(model: ServedModel, _scratch: Path, threads: int) -> Command:
-    return serve(fp32_artifact(model, artifacts_beside(model), threads), free_port(), free_port())
+def start_fp32(model: ServedModel, scratch: Path, threads: int) -> Command:
+    """Every name of a tenant stands for itself, as the tenants' scenario needs it."""
+    config = scratch / "serve.toml"
+    config.write_text('unknown_tenants = "own"\n', encoding="utf-8")
+    artifact = fp32_artifact(model, artifacts_beside(model), threads)
+    return serve(artifact, free_port(), free_port(), "--config", str(config))
 
 
 def start_int8(threads: int) -> Start:

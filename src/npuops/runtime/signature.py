@@ -141,6 +141,8 @@ def _rows_of(signature: Signature, shapes: Sequence[Shape]) -> int:
         if rows not in {-1, shape[0]}:
             raise DataError(f"input {port.name!r} has {shape[0]} rows, {signature.inputs[0].name!r} has {rows}")
         rows = shape[0]
+    if not shapes:
+        return 1
     if not 1 <= rows <= signature.max_rows:
         raise DataError(f"{rows} rows; one request may have 1 to {signature.max_rows}", advice="send it in parts")
     return rows
