@@ -23,6 +23,9 @@ from cryptography.x509.oid import NameOID
 from bench_server import Answer, HttpServer, Request, double, grpc_server, http_server, infer_reply
 from command_line import npuops
 
+pytestmark = pytest.mark.slow
+"""Whole servers and clients as processes: minutes together; CI runs them."""
+
 QUICK = ("--duration", "0.3", "--warmup", "0")
 
 

@@ -25,6 +25,9 @@ from serve_process import COMMAND, infer_request, load, served
 from served_artifacts import ort_artifact, tiny_cnn
 from virtual_devices import is_alive
 
+pytestmark = pytest.mark.slow
+"""Whole servers and clients as processes: minutes together; CI runs them."""
+
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - the test is about it
 X = np.zeros((1, 1, 28, 28), np.float32)
 

@@ -20,6 +20,9 @@ from conformance_models import conformance_repository
 from oip_clients import KINDS, Client, oip_client
 from served_command import Command, serve_command
 
+pytestmark = pytest.mark.slow
+"""Whole servers and clients as processes: minutes together; CI runs them."""
+
 RNG = np.random.default_rng(7)
 DTYPES: dict[str, Any] = {
     "BOOL": bool,

@@ -15,6 +15,9 @@ from npuops.events import StepStarted
 from npuops.testing import EventLog
 from served_artifacts import ort_artifact, tiny_cnn
 
+pytestmark = pytest.mark.slow
+"""Whole servers and clients as processes: minutes together; CI runs them."""
+
 STEPS = ["serve", "ask", "kill", "swap"]
 
 

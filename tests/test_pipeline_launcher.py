@@ -28,6 +28,9 @@ from running_server import clients as clients_of
 from serve_process import Served, served
 from served_artifacts import identity, ort_artifact
 
+pytestmark = pytest.mark.slow
+"""Whole servers and clients as processes: minutes together; CI runs them."""
+
 image: Any = pytest.importorskip("PIL.Image", reason="images need the extra `images`")
 
 RAW = {"Inference-Header-Content-Length": "0"}

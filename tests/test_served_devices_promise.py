@@ -30,6 +30,9 @@ from npuops.vnpu.tenancy import Priority
 from running_server import Answer, Running, clients, repository, serving, wait_for
 from virtual_devices import home_at
 
+pytestmark = pytest.mark.slow
+"""Whole servers and clients as processes: minutes together; CI runs them."""
+
 CHIP = "vnpu:rk3588"
 DIGITS = digits()
 PICTURE: NDArray[Any] = DIGITS.evaluation.inputs[0]["image"]

@@ -33,6 +33,9 @@ from running_server import Answer, Running, clients, repository, serving, wait_f
 from toy_artifact import sample_input, toy_artifact
 from virtual_devices import home_at
 
+pytestmark = pytest.mark.slow
+"""Whole servers and clients as processes: minutes together; CI runs them."""
+
 DIGITS = digits()
 PICTURES: list[NDArray[Any]] = [row["image"] for row in DIGITS.evaluation.inputs[:24]]
 ROWS = np.concatenate(PICTURES)

@@ -22,6 +22,9 @@ from serve_process import Served, infer_request, load, served
 from served_artifacts import ort_artifact, tiny_cnn
 from virtual_devices import is_alive
 
+pytestmark = pytest.mark.slow
+"""Whole servers and clients as processes: minutes together; CI runs them."""
+
 X = np.linspace(-1, 1, 784, dtype=np.float32).reshape(1, 1, 28, 28)
 COUNT = 100
 

@@ -28,6 +28,9 @@ from running_server import wait_for
 from serve_process import infer_request, served
 from virtual_devices import home_at
 
+pytestmark = pytest.mark.slow
+"""Whole servers and clients as processes: minutes together; CI runs them."""
+
 CHIP = "vnpu:rk3588"
 DIGITS = digits()
 PICTURE: NDArray[Any] = DIGITS.evaluation.inputs[0]["image"]

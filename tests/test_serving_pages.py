@@ -25,6 +25,9 @@ from running_server import wait_for
 from serve_process import Served, load, served
 from virtual_devices import home_at
 
+pytestmark = pytest.mark.slow
+"""Whole servers and clients as processes: minutes together; CI runs them."""
+
 CHIP = "vnpu:rk3588"
 NPU = f"{CHIP}/npu0"
 DIGITS = digits()

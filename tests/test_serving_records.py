@@ -23,6 +23,9 @@ pytest.importorskip("opentelemetry.sdk", reason="pip install 'npuops[otel]' to h
 
 from otlp_receiver import Receiver, receiving
 
+pytestmark = pytest.mark.slow
+"""Whole servers and clients as processes: minutes together; CI runs them."""
+
 X = np.zeros((2, 1, 28, 28), np.float32)
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"

@@ -32,6 +32,8 @@ from npuops.runtime.signature import Signature
 
 TICK_S: Final = 0.02
 """How often waiting requests are looked at for their deadlines, and runs for hanging."""
+_CAUTION: Final = 1.05
+"""On a predicted wait. Who is let in and comes late was computed for nothing; who is sent away may ask elsewhere."""
 _EVICTIONS: Final = 64
 """Most requests that lose their place to one newcomer."""
 _log: Final = logging.getLogger(__name__)
@@ -298,7 +300,7 @@ class Engine:
         return len(self._queue) >= limits.max_queue_requests or self._queue.bytes >= limits.max_queue_bytes
 
     def _predicted_wait_us(self, job: Job) -> float:
-        return self._routing.wait_us(self._replicas.all, job, self._queue.rows, self._options.budget_us)
+        return _CAUTION * self._routing.wait_us(self._replicas.all, job, self._queue.rows, self._options.budget_us)
 
     async def _settle_inline(self) -> None:
         replica = worth_it(self._replicas.all, self._options.inline, self.signature)
