@@ -30,13 +30,11 @@ def learnt(heads: Heads, raw: bytes) -> Any:
     return heads.get(raw) or heads.learn(raw)
 
 
-def test_a_head_is_worked_out_once_and_again_after_forget() -> None:
+def test_a_head_is_worked_out_once() -> None:
     router = Counting()
     heads = Heads(router, 1000)
     assert learnt(heads, data()) is learnt(heads, data())
     assert router.calls == 1
-    heads.forget()
-    assert learnt(heads, data()).context == 2
 
 
 def test_a_refusal_is_asked_again_each_time() -> None:

@@ -59,9 +59,11 @@ def test_a_refused_request_uses_nothing_up() -> None:
 
 def test_the_error_says_when_to_come_back() -> None:
     state = QuotaState(Quota(rate=2, burst=1))
-    state.take(0)
+    assert state.try_take(0) is None
+    refusal = state.try_take(0)
+    assert refusal is not None
     with pytest.raises(QuotaError, match="2 requests a second") as caught:
-        state.take(0)
+        raise refusal.error()
     assert caught.value.retry_after_s == pytest.approx(0.5)
 
 

@@ -71,6 +71,17 @@ def test_the_latest_version_of_every_model_is_loaded_and_is_its_default(play: Pl
     play(story)
 
 
+def test_a_server_that_stops_is_not_ready_while_it_still_answers(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        here.put("a", 0)
+        await here.look()
+        here.repository.end()
+        assert not here.repository.ready
+        here.answer("a")
+
+    play(story)
+
+
 def test_a_new_version_is_warm_before_the_old_one_leaves_and_the_old_one_answers_what_it_has(play: Play) -> None:
     async def story(here: Lab) -> None:
         here.put("a/1", 0)

@@ -147,7 +147,8 @@ class Server:
             self._log.reopen()
 
     async def stop(self) -> None:
-        """Answer what is under way, and end."""
+        """Answer what is under way, and end; meanwhile nothing is ready, so that nobody sends more."""
+        self._repository.end()
         drains = [self._http.drain(self._options.drain_s)]
         if self._grpc is not None:
             drains.append(self._grpc.drain(self._options.drain_s))

@@ -79,16 +79,6 @@ class QuotaState:
         self.under_way += 1
         return None
 
-    def take(self, now_us: int) -> None:
-        """As `try_take`, for callers that pass errors on.
-
-        Raises:
-            QuotaError: the tenant has used its share up.
-        """
-        refusal = self.try_take(now_us)
-        if refusal is not None:
-            raise refusal.error()
-
     def give_back(self) -> None:
         """A request that passed is answered, or nobody waits for it any more."""
         self.under_way -= 1

@@ -24,14 +24,6 @@ class Share(Protocol):
         """One more request, unless the tenant has used its share up."""
         ...
 
-    def take(self, now_us: int) -> None:
-        """As `try_take`, for callers that pass errors on.
-
-        Raises:
-            QuotaError: the tenant has used its share up.
-        """
-        ...
-
     def give_back(self) -> None:
         """A request that was taken is answered."""
         ...

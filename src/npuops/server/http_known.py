@@ -99,10 +99,6 @@ class Heads:
             self._known[data] = known
         return known
 
-    def forget(self) -> None:
-        """Models, tenants or keys changed."""
-        self._known.clear()
-
 
 def _refuse(connection: Any, known: Known, body: Bytes) -> None:
     del body

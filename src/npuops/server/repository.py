@@ -293,9 +293,13 @@ class Repository(Generic[R]):
         """Once a second or so: put models to rest that nobody used for as long as they are kept."""
         self._cold.tick()
 
+    def end(self) -> None:
+        """The server stops: what is loaded still answers, but nothing is ready, and nothing is loaded, any more."""
+        self._closing = True
+
     async def close(self) -> None:
         """Drain and close everything."""
-        self._closing = True
+        self.end()
         loaders = [loader for model in self._models.values() for loader in model.loaders.values()]
         for loader in loaders:
             loader.want(None)

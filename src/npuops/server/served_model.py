@@ -265,7 +265,11 @@ class ServedModel(Generic[R]):
         if self.unloaded:
             raise NotServedError(f"model {self.name!r} was unloaded while it was loading")
         failed: list[tuple[str, BaseException]] = list(self.flaws.items())
-        failed += [(version, loader.error) for version, loader in self.loaders.items() if loader.error is not None]
+        failed += [  # what an older version failed with, while this one came, is no news
+            (version, loader.error)
+            for version, loader in self.loaders.items()
+            if loader.error is not None and loader.wish is not None
+        ]
         for version, error in failed:
             words = f"model {self.name!r} version {version}: "
             if isinstance(error, NpuopsError):
