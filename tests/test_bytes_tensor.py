@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 from npuops.errors import DataError
-from npuops.server.bytes_tensor import check_elements, join_elements, split_elements
+from npuops.runtime.bytes_tensor import check_elements, join_elements, split_elements
 
 
 @given(st.lists(st.binary(max_size=30)))

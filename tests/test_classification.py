@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from npuops.server.bytes_tensor import split_elements
+from npuops.runtime.bytes_tensor import split_elements
 from npuops.server.classification import class_shape, classify
 from npuops.server.datatypes import DATATYPES, to_bytes
 

@@ -34,8 +34,8 @@ from npuops.server.http2_frames import (
     window_update,
 )
 from npuops.server.http2_headers import literal
-from npuops.server.http2_server import http2_tls
 from npuops.server.http2_streams import Http2Limits
+from npuops.server.tls import HTTP2, server_tls
 from self_signed import self_signed
 
 Files = tuple[Path, Path]
@@ -59,7 +59,7 @@ def all_of(client: socket.socket) -> bytes:
 
 
 def test_a_client_over_tls_is_answered(certificate: Files) -> None:
-    with served(tls=http2_tls(*certificate)) as it:
+    with served(tls=server_tls(*certificate, HTTP2)) as it:
         credentials = grpc.ssl_channel_credentials(certificate[0].read_bytes())
         with grpc.secure_channel(f"localhost:{it.port}", credentials) as channel:
             call = channel.unary_unary("/t.Test/Echo")
@@ -73,7 +73,7 @@ def test_a_client_over_tls_is_answered(certificate: Files) -> None:
 def test_files_that_are_no_certificate_are_refused(certificate: Files, tmp_path: Path) -> None:
     for files in ((certificate[1], certificate[0]), (tmp_path / "absent", certificate[1])):
         with pytest.raises(OptionError, match=files[0].name):
-            http2_tls(*files)
+            server_tls(*files, HTTP2)
 
 
 def test_a_port_that_is_taken_is_told() -> None:
@@ -202,7 +202,7 @@ def test_over_tls_a_client_need_not_negotiate_and_one_of_http_1_is_told_so(
     if offered:
         trusting.set_alpn_protocols(offered)
     with (
-        served(tls=http2_tls(*certificate)) as it,
+        served(tls=server_tls(*certificate, HTTP2)) as it,
         connected(it.port) as plain,
         trusting.wrap_socket(plain, server_hostname="localhost") as client,
     ):

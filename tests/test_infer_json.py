@@ -14,8 +14,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from npuops.errors import DataError, NpuopsError
+from npuops.runtime.bytes_tensor import join_elements
 from npuops.runtime.signature import Port, Signature
-from npuops.server.bytes_tensor import join_elements
 from npuops.server.datatypes import DATATYPES, Datatype, to_bytes
 from npuops.server.infer_json import JsonReader
 from npuops.server.plan_cache import PlanCache

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npuops.errors import DataError, TooLargeError
+from npuops.runtime.bytes_tensor import join_elements
 from npuops.runtime.signature import Port, Signature
-from npuops.server.bytes_tensor import join_elements
 from npuops.server.infer_plan import InferPlan, plan_of, raw_plan
 from npuops.server.infer_request import InferHead, OutputWish, RegionRef, TensorHead
 

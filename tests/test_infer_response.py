@@ -17,9 +17,9 @@ from tritonclient import http as triton
 from tritonclient.http import InferResult
 
 from npuops.errors import DataError
+from npuops.runtime.bytes_tensor import join_elements
 from npuops.runtime.job import Completion
 from npuops.runtime.signature import Port, Signature
-from npuops.server.bytes_tensor import join_elements
 from npuops.server.datatypes import DATATYPES, Datatype, to_bytes
 from npuops.server.infer_json import JsonReader
 from npuops.server.infer_plan import InferPlan, plan_of

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from npuops.clock import SystemClock
-from npuops.errors import OptionError, UsageError
+from npuops.errors import UsageError
 from npuops.events import Event, Observer
 from npuops.runtime.replicas import Services
 from npuops.runtime.step_pool import StepOptions, StepPool
@@ -27,7 +27,6 @@ from npuops.server.grpc_infer import GrpcInfer
 from npuops.server.grpc_recorded import RecordedCall, RecordedGrpcInfer
 from npuops.server.grpc_server import GrpcLimits, GrpcServer
 from npuops.server.grpc_service import GrpcService
-from npuops.server.http2_server import http2_tls
 from npuops.server.http2_streams import Http2Limits
 from npuops.server.http_api import HttpApi
 from npuops.server.http_connection import Connection
@@ -45,6 +44,7 @@ from npuops.server.serve_options import Ports, ServeOptions
 from npuops.server.served_version import ServedVersion
 from npuops.server.shared_memory import Regions
 from npuops.server.statistics import Statistics
+from npuops.server.tls import HTTP2, server_tls
 from npuops.serving_chips import Chips
 from npuops.serving_gauges import chip_users, gauges
 from npuops.serving_pages import pages
@@ -125,11 +125,10 @@ class Server:
             NpuopsError: a port is taken, or the repository cannot be read.
         """
         options = self._options
-        http = await self._http.listen(options.host, options.http_port, tls_context(options))
+        http = await self._http.listen(options.host, options.http_port, self._tls())
         grpc = None
         if self._grpc is not None:
-            tls = http2_tls(Path(options.tls.cert), Path(options.tls.key)) if options.tls else None
-            places = await self._grpc.listen(options.host, options.grpc_port, tls=tls)
+            places = await self._grpc.listen(options.host, options.grpc_port, tls=self._tls(HTTP2))
             grpc = places[0][1]
         await self._repository.refresh()
         self._tasks = [self._loop.create_task(self._watch.run()), self._loop.create_task(self._beat())]
@@ -193,6 +192,10 @@ class Server:
         http2 = Http2Limits(header_list_bytes=limits.head_bytes, handshake_s=math.ceil(limits.head_s))
         return GrpcServer(methods, calls, http2, on_drain=(infer.drain, health.stop), make_call=make_call)
 
+    def _tls(self, protocols: Sequence[str] = ()) -> ssl.SSLContext | None:
+        files = self._options.tls
+        return server_tls(Path(files.cert), Path(files.key), protocols) if files is not None else None
+
     def _names(self) -> list[str]:
         return sorted({line.name for line in self._repository.index()})
 
@@ -222,19 +225,3 @@ class Server:
     def _tell(self, event: Event) -> None:
         for observer in self._observers:
             observer(event)
-
-
-def tls_context(options: ServeOptions) -> ssl.SSLContext | None:
-    """For the options' certificate; None without one.
-
-    Raises:
-        OptionError: the files cannot be read, or do not belong together.
-    """
-    if options.tls is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(options.tls.cert, options.tls.key)
-    except (OSError, ssl.SSLError) as error:
-        raise OptionError(f"the certificate {options.tls.cert} cannot be used: {error}") from error
-    return context

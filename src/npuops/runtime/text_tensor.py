@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npuops.errors import DataError
+from npuops.runtime.bytes_tensor import join_elements
 from npuops.runtime.job import Bytes
 from npuops.runtime.signature import Shape
 
@@ -60,11 +61,9 @@ def read_words(data: Bytes, shape: Shape) -> NDArray[Any]:
 
 def write_text(array: NDArray[Any]) -> bytes:
     """The binary form of an array of `bytes` or `str` objects."""
-    parts: list[bytes] = []
-    for element in array.reshape(-1):
-        data = element if isinstance(element, bytes) else str(element).encode()
-        parts += (_LENGTH.pack(len(data)), data)
-    return b"".join(parts)
+    return join_elements(
+        element if isinstance(element, bytes) else str(element).encode() for element in array.reshape(-1)
+    )
 
 
 def first_bytes(data: Bytes, count: int) -> int:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npuops.runtime.bytes_tensor import join_elements
 from npuops.runtime.job import Bytes
 from npuops.runtime.signature import Shape
-from npuops.server.bytes_tensor import join_elements
 from npuops.server.datatypes import Datatype, from_bytes
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npuops.errors import DataError, nearest
+from npuops.runtime.bytes_tensor import check_elements, join_elements, split_elements
 from npuops.runtime.job import Bytes
-from npuops.server.bytes_tensor import check_elements, join_elements, split_elements
 
 
 @dataclass(frozen=True, slots=True)

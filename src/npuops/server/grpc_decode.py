@@ -14,8 +14,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from npuops.errors import DataError
+from npuops.runtime.bytes_tensor import join_elements
 from npuops.runtime.job import Bytes
-from npuops.server.bytes_tensor import join_elements
 from npuops.server.datatypes import Datatype, datatype_named
 from npuops.server.infer_request import (
     SIZE_LIMIT,

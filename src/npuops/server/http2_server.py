@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, Protocol, cast
 
 from npuops.errors import OptionError
@@ -259,19 +258,3 @@ class Http2Server:
         for protocol in list(self._protocols):
             protocol.tick()
         self._shed()
-
-
-def http2_tls(certificate: Path, key: Path) -> ssl.SSLContext:
-    """A server's side of TLS that offers HTTP/2 (RFC 9113, section 9.2: version 1.2 at least).
-
-    Raises:
-        OptionError: the files are no certificate and its key.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise OptionError(f"{certificate} and {key}: {error}", advice="give a certificate chain and its key") from error
-    return context

@@ -18,8 +18,8 @@ import simdjson
 from numpy.typing import NDArray
 
 from npuops.errors import DataError
+from npuops.runtime.bytes_tensor import join_elements
 from npuops.runtime.signature import Shape
-from npuops.server.bytes_tensor import join_elements
 from npuops.server.datatypes import Datatype
 from npuops.server.infer_plan import InferPlan
 from npuops.server.infer_request import InferHead, read_head

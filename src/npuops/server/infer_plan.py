@@ -12,9 +12,9 @@ from math import prod
 from typing import Any, Final
 
 from npuops.errors import DataError, TooLargeError, nearest
+from npuops.runtime.bytes_tensor import LENGTH_BYTES, check_elements
 from npuops.runtime.job import Bytes, Fallback
 from npuops.runtime.signature import Form, Port, Signature, form_of
-from npuops.server.bytes_tensor import LENGTH_BYTES, check_elements
 from npuops.server.datatypes import check_bool, datatype_of
 from npuops.server.infer_request import InferHead, Parameters, RegionRef, count
 from npuops.server.infer_sources import (

@@ -14,9 +14,9 @@ import numpy as np
 import orjson
 
 from npuops.errors import DataError
+from npuops.runtime.bytes_tensor import split_elements
 from npuops.runtime.job import Bytes, Completion
 from npuops.runtime.signature import Shape
-from npuops.server.bytes_tensor import split_elements
 from npuops.server.classification import class_shape, classify
 from npuops.server.datatypes import DATATYPES
 from npuops.server.infer_plan import InferPlan

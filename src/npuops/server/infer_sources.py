@@ -9,8 +9,8 @@ from math import prod
 from typing import Final
 
 from npuops.errors import DataError, nearest
+from npuops.runtime.bytes_tensor import LENGTH_BYTES
 from npuops.runtime.signature import Port, Shape, Signature
-from npuops.server.bytes_tensor import LENGTH_BYTES
 from npuops.server.datatypes import Datatype, check_json, datatype_named, datatype_of
 from npuops.server.infer_request import InferHead, OutputWish, RegionRef, TensorHead
 
