@@ -13,7 +13,7 @@ from typing import Final
 from npuops.errors import UsageError
 from npuops.events import Event, Warned
 from npuops.report.printable import printable
-from npuops.runtime.facts import ColdCause, DeviceChanged, WorkerEnded, WorkerStarted
+from npuops.runtime.facts import BatchRan, ColdCause, DeviceChanged, WorkerEnded, WorkerStarted
 from npuops.runtime.step_facts import StepProcessEnded
 from npuops.runtime.version_facts import VersionChanged
 from npuops.server.serve_options import Ports, ServeOptions
@@ -51,6 +51,8 @@ class Narrator:
 
     def __call__(self, event: Event) -> None:
         """Tell what matters to whoever started the server; requests do not."""
+        if type(event) is BatchRan:
+            return  # thousands a second: they must not be compared with every kind that has words
         words = _words(event)
         if words:
             self._say(type(event).__name__, event, words)
