@@ -51,6 +51,7 @@ class HttpServer:
     seen: list[Request] = field(default_factory=list)
     connections: int = 0
     tls: ssl.SSLContext | None = None
+    listening: asyncio.Server | None = None
 
     @property
     def url(self) -> str:
@@ -130,6 +131,7 @@ def http_server(answer: Answering = double, **about: Any) -> Iterator[HttpServer
             lambda reader, writer: _talk(server, answer, reader, writer), "127.0.0.1", server.port, ssl=server.tls
         )
         server.port = listening.sockets[0].getsockname()[1]
+        server.listening = listening
         ready.set()
         await stopped.wait()
         listening.close()

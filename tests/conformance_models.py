@@ -27,13 +27,14 @@ KINDS = {
 
 
 def conformance_repository(folder: Path) -> Path:
-    """`simple` in two versions, `every` datatype, `cold`, `tiny`, `wide`, and `half` whose canary is broken."""
+    """`simple` twice, `every` datatype, `brain` for BF16, `cold`, `tiny`, `wide`, and `half` with a broken canary."""
     made = folder / "made"
     made.mkdir(parents=True)
     repository = folder / "repository"
     simple = ort_artifact(made / "simple", _simple(made / "simple.onnx"))
     every = ort_artifact(made / "every", _every(made / "every.onnx"))
     tiny = ort_artifact(made / "tiny", tiny_cnn(made / "tiny.onnx"))
+    brain = ort_artifact(made / "brain", identity(made / "brain.onnx", TensorProto.BFLOAT16, shape=("N", 3)))
     wide = ort_artifact(made / "wide", identity(made / "wide.onnx", TensorProto.FLOAT, shape=("N", "W")))
     for model, version, artifact in (
         ("simple", "1", simple),
@@ -43,6 +44,7 @@ def conformance_repository(folder: Path) -> Path:
         ("cold", "1", tiny),
         ("half", "1", tiny),
         ("wide", "1", wide),
+        ("brain", "1", brain),
     ):
         shutil.copytree(artifact.root, repository / model / version)
     (repository / "simple" / "model.toml").write_text('versions = "all"\n')
@@ -65,7 +67,7 @@ def _simple(path: Path) -> Path:
 
 
 def _every(path: Path) -> Path:
-    """Each input comes back, one of each datatype."""
+    """Each input comes back, one of each datatype; BF16 cannot come out where text goes in."""
     nodes = [helper.make_node("Identity", [f"in_{word}"], [f"out_{word}"]) for word in KINDS]
     inputs, outputs = (
         [helper.make_tensor_value_info(f"{end}_{word}", kind, ["N", 3]) for word, kind in KINDS.items()]

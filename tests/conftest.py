@@ -1,4 +1,7 @@
-"""Where the test data beside the project lies; tests that need it skip loudly when it is absent."""
+"""What all tests share: where the test data beside the project lies, a cache of their own, hypothesis' budgets.
+
+Tests that need data that is absent skip loudly.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job of a shell script
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else what a test starts could not be interrupted
+
+
+# How long an example takes says more about the machine than about us: neither a deadline nor a complaint.
+settings.register_profile("dev", max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("dev"), max_examples=200, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
 
 
 def _shared() -> Path:

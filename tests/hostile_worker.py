@@ -47,7 +47,7 @@ FIRST_ORDER = 1_000_000
 ) = (float(FIRST_ORDER + number) for number in range(19))
 
 LOAD = "HOSTILE_LOAD"
-"""Variable: `exit`, `kill`, `stop`, `refuse`, `words`, `nonsense`, `lost`; what it does instead of loading."""
+"""Variable: `exit`, `kill`, `stop`, `refuse`, `words`, `nonsense`, `lost`, `fleeting`: what it does when it loads."""
 FLAG = "HOSTILE_FLAG"
 """Variable: a file; `KILL_ONCE` obeys only while it is not there. Loading fails while `FLAG.down` is there."""
 SLOW_S = 0.02
@@ -131,6 +131,10 @@ class Hostile(Worker):
         if how == "nonsense":
             self._socket.send(bytes((doorbell.OPENED,)) + b"{")
             time.sleep(60)
+        if how == "fleeting":
+            opened = doorbell.Opened(curves=[[] for _ in order.artifacts], phases={})
+            self._socket.send(doorbell.pack_json(doorbell.OPENED, opened))
+            os.kill(os.getpid(), signal.SIGKILL)
         self._loaded = [Loaded() for _ in order.artifacts]
         # Made up: eight rows cost as much as one, so whatever waits shares a run.
         return doorbell.Opened(curves=[[(rows, 100.0) for rows in sizes] for sizes in order.sizes], phases={})

@@ -93,6 +93,102 @@ def busy_live(seconds: int = 300, model: str = "mobilenet-v2") -> Live:
     return live
 
 
+HOSTILE_WORDS = "the device said <img src=x onerror=document.title='taken'> & went"
+
+
+def sick_snapshot() -> ServingSnapshot:
+    """A device that is off and one that is hot, a chip that is gone, and a fallback that works."""
+    devices = (
+        DeviceGauges(device="npu0", state="sick", in_flight=0, why=HOSTILE_WORDS),
+        DeviceGauges(device="cpu", state="ready", in_flight=8, slots=3),
+    )
+    return ServingSnapshot(
+        versions=(
+            VersionGauges(
+                model="mobilenet-v2", version="3", ready=True, queue_requests=1024, queue_bytes=1 << 30, devices=devices
+            ),
+        ),
+        device_states=("ready", "sick"),
+        chips=(
+            ChipReading(
+                device="npu0",
+                label="virtual NPU",
+                basis="modelled",
+                health="unhealthy",
+                state="offline",
+                why="the driver says 'offline'",
+                temperature_celsius=31.0,
+            ),
+            ChipReading(
+                device="npu1",
+                label="virtual NPU",
+                basis="modelled",
+                health="degraded",
+                state="throttled",
+                why="85.1 °C, throttling temperature is 85 °C",
+            ),
+            ChipReading(device="npu2", label="x", basis="measured", health="gone", state="gone", why="it was here"),
+            ChipReading(device="npu3", label="x", basis="measured", health="healthy", state="healthy", why="fine"),
+        ),
+    )
+
+
+def overloaded_live() -> Live:
+    """A minute in which three of four requests are not run, and the device is sick."""
+    clock = ManualClock()
+    live = Live(clock, UNIX_S * SECOND_US)
+    intake = Intake([live])
+    for second in range(60):
+        for part in range(20):
+            arrived = second * SECOND_US + part * 20_000
+            intake(
+                batch_ran(
+                    model="mobilenet-v2",
+                    version="3",
+                    device="cpu",
+                    fell_back=True,
+                    arrived_us=(arrived,),
+                    padded_rows=1,
+                    elements=100,
+                    padded_elements=300,
+                )
+            )
+        for _ in range(60):
+            intake(RequestShed(model="mobilenet-v2", version="3", tenant="camera", reason=ShedReason.QUEUE_FULL))
+        clock.sleep_until((second + 1) * SECOND_US + 1000)
+        intake.flush()
+        live.sample(sick_snapshot())
+    return live
+
+
+def crowded_live(models: int) -> Live:
+    """Many models, of which each answers now and then."""
+    clock = ManualClock()
+    live = Live(clock, UNIX_S * SECOND_US)
+    intake = Intake([live])
+    held = ServingSnapshot(
+        versions=tuple(
+            VersionGauges(
+                model=f"model-{number:03}",
+                version="1",
+                ready=True,
+                queue_requests=0,
+                queue_bytes=0,
+                devices=tuple(DeviceGauges(device=f"npu{n}", state="ready", in_flight=0) for n in range(2)),
+            )
+            for number in range(models)
+        )
+    )
+    for second in range(60):
+        for number in range(second % 3, models, 3):
+            name = f"model-{number:03}"
+            intake(batch_ran(model=name, device="npu0", arrived_us=(second * SECOND_US,)))
+        clock.sleep_until((second + 1) * SECOND_US + 1000)
+        intake.flush()
+        live.sample(held)
+    return live
+
+
 def lost_worker(model: str) -> tuple[WorkerEnded | DeviceChanged | WorkerStarted | RequestFailed, ...]:
     where = {"model": model, "version": "3", "device": "npu0"}
     return (

@@ -64,10 +64,15 @@ class Toy:
 
 
 class ToyLauncher:
-    """Opens every artifact of a version, for real. `hold` keeps launches waiting until `let_go`."""
+    """Opens every artifact of a version, for real. `hold` keeps launches waiting until `let_go`.
+
+    Attributes:
+        failing: what the next launches fail with, in order.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self.failing: list[Exception] = []
         self.launched: list[tuple[str, str, ColdCause]] = []
         self.alive: list[Toy] = []
         self.cancelled = 0
@@ -88,6 +93,8 @@ class ToyLauncher:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
+        if self.failing:
+            raise self.failing.pop(0)
         artifacts = [await asyncio.to_thread(open_artifact, item.path) for item in spec.artifacts]
         runner = open_target("toy").runner
         assert runner is not None

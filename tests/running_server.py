@@ -58,9 +58,10 @@ class Answer:
 
 @dataclass(slots=True)
 class Running:
-    """A server that runs; `events` are all that it reported."""
+    """A server that runs; `events` are all that it reported; `grpc_port` is None where it does not listen."""
 
     port: int
+    grpc_port: int | None
     server: Server
     loop: asyncio.AbstractEventLoop
     events: EventLog
@@ -142,10 +143,11 @@ def serving(path: Path, **options: Any) -> Iterator[Running]:
     events = EventLog()
 
     async def main() -> None:
-        server = Server(path, ServeOptions(http_port=0, grpc=False, watch=False, **options), observe=(events,))
+        quiet: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "grpc": False, "watch": False}
+        server = Server(path, ServeOptions(**{**quiet, **options}), observe=(events,))
         try:
             ports = await server.start()
-            ready.set_result(Running(ports.http, server, asyncio.get_running_loop(), events))
+            ready.set_result(Running(ports.http, ports.grpc, server, asyncio.get_running_loop(), events))
             await ended.wait()
         except BaseException as error:
             if not ready.done():

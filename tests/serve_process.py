@@ -63,15 +63,31 @@ class Served:
         """Wait until it answers."""
         self.heard("VersionChanged", model=model, version=version, event="loaded")
 
+    def all_ready(self) -> None:
+        """Wait until all models do."""
+        self.heard("Listening")
+        wait_for(lambda: self.http("GET", "/v2/health/ready")[0] == 200, f"not ready: {self.said} {self.errors}")
+
     def http(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:
         """One request on a connection of its own."""
+        status, _, data = self._exchange(method, path, body, headers or {})
+        return status, data
+
+    def infer(self, model: str, array: NDArray[Any], name: str = "x") -> tuple[int, bytes]:
+        """Status, and the bytes of the answer's tensors or the text of an error."""
+        status, told, data = self._exchange("POST", f"/v2/models/{model}/infer", *infer_request(array, name))
+        return status, data[int(told.get("Inference-Header-Content-Length", 0)) :]
+
+    def _exchange(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, Mapping[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=60)
         try:
-            connection.request(method, path, body=body, headers=dict(headers or {}))
+            connection.request(method, path, body=body, headers=dict(headers))
             response = connection.getresponse()
-            return response.status, response.read()
+            return response.status, response.headers, response.read()
         finally:
             connection.close()
 

@@ -16,6 +16,8 @@ def batch_ran(
     tenants: Sequence[str] = (),
     rows: int = 0,
     padded_rows: int = 0,
+    elements: int = 0,
+    padded_elements: int = 0,
     queue_us: int = 100,
     dma_in_us: int = 20,
     compute_us: int = 700,
@@ -41,4 +43,6 @@ def batch_ran(
         started_us=started,
         computed_us=computed,
         answered_us=computed + dma_out_us,
+        elements=elements,
+        padded_elements=padded_elements,
     )

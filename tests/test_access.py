@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import http.client
 import json
@@ -12,15 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc as grpc_client
 from onnx import TensorProto
+from tritonclient.utils import InferenceServerException
 
-from npuops.errors import DataError, NotServedError, UnauthenticatedError
+from npuops.errors import DataError, ForbiddenError, OptionError, UnauthenticatedError
 from npuops.runtime.facts import RequestShed, ShedReason
 from npuops.runtime.fair_queue import LOWEST_PRIORITY
+from npuops.runtime.quota import QuotaState
 from npuops.runtime.tenant_options import TenantOptions, Tenants
-from npuops.server.access import Access, TenantGate, access_of, timeout_us_of
-from npuops.server.serve_options import TlsOptions
-from running_server import Running, repository, serving
+from npuops.server.access import Access, TenantGate, access_of, require_admin, timeout_us_of
+from npuops.server.serve_options import ServeOptions, TlsOptions
+from running_server import Running, clients, repository, serving, wait_for
 from self_signed import self_signed
 from served_artifacts import identity, ort_artifact
 
@@ -32,7 +36,7 @@ def digest(key: str) -> str:
 
 
 KEYED = {
-    "camera": TenantOptions(api_key_sha256=(digest("sesame"),), priority=2),
+    "camera": TenantOptions(api_key_sha256=(digest("sesame"),), priority=2, admin=True),
     "reindex": TenantOptions(api_key_sha256=(digest("tiger"),), rate=0.001, burst=2.0),
 }
 
@@ -79,8 +83,19 @@ def test_without_the_right_key_nobody_gets_in_and_no_name_is_told(headers: dict[
 def test_unknown_tenants_can_be_refused() -> None:
     gate = TenantGate(Tenants({"camera": TenantOptions()}, unknown="refuse"))
     assert access_of(gate, {"x-npuops-tenant": "camera"}).tenant == "camera"
-    with pytest.raises(NotServedError):
+    with pytest.raises(ForbiddenError):
         access_of(gate, {"x-npuops-tenant": "other"})
+
+
+def test_where_no_tenant_has_a_key_everybody_may_load_and_else_who_has_the_right() -> None:
+    assert access_of(TenantGate(Tenants({"camera": TenantOptions()})), {"x-npuops-tenant": "camera"}).admin
+    gate = TenantGate(Tenants(KEYED))
+    assert access_of(gate, {"x-api-key": "sesame"}).admin
+    tiger = access_of(gate, {"x-api-key": "tiger"})
+    assert not tiger.admin
+    with pytest.raises(ForbiddenError, match="'reindex' may not") as caught:
+        require_admin(tiger)
+    assert "admin = true" in caught.value.advice
 
 
 def test_a_request_may_ask_for_a_later_class_than_its_tenants_and_never_an_earlier_one() -> None:
@@ -143,6 +158,35 @@ def test_with_keys_in_the_options_everything_but_health_needs_one(keyed: Running
     assert np.array_equal(answer.outputs["y"], X["x"])
 
 
+def test_a_key_without_the_right_loads_and_unloads_nothing_over_either_protocol(models: Path) -> None:
+    with serving(models, tenant=KEYED, grpc=True) as running:
+        running.settled("echo")
+        for verb in ("unload", "load"):
+            status, _, body = running.http("POST", f"/v2/repository/models/echo/{verb}", b"", {"X-Api-Key": "tiger"})
+            assert status == 403
+            assert b"admin = true" in body
+        assert running.http("POST", "/v2/repository/index", b"", {"X-Api-Key": "tiger"})[0] == 200
+        with grpc_client.InferenceServerClient(f"127.0.0.1:{running.grpc_port}") as client:
+            for call in (client.unload_model, client.load_model):
+                with pytest.raises(InferenceServerException) as refused:
+                    call("echo", headers={"x-api-key": "tiger"})
+                assert refused.value.status() == "StatusCode.PERMISSION_DENIED"
+            assert client.is_model_ready("echo", headers={"x-api-key": "tiger"})
+            client.unload_model("echo", headers={"x-api-key": "sesame"})
+            assert not client.is_model_ready("echo", headers={"x-api-key": "sesame"})
+        assert running.http("POST", "/v2/repository/models/echo/load", b"", {"X-Api-Key": "sesame"})[0] == 200
+        assert running.ask("echo", X, headers={"X-Api-Key": "tiger"}).status == 200
+
+
+def test_a_server_that_refuses_unknown_tenants_says_403_and_what_to_send(models: Path) -> None:
+    with serving(models, tenant={"camera": TenantOptions()}, unknown_tenants="refuse") as running:
+        running.settled("echo")
+        refused = running.ask("echo", X, headers={"X-Npuops-Tenant": "eva"})
+        assert refused.status == 403
+        assert "X-Npuops-Tenant" in refused.said["error"]
+        assert running.ask("echo", X, headers={"X-Npuops-Tenant": "camera"}).status == 200
+
+
 def test_a_tenant_beyond_its_rate_gets_429_with_when_to_come_back_and_others_go_on(keyed: Running) -> None:
     tiger = {"X-Api-Key": "tiger"}
     assert [keyed.ask("echo", X, headers=tiger).status for _ in range(3)] == [200, 200, 429]
@@ -180,6 +224,107 @@ def test_requests_that_are_answered_or_given_up_make_room_for_the_tenants_next(m
         got = [statuses.get() for _ in range(160)]
         assert set(got) <= {200, 429}
         assert running.ask("echo", X, headers=one).status == 200
+
+
+@pytest.mark.slow
+def follow(running: Running, **options: Any) -> list[str]:
+    """Options that the file has now, as after SIGHUP."""
+
+    async def call() -> list[str]:
+        quiet: dict[str, Any] = {"http_port": 0, "grpc_port": 0, "grpc": False, "watch": False}
+        return running.server.follow(ServeOptions(**{**quiet, **options}))
+
+    return asyncio.run_coroutine_threadsafe(call(), running.loop).result(30)
+
+
+def test_keys_rights_and_limits_follow_the_options_on_connections_that_are_known(models: Path) -> None:
+    old, new = {"X-Api-Key": "sesame"}, {"X-Api-Key": "tiger"}
+    grpc_x = grpc_client.InferInput("x", [1, 4], "FP32")
+    grpc_x.set_data_from_numpy(X["x"])
+
+    def tenant(*keys: str, **options: Any) -> dict[str, TenantOptions]:
+        return {"camera": TenantOptions(api_key_sha256=tuple(map(digest, keys)), **options)}
+
+    with (
+        serving(models, grpc=True, tenant=tenant("sesame", admin=True)) as running,
+        grpc_client.InferenceServerClient(f"127.0.0.1:{running.grpc_port}") as client,
+    ):
+        running.settled("echo")
+
+        def answered(headers: dict[str, str]) -> set[object]:
+            statuses: set[object] = {running.ask("echo", X, headers=headers).status for _ in range(3)}
+            statuses.add(running.http("GET", "/v2/models/echo", headers=headers)[0])
+            statuses.add(running.http("POST", "/v2/repository/index", headers=headers)[0])
+            try:
+                client.infer("echo", [grpc_x], headers={"x-api-key": headers["X-Api-Key"]})
+            except InferenceServerException as error:
+                return statuses | {error.status()}
+            return statuses | {200}
+
+        assert answered(old) == {200}
+        assert answered(new) == {401, "StatusCode.UNAUTHENTICATED"}
+        follow(running, grpc=True, tenant=tenant("sesame", "tiger"))
+        assert answered(old) == answered(new) == {200}
+        assert running.http("POST", "/v2/repository/models/echo/load", headers=old)[0] == 403
+        follow(running, grpc=True, tenant=tenant("tiger", admin=True))
+        assert answered(old) == {401, "StatusCode.UNAUTHENTICATED"}
+        assert answered(new) == {200}
+        assert running.http("POST", "/v2/repository/models/echo/load", headers=new)[0] == 200
+        follow(running, grpc=True, tenant=tenant("tiger", rate=0.001, burst=1.0))
+        assert [running.ask("echo", X, headers=new).status for _ in range(3)] == [200, 429, 429]
+        changed = follow(running, grpc=True, tenant=tenant("sesame", "tiger"), max_loaded=3, http_port=1)
+        assert changed == ["http_port", "max_loaded"]
+        assert answered(old) == answered(new) == {200}
+
+
+def test_keys_change_under_load_and_whoever_has_one_all_the_time_loses_no_request(models: Path) -> None:
+    def tenant(*keys: str) -> dict[str, TenantOptions]:
+        return {"camera": TenantOptions(api_key_sha256=tuple(map(digest, keys)), concurrency=16)}
+
+    with serving(models, tenant=tenant("sesame", "tiger")) as running:
+        running.settled("echo")
+        asking = clients(running, 4, lambda: running.ask("echo", X, headers={"X-Api-Key": "sesame"}))
+        leaving = clients(running, 2, lambda: running.ask("echo", X, headers={"X-Api-Key": "tiger"}))
+        with asking as kept, leaving as gone:
+            for turn in range(20):
+                follow(running, tenant=tenant("sesame") if turn % 2 else tenant("sesame", "tiger"))
+                enough = len(kept) + 20
+                wait_for(lambda enough=enough: len(kept) > enough, "no answers")  # type: ignore[misc]
+            wait_for(lambda: {answer.status for answer in gone} == {200, 401}, "the other key is never refused")
+        assert {answer.status for answer in kept} == {200}
+        share = access_of(running.server.gate, {"x-api-key": "sesame"}).share
+        assert isinstance(share, QuotaState)
+        assert share.under_way == 0
+
+
+def test_a_renewed_certificate_is_what_the_next_client_gets(models: Path, tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    tls = TlsOptions(cert=str(certificate), key=str(key))
+    with serving(models, tls=tls) as running:
+
+        def trusted() -> bool:
+            context = ssl.create_default_context(cafile=str(certificate))
+            connection = http.client.HTTPSConnection("localhost", running.port, timeout=30, context=context)
+            try:
+                connection.request("GET", "/v2")
+                return connection.getresponse().status == 200
+            except ssl.SSLCertVerificationError:
+                return False
+            finally:
+                connection.close()
+
+        assert trusted()
+        renewed = tmp_path / "renewed"
+        renewed.mkdir()
+        for new, place in zip(self_signed(renewed), (certificate, key), strict=True):
+            place.write_bytes(new.read_bytes())
+        assert not trusted()
+        assert follow(running, tls=tls) == []
+        assert trusted()
+        key.write_text("half a key")
+        with pytest.raises(OptionError):
+            follow(running, tls=tls)
+        assert trusted()
 
 
 def test_tls_and_a_key_together(models: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as messages
 
 from npuops.loadgen.answers import Checker, agreed, answer_of, difference, grpc_answer, http_answer
+from npuops.loadgen.proto_wire import field, varint
 
 
 def body(values: list[float], name: str = "y", **more: object) -> bytes:
@@ -73,3 +75,13 @@ def test_any_other_body_is_compared_byte_by_byte() -> None:
     first = answer_of(b"abc", None, "body")
     assert difference(first, answer_of(b"abc", None, "body"), 0.0)[0] == ""
     assert difference(first, answer_of(b"abd", None, "body"), 0.0)[0] == "'body' differs"
+
+
+def test_floats_that_a_server_did_not_pack_all_count() -> None:
+    def answered(*values: float) -> bytes:
+        contents = b"".join(varint(6 << 3 | 5) + struct.pack("<f", value) for value in values)
+        return field(5, field(1, "y") + field(2, "FP32") + field(3, varint(len(values))) + field(5, contents))
+
+    one, other = (grpc_answer(answered(1.0, last)) for last in (2.0, 3.0))
+    assert one[0].values.tolist() == [1.0, 2.0]
+    assert "differs by 1" in difference(one, other, 0.0)[0]

@@ -47,6 +47,7 @@ def rows_of(manifest: Manifest) -> tuple[str, int, float | None]:
     return found.engine, found.samples, found.outputs[0].cosine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["ort-cpu", "openvino"])
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.A8W8])
 def test_an_artifact_of_any_batch_runs_rows_together_as_it_runs_them_alone(
@@ -80,6 +81,7 @@ def test_an_artifact_of_any_batch_runs_rows_together_as_it_runs_them_alone(
     assert profile_artifact(artifact, {"x": five["x"][:1]}, timeout_s=60).ops
 
 
+@pytest.mark.slow
 def test_a_fixed_model_of_one_row_becomes_one_of_any_batch_when_asked(tmp_path: Path) -> None:
     zoo = zoo_model("digits-cnn")
     inputs = open_model(zoo.model).inputs
@@ -91,6 +93,7 @@ def test_a_fixed_model_of_one_row_becomes_one_of_any_batch_when_asked(tmp_path: 
     assert free.artifact.manifest.outputs[0].shape == ("batch", 10)
 
 
+@pytest.mark.slow
 def test_too_few_samples_are_filled_up_so_that_mixed_rows_cannot_hide(tmp_path: Path) -> None:
     model = mlp(tmp_path / "m.onnx")
     one = random_samples(open_model(model).inputs, 1, 0)
@@ -115,6 +118,7 @@ def averaging(path: Path) -> Path:
     return save(graph, path)
 
 
+@pytest.mark.slow
 def test_rows_that_know_of_each_other_fail_the_gate_with_the_reason(tmp_path: Path) -> None:
     request = BuildRequest(model=averaging(tmp_path / "m.onnx"), target="ort-cpu", options=ANY_BATCH)
     manifest = build(request, tmp_path / "art").artifact.manifest

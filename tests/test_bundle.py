@@ -34,6 +34,7 @@ def test_a_bundle_unpacks_to_the_same_files_and_packs_to_the_same_bytes(tmp_path
     assert open_artifact(artifact.root).manifest == artifact.manifest
 
 
+@pytest.mark.slow
 def test_one_flipped_bit_anywhere_in_the_bundle_refuses_also_in_what_zip_itself_writes(tmp_path: Path, bundle: Path):
     whole = bundle.read_bytes()
     out = tmp_path / "out"

@@ -92,6 +92,7 @@ def test_a_profile_that_hides_its_fitted_section_in_a_text_is_refused(rows: Path
     assert not (tmp_path / "out.toml").exists()
 
 
+@pytest.mark.slow
 def test_what_is_calibrated_anew_is_what_check_build_and_run_use(rows: Path, tmp_path: Path) -> None:
     """The path stays the same, so only the content can tell the compile cache that this is another chip."""
     mine, cache = tmp_path / "mine.toml", str(tmp_path / "cache")

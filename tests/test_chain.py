@@ -134,7 +134,7 @@ def test_a_file_that_is_no_chain_is_refused(text: str, words: str) -> None:
 
 
 def test_a_model_that_is_not_served_is_the_repositorys_own_answer() -> None:
-    with pytest.raises(NotServedError):
+    with pytest.raises(NotServedError, match=r"^step 'missing': "):
         plan(two("missing"))
 
 

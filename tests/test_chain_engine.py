@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from npuops.clock import SystemClock
-from npuops.errors import DataError, NotReadyError, NotServedError, OverloadedError, RunError
+from npuops.errors import DataError, DeadlineError, NotReadyError, NotServedError, OverloadedError, RunError
 from npuops.runtime.chain import plan_chain, read_chain
 from npuops.runtime.chain_engine import ChainEngine
 from npuops.runtime.facts import BatchRan, RequestFailed, RequestShed, ShedReason
@@ -166,7 +166,7 @@ def test_a_tensor_that_the_next_model_does_not_take_is_an_error() -> None:
 
     async def test(chain: ChainEngine) -> None:
         _, answer = ask(chain, chain.plan.signature, [ROWS.tobytes()], [(3, 2)])
-        with pytest.raises(DataError, match="rows"):
+        with pytest.raises(DataError, match=r"step 'add': .* rows"):
             await answer
 
     serve(models, test)
@@ -233,6 +233,27 @@ def test_a_cold_model_is_woken_for_the_request() -> None:
 
     serve_from(repository, test)
     assert sorted(repository.woken) == ["add", "negate"]
+
+
+def test_a_deadline_holds_while_a_cold_model_is_loaded() -> None:
+    repository = NeverLoads(diamond())
+    repository.cold.add("negate")
+
+    async def test(chain: ChainEngine) -> None:
+        soon_us = SystemClock().now_us() + 1000
+        _, answer = ask(chain, chain.signature, [ROWS.tobytes()], [(3, 2)], deadline_us=soon_us)
+        with pytest.raises(DeadlineError, match="step 'negate' was loaded"):
+            await asyncio.wait_for(answer, 30)
+        assert chain.in_flight == 0
+
+    (shed,) = serve_from(repository, test).of(RequestShed)
+    assert shed.reason is ShedReason.DEADLINE
+
+
+class NeverLoads(Repository):
+    async def wake(self, name: str, version: str) -> LocalModel:
+        await asyncio.Event().wait()
+        raise AssertionError((name, version))
 
 
 def test_each_request_of_a_chain_is_told_once_whatever_becomes_of_it() -> None:

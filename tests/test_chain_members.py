@@ -95,6 +95,7 @@ def loads(running: Running, name: str) -> int:
     return sum(event.model == name and event.event == "loaded" for event in running.events.of(VersionChanged))
 
 
+@pytest.mark.slow
 def test_a_chain_waits_for_its_models_and_the_server_for_the_chain(repo: Path) -> None:
     (repo / "second").rename(repo.parent / "away")
     with serving(repo) as running:
@@ -109,6 +110,7 @@ def test_a_chain_waits_for_its_models_and_the_server_for_the_chain(repo: Path) -
         assert running.http("GET", "/v2/health/ready")[0] == 200
 
 
+@pytest.mark.slow
 def test_a_model_with_other_tensors_makes_another_chain(repo: Path) -> None:
     with serving(repo) as running:
         becomes(running, "READY")
@@ -124,6 +126,7 @@ def test_a_model_with_other_tensors_makes_another_chain(repo: Path) -> None:
         assert out(running, width=3) == [35.0] * 3
 
 
+@pytest.mark.slow
 def test_a_model_that_is_swapped_for_one_with_the_same_tensors_costs_no_request(repo: Path) -> None:
     with serving(repo) as running:
         becomes(running, "READY")
@@ -138,6 +141,7 @@ def test_a_model_that_is_swapped_for_one_with_the_same_tensors_costs_no_request(
         assert loads(running, "both") == 1
 
 
+@pytest.mark.slow
 def test_a_chain_is_ready_while_its_models_are_cold_and_wakes_them(repo: Path) -> None:
     options(repo, "[idle]\nprewarm = false\nkeep_alive_s = 3600\n")
     with serving(repo) as running:
@@ -148,6 +152,7 @@ def test_a_chain_is_ready_while_its_models_are_cold_and_wakes_them(repo: Path) -
         assert [loads(running, name) for name in BOTH] == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_chain_takes_no_place_in_memory_and_is_not_put_to_rest(repo: Path) -> None:
     options(repo, "[idle]\nkeep_alive_s = 0.000001\n")
     with serving(repo, max_loaded=2) as running:
@@ -163,6 +168,7 @@ def ended(running: Running, name: str) -> bool:
     return any(event.model == name and event.event == "closed" for event in running.events.of(VersionChanged))
 
 
+@pytest.mark.slow
 def test_another_chain_file_is_another_chain_and_a_broken_one_leaves_the_old_one(repo: Path) -> None:
     with serving(repo) as running:
         becomes(running, "READY")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -46,6 +47,13 @@ def break_down() -> None:
     raise ZeroDivisionError("vendor bug")
 
 
+def litter(signum: int) -> None:
+    """As vendor's tools do: temporary files that are removed at the end, if it comes."""
+    Path(tempfile.mkdtemp(), "trace").write_text("x")
+    if signum:
+        os.kill(os.getpid(), signum)
+
+
 def end_quietly() -> None:
     os._exit(7)
 
@@ -73,9 +81,9 @@ def leave_behind(pid_file: str, signum: int) -> None:
         os.kill(os.getpid(), signum)
 
 
-def close_everything() -> str:
+def close_everything(seconds: float) -> str:
     os.closerange(3, 64)
-    time.sleep(6)
+    time.sleep(seconds)
     return "done"
 
 
@@ -95,6 +103,7 @@ def test_value_words_and_progress_come_back() -> None:
     assert [event.done for event in log.of(StepProgressed)] == [1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
 def test_a_crash_ends_the_child_and_is_an_error_with_its_last_words(signum: signal.Signals) -> None:
     with pytest.raises(ToolchainCrashError, match=f"killed by {signum.name}.*\nlast words"):
@@ -158,10 +167,21 @@ def test_what_a_child_leaves_behind_ends_with_it_and_nobody_waits_for_it(tmp_pat
     assert eventually(lambda: not is_alive(int(pid_file.read_text())))
 
 
+@pytest.mark.parametrize("signum", [0, signal.SIGSEGV])
+def test_temporary_files_of_a_child_go_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: int) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if signum:
+        with pytest.raises(ToolchainCrashError):
+            call(litter, {"signum": int(signum)}, what="vendor", timeout_s=60)
+    else:
+        call(litter, {"signum": 0}, what="vendor", timeout_s=60)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_child_that_closes_our_pipe_still_has_its_time() -> None:
-    assert call(close_everything, {}, what="vendor", timeout_s=60).value == "done"
+    assert call(close_everything, {"seconds": 0.3}, what="vendor", timeout_s=60).value == "done"
     with pytest.raises(ToolchainTimeoutError, match="within 2 s"):
-        call(close_everything, {}, what="vendor", timeout_s=2)
+        call(close_everything, {"seconds": 60}, what="vendor", timeout_s=2)
 
 
 def test_a_full_disk_is_not_the_vendors_fault() -> None:
@@ -199,16 +219,21 @@ call(hang, {{"pid_file": {pid_file!r}}}, what="vendor", timeout_s=60)
 """
 
 
-def test_a_child_ends_with_its_parent_even_when_that_is_killed(tmp_path: Path) -> None:
-    pid_file = tmp_path / "pid"
+def test_a_child_ends_with_its_parent_even_when_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid_file, place = tmp_path / "pid", tmp_path / "place"
+    place.mkdir()
     code = PARENT.format(tests=str(Path(__file__).parent), pid_file=str(pid_file))
-    with subprocess.Popen([sys.executable, "-c", code]) as parent:
+    with subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(place)}) as parent:
         assert eventually(pid_file.exists)
         child = int(Path(f"/proc/{pid_file.read_text()}/stat").read_text().rsplit(")", 1)[1].split()[1])
         assert is_alive(child)
         parent.kill()
     assert eventually(lambda: not is_alive(child))
     os.kill(int(pid_file.read_text()), signal.SIGKILL)
+    assert len(list(place.iterdir())) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    call(litter, {"signum": 0}, what="vendor", timeout_s=60)
+    assert list(place.iterdir()) == []
 
 
 def is_alive(pid: int) -> bool:

@@ -29,6 +29,11 @@ pytestmark = pytest.mark.slow
 QUICK = ("--duration", "0.3", "--warmup", "0")
 
 
+def counted(requests: int) -> tuple[str, ...]:
+    """A closed loop of so many: what a busy machine gets done in a time is not the promise."""
+    return ("--requests", str(requests), "--warmup", "0")
+
+
 def bench(*arguments: object, code: int = 0, **environment: str) -> Any:
     text = npuops("bench", *arguments, "--json", code=code, **environment)
     return json.loads(text[text.index("{") :])
@@ -36,7 +41,7 @@ def bench(*arguments: object, code: int = 0, **environment: str) -> Any:
 
 def test_it_asks_the_model_and_sends_random_binary_tensors_that_the_server_understands() -> None:
     with http_server() as server:
-        report = bench(server.url, *QUICK, "-c", "1,4", "--batch", "3", "--verify")
+        report = bench(server.url, *counted(60), "-c", "1,4", "--batch", "3", "--verify")
     assert report["schema"] == "npuops.bench/1"
     assert (report["format"], report["inputs"]) == ("binary", [{"name": "x", "datatype": "FP32", "shape": [3, 4]}])
     assert [stage["load"]["concurrency"] for stage in report["stages"]] == [1, 4]
@@ -58,7 +63,7 @@ def test_a_server_without_the_extension_gets_json() -> None:
 
 def test_it_speaks_grpc_to_a_server_built_from_the_protocols_own_classes() -> None:
     with grpc_server() as (url, service):
-        report = bench(url, *QUICK, "-c", "3", "--verify", "-H", "X-Priority: 1")
+        report = bench(url, *counted(30), "-c", "3", "--verify", "-H", "X-Priority: 1")
     assert report["format"] == "grpc"
     stage = report["stages"][0]
     assert stage["ok"] == stage["requests"] > 10
@@ -100,7 +105,7 @@ async def busy(server: HttpServer, request: Request) -> Answer:
 
 def test_what_the_server_sheds_is_counted_apart_from_errors() -> None:
     with http_server(busy) as server:
-        stage = bench(server.url, *QUICK, "-c", "1")["stages"][0]
+        stage = bench(server.url, *counted(40), "-c", "1")["stages"][0]
     assert stage["shed"]["503"] > 5
     assert stage["errors"] == stage["transport"] == {}
     assert stage["shed_latency"]["count"] == stage["shed"]["503"]
@@ -115,7 +120,7 @@ async def wrong_later(server: HttpServer, request: Request) -> Answer:
 
 def test_a_wrong_answer_is_found_and_ends_with_1() -> None:
     with http_server(wrong_later) as server:
-        report = bench(server.url, *QUICK, "-c", "1", "--verify", code=1)
+        report = bench(server.url, *counted(40), "-c", "1", "--verify", code=1)
     agreement = report["stages"][0]["agreement"]
     assert agreement["differing"] == 1
     assert agreement["largest_difference"] > 0
@@ -124,7 +129,7 @@ def test_a_wrong_answer_is_found_and_ends_with_1() -> None:
 
 def test_tenants_share_the_load_by_weight_and_are_reported_apart() -> None:
     with http_server() as server:
-        stage = bench(server.url, *QUICK, "-c", "2", "--tenant", "a=1", "--tenant", "b=9")["stages"][0]
+        stage = bench(server.url, *counted(300), "-c", "2", "--tenant", "a=1", "--tenant", "b=9")["stages"][0]
     one, other = stage["tenants"]
     assert one["requests"] + other["requests"] == stage["requests"]
     assert other["requests"] > 4 * one["requests"] > 0
@@ -196,7 +201,7 @@ def own_certificate(folder: Path) -> ssl.SSLContext:
 def test_https_needs_a_good_certificate_or_the_word_insecure(tmp_path: Path) -> None:
     with http_server(tls=own_certificate(tmp_path)) as server:
         assert "certificate verify failed" in npuops("bench", server.url, *QUICK, code=1)
-        report = bench(server.url, *QUICK, "-c", "2", "--insecure", "--verify")
+        report = bench(server.url, *counted(20), "-c", "2", "--insecure", "--verify")
     assert report["stages"][0]["ok"] == report["stages"][0]["requests"] > 5
 
 
@@ -247,7 +252,7 @@ async def dies(server: HttpServer, request: Request) -> Answer | None:
 
 def test_a_server_that_dies_midway_is_counted_and_what_was_measured_is_kept() -> None:
     with http_server(dies) as server:
-        stage = bench(server.url, *QUICK, "-c", "2")["stages"][0]
+        stage = bench(server.url, *counted(60), "-c", "2")["stages"][0]
     assert stage["ok"] == 49, "one of the fifty was the first try"
     assert stage["transport"]["lost"] >= 2
     assert stage["client"]["reconnects"] >= 1
@@ -285,6 +290,44 @@ async def slow(server: HttpServer, request: Request) -> Answer:
 
 
 LOCK = asyncio.Lock()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_ctrl_c_that_a_wrapper_passes_on_a_second_time_does_not_lose_the_report(processes: int) -> None:
+    started = threading.Event()
+
+    async def told(server: HttpServer, request: Request) -> Answer:
+        if len(server.inferred) > 20:
+            started.set()
+        return await double(server, request)
+
+    with http_server(told) as server:
+        command = [sys.executable, "-c", "from npuops.cli.main import main; main()", "bench", server.url]
+        options = ["-d", "60", "--warmup", "0", "-c", "2", "--json", "--processes", str(processes)]
+        process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+        assert started.wait(30)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # another number: two of one may arrive as one
+        report = json.loads(process.communicate(timeout=30)[0])
+    assert report["interrupted"] in {"SIGINT", "SIGTERM"}
+    assert report["stages"][0]["ok"] > 10
+
+
+async def dies_for_good(server: HttpServer, request: Request) -> Answer | None:
+    """Closes its door after fifty answers."""
+    if len(server.inferred) > 50 and server.listening is not None:
+        server.listening.close()
+        return None
+    return await double(server, request)
+
+
+def test_a_server_that_is_gone_ends_the_run_with_1_and_what_was_measured() -> None:
+    with http_server(dies_for_good) as server:
+        report = bench(server.url, "-d", "60", "--warmup", "0", "-c", "2,4", code=1)
+    (stage,) = report["stages"]
+    assert "the server is gone" in stage["ended_early"]
+    assert stage["ok"] == 49
+    assert stage["transport"]["refused"] > 0
 
 
 @pytest.mark.slow

@@ -230,6 +230,7 @@ def test_a_photo_of_a_cat_is_a_cat_after_calibration_on_photos(
         assert label in answer["top_k"][0]["label"]
 
 
+@pytest.mark.slow
 def test_an_integer_tflite_model_builds_and_keeps_its_answers(shared_models: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "eval.npz", input_1=rng.normal(0, 20, size=(8, 1, 49, 10, 1)).astype(np.float32))

@@ -135,6 +135,7 @@ def test_shape_fixes_a_dynamic_input(tmp_path: Path):
     assert "dynamic-shape" not in {entry["pattern"] for entry in fixed["advice"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [

@@ -26,6 +26,7 @@ def said(*arguments: object, code: int = 0) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_the_life_of_a_device(home: Path) -> None:
     first = said("up", "--spec", SPEC_FILE, "--name", "npu0", "--pacing", "fast", "--seed", 3)
     assert (first["name"], first["state"], first["status"], first["root"]) == ("npu0", "up", "online", str(home))
@@ -44,6 +45,7 @@ def test_the_life_of_a_device(home: Path) -> None:
     assert "no virtual device" in npuops("device", "list")
 
 
+@pytest.mark.slow
 def test_faults_and_resets_by_command() -> None:
     npuops("device", "up", "--spec", SPEC_FILE, "--pacing", "manual")
     assert said("inject", "npu0", "hang")["status"] == "hung"
@@ -65,6 +67,7 @@ def test_faults_and_resets_by_command() -> None:
     assert "64 bits" in npuops("device", "inject", "npu0", "ecc_corrected", "--count", 2**70, code=3)
 
 
+@pytest.mark.slow
 def test_firmware_is_attested_updated_and_refused(tmp_path: Path) -> None:
     npuops("device", "up", "--spec", SPEC_FILE, "--pacing", "fast")
     assert said("firmware", "npu0")["verified"] is True
@@ -99,6 +102,7 @@ def test_firmware_is_attested_updated_and_refused(tmp_path: Path) -> None:
         assert "give one of them" in words, "what was asked for is not left out in silence"
 
 
+@pytest.mark.slow
 def test_a_quote_in_a_file_is_verified_without_its_device(home: Path, tmp_path: Path) -> None:
     npuops("device", "up", "--spec", SPEC_FILE, "--pacing", "fast")
     nonce, file, key = "00112233" * 4, tmp_path / "quote.json", tmp_path / "device.pub"
@@ -162,6 +166,7 @@ def test_what_left_nothing_about_itself_is_listed_and_swept_up(home: Path) -> No
     assert said("list")["devices"] == []
 
 
+@pytest.mark.slow
 def test_a_killed_device_is_gone_in_the_list_and_down_sweeps_it_up() -> None:
     kill(said("up", "--spec", SPEC_FILE, "--pacing", "manual")["pid"])
     assert device_folder("npu0").stays_up(5) is False
@@ -171,6 +176,7 @@ def test_a_killed_device_is_gone_in_the_list_and_down_sweeps_it_up() -> None:
     assert "there is no device 'npu0'" in npuops("device", "down", "npu0", code=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words", "code"),
     [

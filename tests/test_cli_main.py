@@ -37,6 +37,7 @@ def test_every_verb_explains_itself_and_has_json(verb: str) -> None:
     assert "--json" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("nonsense",), ("targets", "--nonsense"), ("build",)])
 def test_wrong_use_ends_with_two_and_says_what_is_wrong(arguments: tuple[str, ...]) -> None:
     done = npuops(*arguments)
@@ -62,6 +63,7 @@ def test_completion_completes_verbs() -> None:
     assert "profile" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "wanted"), [("build m.onnx --target qnn-htp:sm86", "qnn-htp:sm8650"), ("check m.onnx -t ort", "ort-cpu")]
 )

@@ -102,6 +102,7 @@ def test_measurements_of_ones_own_board_calibrate_a_profile(tmp_path: Path) -> N
     assert "fitted on 3 rows" in npuops("profiles", "show", str(out)).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "words"),
     [

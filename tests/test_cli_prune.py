@@ -68,6 +68,7 @@ def test_a_dynamic_batch_is_fixed_by_shape(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -79,6 +79,19 @@ def test_nothing_at_the_path_is_an_error_that_says_what_to_give(tmp_path: Path) 
     assert "a folder of models" in said
 
 
+@pytest.mark.parametrize("wrong", [("nowhere",), (".", "--http-port", "soon"), (".", "--http-port", "70000"), ()])
+def test_what_keeps_it_from_starting_is_one_line_of_json_as_all_that_it_says(
+    wrong: tuple[str, ...], tmp_path: Path
+) -> None:
+    paths = [str(tmp_path / word) if word in {".", "nowhere"} else word for word in wrong]
+    line, *rest = npuops("serve", "--json", *paths, code=2).splitlines()
+    assert rest == []
+    said = json.loads(line)
+    assert (said["schema"], said["event"]) == ("npuops.serve/1", "Failed")
+    assert said["detail"]["error"] in {"UsageError", "OptionError"}
+    assert said["detail"]["message"]
+
+
 def test_an_empty_repository_is_served_and_says_how_to_fill_it(repository: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -128,6 +141,33 @@ def test_a_name_that_is_no_text_is_told_and_hides_no_other(repository: Path, tmp
         server.ready("tiny")
         assert "bad" in server.heard("Warned")["message"]
         assert server.http("POST", "/v2/repository/index")[0] == 200
+        assert server.end() == 0
+
+
+def test_sighup_reads_the_options_again_under_load_and_a_wrong_file_changes_nothing(
+    repository: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "serve.toml"
+    config.write_text("unknown_tenants = 'share'\n")
+    with served(repository, tmp_path / "tmp", "--config", str(config), "--no-watch") as server:
+        server.ready("tiny")
+        body, headers = infer_request(X)
+        stranger = {**headers, "X-Npuops-Tenant": "stranger"}
+        with load(server.http_port, "tiny", X) as told:
+            wait_for(lambda: len(told.answers) > 50, "no answers")
+            assert server.http("POST", "/v2/models/tiny/infer", body, stranger)[0] == 200
+            config.write_text("unknown_tenants = 'refuse'\nhost = '127.0.0.2'\n")
+            shutil.copytree(repository / "tiny", repository / "other")
+            server.process.send_signal(signal.SIGHUP)
+            assert server.heard("Configured") == {"restart": ["host"]}
+            assert server.http("POST", "/v2/models/tiny/infer", body, stranger)[0] == 403
+            server.ready("other")
+            config.write_text("unknown_tenant = 'share'\n")
+            server.process.send_signal(signal.SIGHUP)
+            warned = server.heard("Warned", advice="did you mean 'unknown_tenants'?")
+            assert "stay as they are" in warned["message"]
+            assert server.http("POST", "/v2/models/tiny/infer", body, stranger)[0] == 403
+        assert told.problems == []
         assert server.end() == 0
 
 

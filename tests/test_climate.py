@@ -131,6 +131,7 @@ def test_long_full_load_throttles_without_a_fan_and_not_with_one_and_switches_no
     assert not passive or junction_c > spec.thermal.resume_c - 2, "the governor uses what the cooling allows"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CHIPS if len(load_profile(name).clock.points_mhz.value) > 1])
 def test_a_chip_that_can_lower_its_clock_survives_full_load_in_the_hottest_place_it_allows(name: str) -> None:
     spec = machine_spec(load_profile(name))

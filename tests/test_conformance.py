@@ -80,6 +80,7 @@ def test_the_toy_target_keeps_every_promise(tmp_path: Path) -> None:
     assert all(not outcome.skipped for outcome in outcomes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -103,6 +104,7 @@ def test_a_promise_about_sessions_is_not_called_kept_where_there_are_none(tmp_pa
     assert not any(skipped for promise, skipped in outcomes.items() if promise != "sessions_obey")
 
 
+@pytest.mark.slow
 def test_a_model_of_scalars_and_of_free_sizes_can_be_used(tmp_path: Path) -> None:
     for name, shape in (("scalar", []), ("free", ["n", "m"])):
         values = [helper.make_tensor_value_info(which, TensorProto.FLOAT, shape) for which in "xy"]

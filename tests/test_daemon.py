@@ -68,6 +68,7 @@ def use(client: DeviceClient, loaded: DeviceProgram | None, ticket: int | None) 
             client.status(timeout_s=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stage", ["opening", "connected", "loading", "loaded", "computing", "submitted", "unread", "answering"]
 )
@@ -96,6 +97,7 @@ def test_a_client_that_is_killed_leaves_no_memory_no_context_and_no_segment(tmp_
     wait_until(lambda: descriptors_of(record.pid) <= files, "open files for a dead client")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["idle", "connected", "loaded", "submitted", "unread"])
 def test_a_daemon_that_is_killed_is_a_clear_error_for_clients_and_gone_for_everybody_else(
     home: Path, tmp_path: Path, stage: str
@@ -167,6 +169,7 @@ def test_with_daemon_and_keeper_killed_the_lock_still_tells_and_up_replaces_what
     connect("npu0").close()
 
 
+@pytest.mark.slow
 def test_two_devices_of_one_name_refuse_and_two_names_live_side_by_side() -> None:
     first = up(order())
     with pytest.raises(UsageError, match=f"npu0 is up already .process {first.pid}.") as raised:
@@ -179,6 +182,7 @@ def test_two_devices_of_one_name_refuse_and_two_names_live_side_by_side() -> Non
     connect("npu1").close()
 
 
+@pytest.mark.slow
 def test_of_many_that_want_one_name_at_once_exactly_one_gets_it(home: Path) -> None:
     with ThreadPoolExecutor(4) as crowd:
         found = list(crowd.map(lambda _: attempt(0, lambda: up(order())), range(4)))
@@ -214,6 +218,7 @@ def test_sigterm_ends_it_in_order_and_tells_its_clients() -> None:
     assert "npu0 is down" in device_folder("npu0").log.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_private_device_goes_with_its_block_and_with_a_killed_owner() -> None:
     with up_private(order("mine")) as record:
         connect("mine").close()
@@ -237,6 +242,7 @@ def test_a_private_device_goes_with_its_block_and_with_a_killed_owner() -> None:
     wait_until(lambda: not is_alive(pid), "a private device outlives its owner")
 
 
+@pytest.mark.slow
 def test_several_processes_share_a_device_and_each_gets_its_own_answers(tmp_path: Path) -> None:
     up(order())
     model = relu_model(tmp_path)
@@ -290,6 +296,7 @@ def test_processes_are_served_by_their_priority_as_ivpus_are_and_the_accounts_ad
     assert seen.energy_uj / 1000 == pytest.approx(seen.departed_energy_mj + seen.idle_energy_uj / 1000)
 
 
+@pytest.mark.slow
 def test_what_tenants_are_charged_is_what_the_device_did(tmp_path: Path) -> None:
     up(order())
     crew = [Tenant("npu0", "work", 20, relu_model(tmp_path)) for _ in range(2)]

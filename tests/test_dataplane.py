@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from conformance_models import KINDS as DATATYPES
 from conformance_models import conformance_repository
 from oip_clients import KINDS, Client, oip_client
-from served_command import Command, serve_command
+from serve_process import Served, served
 
 pytestmark = pytest.mark.slow
 """Whole servers and clients as processes: minutes together; CI runs them."""
@@ -36,15 +36,18 @@ DTYPES: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     repository = conformance_repository(tmp_path_factory.mktemp("conformance"))
-    with serve_command(repository, "--client-shared-memory", "--no-watch") as it:
+    scratch = tmp_path_factory.mktemp("scratch")
+    with served(repository, scratch, "--client-shared-memory", "--no-watch") as it:
+        it.all_ready()
         yield it
+        assert it.end() == 0
 
 
 @pytest.fixture(params=KINDS)
-def client(server: Command, request: pytest.FixtureRequest) -> Iterator[Client]:
-    with oip_client(request.param, server.http, server.grpc) as it:
+def client(server: Served, request: pytest.FixtureRequest) -> Iterator[Client]:
+    with oip_client(request.param, server.http_port, server.grpc_port) as it:
         yield it
 
 
@@ -131,8 +134,7 @@ def test_outputs_that_nobody_names_all_come(client: Client) -> None:
 @pytest.mark.parametrize("mixed", [False, True])
 def test_every_datatype_goes_both_ways(client: Client, mixed: bool) -> None:
     given = {word: values(word) for word in DATATYPES}
-    only_binary = {"FP16", "BF16"}
-    texts = [word for word in DATATYPES if mixed and word not in only_binary]
+    texts = [word for word in DATATYPES if mixed and word != "FP16"]
     # JSON has no bytes that are not text: the element \x00\x01 is, as its escape.
     inputs = [client.input(f"in_{word}", given[word], word, binary=word not in texts) for word in DATATYPES]
     outputs = [client.output(f"out_{word}", binary=word not in texts) for word in DATATYPES]
@@ -145,6 +147,14 @@ def test_every_datatype_goes_both_ways(client: Client, mixed: bool) -> None:
             assert got.tolist() == want.reshape(-1).tolist()
         else:
             assert np.array_equal(got, want), word
+
+
+def test_bfloat16_goes_both_ways_and_is_told_so(client: Client) -> None:
+    told = client.document("get_model_metadata", "brain")
+    assert [each["datatype"] for each in (*told["inputs"], *told["outputs"])] == ["BF16", "BF16"]
+    given = values("BF16")
+    result = client.infer("brain", [client.input("x", given, "BF16")], outputs=[client.output("y")])
+    assert np.array_equal(result.as_numpy("y"), given)
 
 
 def test_a_client_gets_the_best_classes_for_the_asking(client: Client) -> None:
@@ -160,9 +170,9 @@ def test_a_client_gets_the_best_classes_for_the_asking(client: Client) -> None:
 
 @pytest.mark.parametrize("request_algorithm", [None, "gzip", "deflate"])
 @pytest.mark.parametrize("response_algorithm", [None, "gzip", "deflate"])
-def test_compression_both_ways(server: Command, request_algorithm: str | None, response_algorithm: str | None) -> None:
+def test_compression_both_ways(server: Served, request_algorithm: str | None, response_algorithm: str | None) -> None:
     for kind in ("http", "http-aio"):
-        with oip_client(kind, server.http, server.grpc) as client:
+        with oip_client(kind, server.http_port, server.grpc_port) as client:
             for width in (3, 100_000):
                 x = RNG.normal(size=(2, width)).astype(np.float32)
                 for _ in range(2):
@@ -347,13 +357,13 @@ def test_traces_and_logs_are_not_set_over_the_network_and_that_is_said(client: C
         assert "configuration" in refused(error, "501", "UNIMPLEMENTED")
 
 
-def test_a_server_may_open_as_many_connections_as_its_limit_says(server: Command) -> None:
+def test_a_server_may_open_as_many_connections_as_its_limit_says(server: Served) -> None:
     soft, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
     assert soft >= min(10_000, hard)
 
 
-def test_many_asynchronous_requests_of_the_blocking_clients_get_their_own_answers(server: Command) -> None:
-    with oip_client("http", server.http, server.grpc) as client:
+def test_many_asynchronous_requests_of_the_blocking_clients_get_their_own_answers(server: Served) -> None:
+    with oip_client("http", server.http_port, server.grpc_port) as client:
         pending = []
         for _ in range(50):
             inputs, a, b = simple(client)
@@ -365,13 +375,13 @@ def test_many_asynchronous_requests_of_the_blocking_clients_get_their_own_answer
     assert np_to_triton_dtype(np.int32) == "INT32"
 
 
-def test_kserves_own_client_runs_its_whole_surface_over_rest_and_grpc(server: Command) -> None:
+def test_kserves_own_client_runs_its_whole_surface_over_rest_and_grpc(server: Served) -> None:
     python = os.environ.get("NPUOPS_KSERVE_PYTHON", "")
     if not python:
         pytest.skip("NPUOPS_KSERVE_PYTHON is not set: tests/requirements-kserve.txt says how to make that environment")
     script = Path(__file__).parent / "kserve_client.py"
     done = subprocess.run(
-        [python, "-W", "ignore", script, str(server.http), str(server.grpc)],
+        [python, "-W", "ignore", script, str(server.http_port), str(server.grpc_port)],
         capture_output=True,
         text=True,
         check=False,

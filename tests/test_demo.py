@@ -55,6 +55,7 @@ def test_the_device_is_one_of_the_targets() -> None:
     assert DEVICE in PLAN
 
 
+@pytest.mark.slow
 def test_a_user_sees_the_table_the_mistake_and_the_device(tmp_path: Path, home: Path) -> None:
     shown = demo(tmp_path)
     (row,) = [line.split() for line in shown.splitlines() if line.startswith(DEVICE[0]) and "modelled" in line]
@@ -74,6 +75,7 @@ def test_a_user_sees_the_table_the_mistake_and_the_device(tmp_path: Path, home: 
     nothing_stays(home)
 
 
+@pytest.mark.slow
 def test_programs_get_the_same(tmp_path: Path, home: Path) -> None:
     answer = json.loads(demo(tmp_path, "--json"))
     assert answer["schema"] == "npuops.demo/1"
@@ -98,6 +100,7 @@ def test_programs_get_the_same(tmp_path: Path, home: Path) -> None:
     nothing_stays(home)
 
 
+@pytest.mark.slow
 def test_a_device_that_stays_cool_is_a_no(tmp_path: Path, home: Path) -> None:
     shown = demo(tmp_path, code=1, before=f"{ONE_TARGET}; {COOL}")
     assert "it did not throttle in" in shown
@@ -105,6 +108,7 @@ def test_a_device_that_stays_cool_is_a_no(tmp_path: Path, home: Path) -> None:
     nothing_stays(home)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_however_it_is_ended_no_device_is_left(tmp_path: Path, home: Path, number: signal.Signals, code: int) -> None:
     process = started(tmp_path)

@@ -64,6 +64,7 @@ def cooled_well(spec: MachineSpec) -> MachineSpec:
     return replace(spec, thermal=replace(spec.thermal, ambient_c=25.0, case_r_c_per_w=1.0))
 
 
+@pytest.mark.slow
 def test_neighbours_and_heat_cost_what_the_device_says_and_a_reset_brings_it_back(story: Story) -> None:
     alone, shared, hot, after = story.stages
     assert story.is_as_promised
@@ -127,6 +128,7 @@ def test_an_answer_that_changes_breaks_the_promise(story: Story) -> None:
     assert not replace(story, stages=stages).is_as_promised
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["run", "heat", "reset", "cool"])
 def test_a_device_that_is_killed_on_the_way_ends_the_story_and_leaves_nothing(
     artifact: Artifact, home: Path, brief: MachineSpec, step: str
@@ -143,6 +145,7 @@ def test_a_device_that_is_killed_on_the_way_ends_the_story_and_leaves_nothing(
     nothing_stays(home)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["run", "heat", "reset"])
 def test_an_interrupt_takes_the_device_down(artifact: Artifact, home: Path, brief: MachineSpec, step: str) -> None:
     def interrupt(event: Event) -> None:

@@ -266,6 +266,7 @@ REQUESTS = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(pacing=st.sampled_from(Pacing), requests=st.lists(REQUESTS, max_size=8))
 def test_whatever_a_client_may_say_is_answered_and_no_extreme_figure_ends_the_device(

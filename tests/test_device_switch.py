@@ -52,6 +52,7 @@ def test_modules_that_lie_in_the_users_folder_are_not_taken_for_ours(
     connect("npu0").close()
 
 
+@pytest.mark.slow
 def test_a_home_with_a_path_too_long_for_a_socket_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for length in (90, 107, 108, 250):
         deep = tmp_path / ("x" * length)
@@ -64,6 +65,7 @@ def test_a_home_with_a_path_too_long_for_a_socket_works(tmp_path: Path, monkeypa
         wait_until(lambda deep=deep: not processes(deep), "processes of a device that is down")  # type: ignore[misc]
 
 
+@pytest.mark.slow
 def test_without_room_for_its_files_nothing_comes_up_and_nothing_stays(home: Path) -> None:
     """A file may have so many bytes only, which fails as a full disk does; each limit stops it at another file."""
     script = (
@@ -121,6 +123,7 @@ def test_one_that_is_not_ready_in_time_is_an_error_and_ends_by_itself(home: Path
     assert all_folders() == ()
 
 
+@pytest.mark.slow
 def test_whoever_interrupts_up_leaves_no_device_behind(home: Path, tmp_path: Path) -> None:
     slow = tmp_path / "slow.toml"
     slow.write_text(SPEC_FILE.read_text(encoding="utf-8").replace("boot_us = 20000", "boot_us = 3000000"))
@@ -170,6 +173,7 @@ def test_down_while_clients_run_ends_every_wait(home: Path) -> None:
     wait_until(lambda: not processes(home), "a device that is down")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make a folder that belongs to somebody else")
 def test_the_home_of_another_user_is_refused_by_every_command(home: Path) -> None:
     home.mkdir(mode=0o700)

@@ -12,6 +12,7 @@ from npuops.vnpu.device_switch import up
 from virtual_devices import home, order  # noqa: F401 - a fixture
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("home")
 def test_a_shell_completes_the_names_of_devices() -> None:
     assert complete_device("") == []

@@ -25,8 +25,8 @@ from virtual_devices import home_at
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "targets").glob("*.md")])
 FENCE = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 EXITS = re.compile(r"\s+# exits (\d)$")
-LONG = {"quantize", "tutorial", "vnpu"}
-"""Pages whose commands take about ten seconds: `./run docs` and CI run them."""
+SHORT = {"inspect", "targets", "toy"}
+"""Pages whose commands take a moment; those of all others are for `./run docs` and CI."""
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -66,7 +66,7 @@ def test_the_python_of_a_page_runs(page: Path, body: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in LONG else [])
+        pytest.param(page, id=page.stem, marks=[] if page.stem in SHORT else [pytest.mark.slow])
         for page in PAGES
         if run_lines(page)
     ],

@@ -20,6 +20,7 @@ def start(*words: str, **streams: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*COMMAND, *words], **given)  # type: ignore[call-overload,no-any-return]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -47,6 +48,7 @@ def test_an_interrupt_with_json_is_one_json_document(capsys: pytest.CaptureFixtu
     assert json.loads(capsys.readouterr().out)["error"] == "Interrupted"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["targets"], ["targets", "--json"], ["inspect", "nowhere", "--json"]])
 def test_a_reader_that_went_away_is_neither_a_pass_nor_a_no(words: list[str]) -> None:
     read_end, write_end = os.pipe()
@@ -56,6 +58,7 @@ def test_a_reader_that_went_away_is_neither_a_pass_nor_a_no(words: list[str]) ->
     assert (ended.communicate(timeout=60)[1], ended.returncode) == (b"", 141)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["targets"], ["targets", "--json"], ["inspect", "nowhere", "--json"]])
 def test_an_answer_that_cannot_be_written_is_an_error(words: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
@@ -71,6 +74,7 @@ def test_a_file_that_nobody_expected_to_fail_is_still_no_traceback(capsys: pytes
     assert "/no/such/file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_closed_streams_and_a_narrow_locale_do_not_matter(tmp_path: Path) -> None:
     closed = subprocess.run(
         ["bash", "-c", f"{' '.join(COMMAND)} inspect zoo:digits-cnn --json <&- >&- 2>&-"], check=False

@@ -55,3 +55,14 @@ def test_what_is_no_address_is_refused(url: str, words: str) -> None:
         parse_url(url)
     with pytest.raises(UsageError, match="no protocol"):
         parse_url("http://h/", protocol="smtp")
+
+
+def test_letters_beyond_ascii_are_spelt_as_a_request_line_and_a_name_server_want_them() -> None:
+    found = parse_url("http://bücher.example/é/v2/models/m?q=ü")
+    assert (found.host, found.prefix, found.path) == (
+        "xn--bcher-kva.example",
+        "/%C3%A9",
+        "/%C3%A9/v2/models/m?q=%C3%BC",
+    )
+    with pytest.raises(UsageError, match="is no address"):
+        parse_url(f"http://{'a' * 70}/v2/models/m")

@@ -47,7 +47,16 @@ def test_requests_that_wait_share_a_run_and_each_gets_its_own_answer() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("how", [order.KILL_ONCE, order.SHORT, order.STRANGER, order.OUTSIDE, order.HANG_UP])
+@pytest.mark.parametrize(
+    "how",
+    [
+        order.KILL_ONCE,
+        *(
+            pytest.param(how, marks=pytest.mark.slow)
+            for how in (order.SHORT, order.STRANGER, order.OUTSIDE, order.HANG_UP)
+        ),
+    ],
+)
 def test_a_worker_that_dies_or_lies_costs_no_request_of_others(how: float, tmp_path: Path) -> None:
     async def main() -> None:
         device = hostile(environment={order.FLAG: str(tmp_path / "flag")})
@@ -62,6 +71,7 @@ def test_a_worker_that_dies_or_lies_costs_no_request_of_others(how: float, tmp_p
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "words"),
     [
@@ -111,6 +121,7 @@ def test_one_that_answers_twice_is_ended_and_the_first_answer_counts_once() -> N
     run(main())
 
 
+@pytest.mark.slow
 def test_an_input_that_kills_workers_is_refused_and_the_model_goes_on() -> None:
     async def main() -> None:
         async with engine_of([hostile()]) as lab:
@@ -124,6 +135,7 @@ def test_an_input_that_kills_workers_is_refused_and_the_model_goes_on() -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_end_costs_its_worker_after_the_limit() -> None:
     async def main() -> None:
         async with engine_of([hostile()], run_limit_s=0.3) as lab:
@@ -173,6 +185,7 @@ def test_requests_on_a_device_that_is_killed_are_answered_by_the_other_one() -> 
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["forbid", "allow"])
 def test_the_fallback_answers_only_where_the_policy_lets_it(policy: str, tmp_path: Path) -> None:
     flag = tmp_path / "flag"
@@ -287,6 +300,7 @@ def test_a_close_answers_what_waits_and_what_is_under_way() -> None:
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["stop", ""])
 def test_a_close_while_it_loads_leaves_no_process(how: str) -> None:
     async def main() -> None:
@@ -430,6 +444,7 @@ class Context:
         self.parameters = {"session": key}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_once", [1, 60])
 def test_equal_shards_go_to_one_device_also_in_batches(at_once: int) -> None:
     async def main() -> None:
@@ -480,6 +495,12 @@ def test_a_request_for_a_busy_device_does_not_hold_up_those_for_a_free_one() -> 
             got = await asyncio.gather(*(lab.ask(np.full((1, 5), number, np.float32)) for number in range(20)))
             assert [value(each) for each in got] == [number + 1.0 for number in range(20)]
             assert not any(each.done() for each in stuck)
+
+            def released() -> bool:
+                os.kill(lab.engine.replicas.all[0].pid, signal.SIGCONT)  # each run of them stops the worker again
+                return all(each.done() for each in stuck)
+
+            await until(released, "they stay stuck")
 
     run(main())
 

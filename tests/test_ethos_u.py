@@ -76,6 +76,7 @@ def resnet_like(net: Net) -> onnx.ModelProto:
     return net.model(net.add("Gemm", y, net.weight(16, 10), net.weight(10)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["ethos-u55-128", "ethos-u85-256"])
 def test_target_keeps_every_promise_of_the_seam(variant: str, tmp_path: Path) -> None:
     qdq, net = small_net(tmp_path)

@@ -45,6 +45,7 @@ def random_net(seed: int) -> tuple[Net, tuple[str, ...]]:
     return net, (net.add("Gemm", y, net.weight(width, 6), net.weight(6)),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activations", [QuantType.QUInt8, QuantType.QInt8])
 @pytest.mark.parametrize("seed", range(6))
 def test_random_networks_agree_with_onnx_runtime_and_bit_for_bit_with_each_other(

@@ -20,7 +20,7 @@ from npuops.telemetry.metrics import Metrics
 from npuops.telemetry.serving_snapshot import ServingSnapshot
 from serving_story import EVERY_FACT, HELD
 
-ROW = re.compile(r"^\| `(?P<name>npuops_\w+)` \| (?P<kind>\w+) \| (?P<labels>[^|]*)\|", re.MULTILINE)
+ROW = re.compile(r"^\| `(?P<name>npu(?:ops)?_\w+)` \| (?P<kind>\w+) \| (?P<labels>[^|]*)\|", re.MULTILINE)
 OPENMETRICS = "application/openmetrics-text; version=1.0.0, text/plain; version=0.0.4; q=0.5"
 
 
@@ -45,9 +45,9 @@ def test_the_documentation_lists_exactly_what_is_exposed() -> None:
         name + ("_total" if family.type == "counter" and not name.endswith("_total") else ""): family
         for name, family in families.items()
     }
-    assert {name for name in exposed if name.startswith("npuops_")} == set(documented)
+    assert {name for name in exposed if name.startswith(("npuops_", "npu_"))} == set(documented)
     for name, family in exposed.items():
-        if name.startswith("npuops_"):
+        if name.startswith(("npuops_", "npu_")):
             labels = {label for sample in family.samples for label in sample.labels} - {"le"}
             assert (family.type, labels) == documented[name], name
         else:
@@ -74,7 +74,7 @@ def test_the_queries_of_the_documentation_are_promql_about_metrics_that_exist(tm
     block = page.partition("```promql\n")[2].partition("```")[0]
     queries = [line for line in block.splitlines() if line and not line.startswith("#")]
     names = {metric.name for metric in CATALOGUE}
-    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"npuops_\w+", block)} <= names
+    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"npu(?:ops)?_\w+", block)} <= names
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("no promtool here: install Debian's `prometheus` to have the queries parsed")
@@ -111,6 +111,9 @@ def test_what_is_unknown_is_absent_and_the_state_is_one_of_all() -> None:
         for device in ("npu0", "cpu")
         for state in ("ready", "stopped", "sick")
     }
+    health = {s.labels["health"]: s.value for s in families["npu_health"].samples}
+    assert health == {"healthy": 0, "degraded": 1, "unhealthy": 0, "gone": 0, "unknown": 0}
     bare = scrape(held=ServingSnapshot()).body
+    assert b"npu_" not in bare
     assert b"npuops_access_log_dropped_total" not in bare
     assert b"npuops_queue_requests" not in bare

@@ -133,6 +133,7 @@ CAUSES: Mapping[str, tuple[Cause, Mode, State]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cause", CAUSES)
 def test_each_is_recognised_from_the_tree_alone_and_taken_for_no_other(cause: str, ward: Ward) -> None:
     happens, mode, state = CAUSES[cause]
@@ -171,6 +172,7 @@ def test_honest_tenants_on_a_healthy_device_are_suspected_of_nothing(ward: Ward)
     assert [tenant.completions for tenant in sample.tenants] == [250, 250, 250]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hang", "reset", "ecc_uncorrected"])
 def test_tenants_that_wait_for_a_device_that_is_down_do_not_accuse_each_other(kind: str, ward: Ward) -> None:
     for _ in range(2):

@@ -374,6 +374,7 @@ def leave(waiting: list[Job], jobs: Sequence[Job]) -> None:
         waiting.remove(each)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.integers(1, 6), min_size=60, max_size=60),

@@ -114,6 +114,7 @@ def test_a_row_that_the_others_contradict_is_named() -> None:
     assert len([event for event in heard if isinstance(event, StepProgressed)]) == len(rows)
 
 
+@pytest.mark.slow
 def test_the_interval_keeps_its_promise_for_new_models() -> None:
     """80 % are promised."""
     chip = replace(load_profile("rk3588"), effective=None)

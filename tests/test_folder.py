@@ -40,6 +40,7 @@ def test_what_was_written_opens_with_digests_and_sizes_filled_in(tmp_path: Path)
     assert [record.bytes for record in artifact.manifest.files] == [300, 300, 300]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FILES, "manifest.json", "signature.dsse.json"])
 def test_one_flipped_bit_anywhere_refuses_and_names_the_file(tmp_path: Path, name: str):
     artifact = made(tmp_path)

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from bench_server import grpc_server
-from npuops.errors import NotServedError, ServingError
+from npuops.errors import NotServedError, OptionError, ServingError
 from npuops.loadgen.endpoint import parse_url
 from npuops.loadgen.grpc_client import code_of
 from npuops.loadgen.load_controller import BenchOptions, bench
@@ -18,6 +18,7 @@ from npuops.loadgen.request_source import RequestOptions, prepare
 OPTIONS = BenchOptions(concurrency=(2,), duration_s=0.2, warmup_s=0)
 
 
+@pytest.mark.slow
 def test_a_servers_refusal_is_shed_and_its_other_errors_have_their_words() -> None:
     with grpc_server() as (url, service):
         requests = prepare(parse_url(url), RequestOptions())
@@ -61,3 +62,8 @@ def test_an_unknown_model_and_a_dead_port_are_told_apart() -> None:
         dead = f"grpc://127.0.0.1:{taken.getsockname()[1]}/m"
         with pytest.raises(ServingError, match="no answer"):
             prepare(parse_url(dead), RequestOptions(timeout_s=2))
+
+
+def test_a_header_that_grpc_reserves_for_bytes_is_refused_in_words() -> None:
+    with grpc_server() as (url, _), pytest.raises(OptionError, match="-bin"):
+        prepare(parse_url(url), RequestOptions(headers={"X-Trace-Bin": "a"}))

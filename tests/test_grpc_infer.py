@@ -366,6 +366,7 @@ def test_a_call_that_is_cancelled_is_taken_back_from_the_engine(lab: Lab, server
     server.run(model.engine.go_on)
 
 
+@pytest.mark.slow
 def test_a_request_leaves_nothing_to_the_garbage_collector(lab: Lab, server: Served) -> None:
     call, request = stub(server), typed("float32", [1, 2, 3, 4]).SerializeToString()
     kinds = (GrpcCall, Http2Stream, Request, Job)

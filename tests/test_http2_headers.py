@@ -16,6 +16,7 @@ VALUES = st.sampled_from([b"", b"a", b"camera", b"b" * 200, b"c" * 2000])
 FIELD = st.tuples(NAMES, VALUES, st.booleans())
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(FIELD, max_size=6), min_size=1, max_size=20), st.lists(st.integers(0, 4096), max_size=3))
 @settings(max_examples=200, deadline=None)
 def test_a_block_means_what_it_means_without_the_cache(

@@ -106,6 +106,7 @@ def test_a_connection_too_many_is_told_so() -> None:
             data += first.recv(65_536)
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_nothing_is_not_read_either_until_it_does() -> None:
     """Its calls fail in an instant, so only the socket can slow it down: the server's memory must not grow with it."""
     block = b"\x83\x86" + literal(b":path", b"/t.Test/Nothing") + literal(b"content-type", b"application/grpc")

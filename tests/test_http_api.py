@@ -44,6 +44,7 @@ def document(running: Running) -> dict[str, Any]:
     return dict(json.loads(running.http("GET", "/openapi.json")[2]))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_whatever_the_document_allows_is_answered_as_it_says(running: Running, document: dict[str, Any]) -> None:
     schema = schemathesis.openapi.from_dict(document)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npuops.errors import DataError, TooLargeError
-from npuops.server.http_body import Chunks, unpacked
+from npuops.server.http_body import Chunks, Pieces, unpacked
 
 
 def chunked(pieces: list[bytes]) -> bytes:
@@ -79,3 +80,26 @@ def test_damaged_or_unknown_is_an_error_of_the_client(data: bytes, encoding: str
         unpacked(gzip.compress(b"x" * 50)[: len(data) % 20], "gzip", 1000)
     with pytest.raises(DataError, match="follow"):
         unpacked(gzip.compress(b"x") + (data or b"."), "gzip", 1000)
+
+
+@given(st.lists(st.binary(max_size=9000), min_size=1, max_size=20))
+def test_a_body_is_the_same_whatever_pieces_it_comes_in(parts: list[bytes]) -> None:
+    whole = b"".join(parts)
+    pieces = Pieces(len(whole))
+    for part in parts:
+        pieces.add(memoryview(part))
+    assert pieces.missing == 0
+    assert bytes(pieces.whole()) == whole
+
+
+def test_a_body_that_trickles_takes_no_object_for_each_byte() -> None:
+    tracemalloc.start()
+    try:
+        pieces = Pieces(200_000)
+        for _ in range(200_000):
+            pieces.add(b"x")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert pieces.whole() == b"x" * 200_000
+    assert peak < 1_000_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from npuops.loadgen.http_client import HttpLane, KeepingHttpLane
 from npuops.loadgen.load_worker import run_loop
-from npuops.loadgen.outcomes import LOST, MALFORMED, REFUSED, TIMED_OUT
+from npuops.loadgen.outcomes import LOST, MALFORMED, NO_SOCKET, REFUSED, TIMED_OUT
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -218,3 +219,36 @@ def test_an_answer_may_arrive_in_any_two_pieces(cut: int) -> None:
             writer.write(OK[cut:])
 
     assert asked(handler, 2)[0] == [200, 200]
+
+
+UNTIL_CLOSED = b"HTTP/1.0 200 OK\r\nX: y\r\n\r\nall of it"
+
+
+@pytest.mark.parametrize("cut", range(1, len(UNTIL_CLOSED), 3))
+def test_an_answer_without_a_length_may_arrive_in_any_two_pieces(cut: int) -> None:
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: int) -> None:
+        await reader.readexactly(len(REQUEST))
+        writer.write(UNTIL_CLOSED[:cut])
+        await writer.drain()
+        await asyncio.sleep(0)
+        writer.write(UNTIL_CLOSED[cut:])
+
+    assert asked(handler, 2)[0] == [200, 200]
+
+
+def test_a_client_without_descriptors_does_not_say_that_the_server_refused() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+        codes: asyncio.Queue[int] = asyncio.Queue()
+        lane = HttpLane(loop, ("127.0.0.1", 1), None, [REQUEST], lambda _, code: codes.put_nowait(code))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            lane.send(0)
+            return [await asyncio.wait_for(codes.get(), 10)]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            lane.close()
+
+    assert run_loop(main) == [NO_SOCKET]

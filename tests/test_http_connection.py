@@ -3,10 +3,13 @@ from __future__ import annotations
 import gzip
 import logging
 import socket
+import ssl
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -153,6 +156,7 @@ def test_a_client_that_sends_far_ahead_is_read_no_further_until_its_answer(it: S
         assert raw.reply().body == body
 
 
+@pytest.mark.slow
 def test_a_client_that_never_reads_is_answered_a_bounded_number_of_times(it: Served) -> None:
     raw = it.client(buffer_bytes=4096)
     before = it.lab.big
@@ -268,6 +272,28 @@ def test_a_thousand_idle_clients_do_not_keep_one_from_its_answer() -> None:
 def chunked(*chunks: bytes, end: bytes = b"0\r\n\r\n", fields: tuple[str, ...] = ()) -> bytes:
     head = request("/echo", b"", "Transfer-Encoding: chunked", *fields)
     return head + b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + end
+
+
+def test_a_client_that_speaks_tls_is_told_so_and_does_not_hang(it: Served) -> None:
+    hello = ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost")
+    with suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    client = it.client()
+    client.send(hello.read())
+    reply = client.reply()
+    assert (reply.status, reply.fields["connection"]) == (400, "close")
+    assert b"without TLS" in reply.body
+    client.close()
+
+
+def test_a_large_body_in_many_segments_is_put_together_again_and_again(raw: Raw) -> None:
+    for seed in range(3):
+        body = np.random.default_rng(seed).bytes(BIG_BYTES)
+        data = request("/echo", body)
+        for at in range(0, len(data), 70_000):
+            raw.send(data[at : at + 70_000])
+        assert raw.reply().body == body
 
 
 def test_a_body_in_chunks_is_put_together(raw: Raw) -> None:

@@ -104,6 +104,16 @@ def test_bytes_in_and_bytes_or_json_out(running: Running, identity: str | None, 
         assert output.get("data") == (None if both else x.reshape(-1).tolist())
 
 
+def test_every_answer_bears_the_id_of_its_own_request(running: Running) -> None:
+    for name in ["a", "b", "", "ab", None, "ba", "ünï", "a" * 300, 'say "a"', "b"]:
+        named = {} if name is None else {"id": name}
+        body, fields = binary(**named, parameters={"binary_data_output": True})
+        status, got, data = running.http("POST", ECHO, body, fields)
+        size = int(got[LENGTH.lower()])
+        assert (status, data[size:]) == (200, X.tobytes())
+        assert json.loads(data[:size]).get("id", "") == (name or "")
+
+
 def test_a_body_without_json_is_the_only_input_and_the_answer_is_bytes(running: Running) -> None:
     for _ in range(2):
         status, got, data = running.http("POST", ECHO, X.tobytes(), {LENGTH: "0"})
@@ -163,6 +173,7 @@ def test_a_time_limit_by_field_or_parameter_is_kept_and_the_shorter_one_counts(r
     assert reasons == {ShedReason.DEADLINE}
 
 
+@pytest.mark.slow
 def test_a_cold_model_is_loaded_once_for_all_who_ask(models: Path) -> None:
     x = np.zeros((1, 1, 28, 28), np.float32)
     with serving(models) as running:
@@ -181,6 +192,7 @@ def test_a_cold_model_is_loaded_once_for_all_who_ask(models: Path) -> None:
         assert len(running.starts("cold")) == 1
 
 
+@pytest.mark.slow
 def test_a_cold_model_that_takes_too_long_for_the_request_is_504_and_loads_on(models: Path) -> None:
     x = np.zeros((1, 1, 28, 28), np.float32)
     with serving(models) as running:
@@ -191,6 +203,7 @@ def test_a_cold_model_that_takes_too_long_for_the_request_is_504_and_loads_on(mo
         assert len(running.starts("cold")) == 1
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_while_a_cold_model_loads_harms_nobody(models: Path) -> None:
     with serving(models) as running:
         raw = socket.create_connection(("127.0.0.1", running.port))
@@ -318,6 +331,7 @@ def test_a_defect_in_waking_a_model_is_500() -> None:
         assert served.client().ask(ECHO, PLAIN).status == 500
 
 
+@pytest.mark.slow
 def test_answers_while_the_server_ends_tell_that_the_connection_ends() -> None:
     lab = Lab([echo_model("echo", "float32")])
     (model,) = lab.models

@@ -17,7 +17,7 @@ from npuops.errors import (
     TooLargeError,
     UnauthenticatedError,
 )
-from npuops.server.http_response import MethodError, NotOfferedError, error_response, response
+from npuops.server.http_response import OK_JSON, MethodError, NotOfferedError, error_response, response, response_head
 
 
 def parted(data: bytes) -> tuple[str, dict[str, str], bytes]:
@@ -81,3 +81,8 @@ def test_a_defect_of_ours_tells_nothing_of_itself() -> None:
 
 def test_a_status_of_the_callers_own_wins() -> None:
     assert parted(error_response(DeadlineError("m"), keep_alive=False, status=408))[0].split()[1] == "408"
+
+
+@pytest.mark.parametrize("size", [0, 9, 123_456])
+def test_the_frequent_head_is_the_one_that_would_be_built(size: int) -> None:
+    assert OK_JSON % size == response_head(200, size)

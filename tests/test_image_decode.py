@@ -39,6 +39,11 @@ def halves() -> Any:
     return picture
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "GIF", "JPEG"])
 def test_every_format_gives_the_same_picture(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
@@ -61,6 +66,41 @@ def test_a_picture_that_a_phone_holds_sideways_comes_upright() -> None:
     assert pixels.shape == (8, 4, 3)
     assert np.abs(pixels[1, 2] - RED).max() < 12, "what was left is on top"
     assert np.abs(pixels[6, 2] - BLUE).max() < 12
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_undone(orientation: int) -> None:
+    shown = np.random.default_rng(1).integers(0, 255, (5, 7, 3), dtype=np.uint8)
+    turned = np.swapaxes(shown, 0, 1)
+    # Where row 0 and column 0 of the file lie in the picture, by the table of EXIF 3.0, 4.6.5.1.6.
+    stored = {
+        1: shown,
+        2: shown[:, ::-1],
+        3: shown[::-1, ::-1],
+        4: shown[::-1],
+        5: turned,
+        6: turned[::-1],
+        7: turned[::-1, ::-1],
+        8: turned[:, ::-1],
+    }[orientation]
+    exif = image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(image.fromarray(np.ascontiguousarray(stored)), "PNG", exif=exif)
+    np.testing.assert_array_equal(decode(data), shown)
+
+
+def test_a_strange_tag_beside_the_orientation_costs_no_picture() -> None:
+    entries = ((0x0100, 2, 1, b"a\0\0\0"), (0x0112, 3, 1, struct.pack("<HH", 6, 0)))  # a width in letters
+    tags = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in entries)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + tags + bytes(4)
+    plain = encoded(halves(), "JPEG", quality=95, subsampling=0)
+    data = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+    assert decode(data).shape == (8, 4, 3)
+
+
+def test_a_broken_exif_costs_no_picture() -> None:
+    plain = encoded(halves(), "PNG")
+    np.testing.assert_array_equal(decode(plain[:33] + chunk(b"eXIf", b"broken") + plain[33:]), decode(plain))
 
 
 def test_cmyk_is_converted() -> None:
@@ -101,10 +141,6 @@ def test_a_picture_that_is_cut_off_is_refused(kind: str) -> None:
 
 def bomb(width: int, height: int) -> bytes:
     """A PNG that claims to be large and holds nothing of it."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
 

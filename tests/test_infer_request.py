@@ -63,6 +63,19 @@ def test_a_request_is_read_whole() -> None:
     assert [each.is_json for each in head.inputs] == [True, False, False]
 
 
+def test_null_in_an_optional_field_is_as_if_it_were_not_there() -> None:
+    nothing = {"content_type": None, "headers": None, "binary_data_size": None}
+    given = {
+        **request({**tensor(), "parameters": nothing}),
+        "id": None,
+        "parameters": {"timeout": None, "binary_data_output": None},
+        "outputs": None,
+    }
+    assert read_head(given) == read_head(request(tensor()))
+    given["parameters"], given["outputs"] = None, [{"name": "y", "parameters": {"binary_data": None}}]
+    assert read_head(given).outputs == (OutputWish("y"),)
+
+
 @pytest.mark.parametrize(
     ("document", "words"),
     [
@@ -72,7 +85,9 @@ def test_a_request_is_read_whole() -> None:
         (request(tensor(), output=[]), "unknown field 'output'"),
         (request(tensor(), id=7), "'id' of the request is a number"),
         (request(tensor(), parameters=[]), "'parameters' of the request is a list"),
-        (request(tensor(), parameters={"a": None}), "parameter 'a' of the request is null"),
+        (request(tensor(), parameters={"a": [None]}), "parameter 'a' of the request is a list"),
+        (request(None), "input 0 is null"),
+        (request(tensor(), outputs=[None]), "output 0 is null"),
         (request(tensor(), parameters={"binary_data_output": 1}), "'binary_data_output' of the request is a number"),
         (request(7), "input 0 is a number, it must be an object"),
         (request(tensor(name="")), "'name' of input 0 must be"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 
-from npuops.loadgen.latency_plot import HEIGHT, svg_plot, text_plot
+from npuops.loadgen.latency_plot import HEIGHT, lines, svg_plot, text_plot
 from npuops.loadgen.outcomes import Outcomes
 from npuops.loadgen.results import Fold, Load, StageResult, Usage, fold
 
@@ -22,6 +23,11 @@ def stage(rate: float, latency_ms: float, count: int = 1000) -> StageResult:
     usage = Usage(cpu_s=0, cpu_share=None, reconnects=0, received_bytes=None)
     load = Load(kind="open", rate=rate, arrivals="poisson")
     return fold(load, rows, Fold(begin_s=0, end_s=10, inputs=1), usage)
+
+
+def closed(concurrency: int, rate: float, latency_ms: float) -> StageResult:
+    load = Load(kind="closed", concurrency=concurrency)
+    return replace(stage(rate, latency_ms), load=load, throughput=rate)
 
 
 def test_the_text_has_both_axes_and_a_point_for_each_stage() -> None:
@@ -45,3 +51,9 @@ def test_the_svg_is_well_formed_loads_nothing_and_escapes_its_title() -> None:
     assert len(root.findall("{http://www.w3.org/2000/svg}circle")) == 6
     assert "href" not in drawn
     ET.fromstring(svg_plot([], "nothing"))  # noqa: S314 - as above
+
+
+def test_a_closed_loops_curve_follows_its_concurrency_also_where_more_in_flight_means_less_answered() -> None:
+    stages = [closed(1, 100, 1), closed(32, 800, 40), closed(8, 1000, 8)]
+    (line, *_) = lines(stages)
+    assert [load for load, _ in line.points] == [100, 1000, 800]

@@ -10,7 +10,7 @@ from npuops.runtime.facts import RequestFailed, RequestShed, ShedReason
 from npuops.telemetry.intake import Intake
 from npuops.telemetry.live import EVENTS, Live
 from npuops.telemetry.live_figures import WINDOW_S
-from npuops.telemetry.serving_snapshot import ServingSnapshot
+from npuops.telemetry.serving_snapshot import ServingSnapshot, VersionGauges
 from npuops.testing import ManualClock
 from serving_facts import batch_ran
 
@@ -74,6 +74,33 @@ def test_the_queue_of_a_version_that_is_gone_is_unknown_while_its_sheds_are_told
     scene.pass_seconds(1)
     (gone,) = [one for one in scene.points()[0]["versions"] if one["model"] == "gone"]
     assert gone == {"model": "gone", "version": "9", "queue": None, "in_flight": None, "shed": 1, "failed": 1}
+
+
+def many(count: int) -> ServingSnapshot:
+    """So many versions, of which the last has a queue."""
+    return ServingSnapshot(
+        versions=tuple(
+            VersionGauges(model=f"m{n}", version="1", ready=True, queue_requests=int(n == count - 1), queue_bytes=0)
+            for n in range(count)
+        )
+    )
+
+
+def test_a_version_that_does_nothing_takes_no_room_in_the_seconds() -> None:
+    scene = Scene()
+    scene.pass_seconds(1, many(500))
+    (point,) = scene.points()
+    assert point["loaded"] == 500
+    assert [(one["model"], one["queue"]) for one in point["versions"]] == [("m499", 1)]
+
+
+def test_padding_is_told_in_elements_too() -> None:
+    scene = Scene()
+    scene.observe(batch_ran(rows=1, padded_rows=0, elements=10, padded_elements=6))
+    scene.observe(batch_ran(rows=1, padded_rows=3, elements=10, padded_elements=54))
+    scene.pass_seconds(2)
+    (series,) = scene.points()[1]["series"]
+    assert (series["elements"], series["padded_elements"], series["padded_rows"]) == (20, 60, 3)
 
 
 def test_a_reader_gets_only_the_seconds_that_it_does_not_know() -> None:

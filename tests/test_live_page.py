@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from live_browser import console, find_browser, is_hidden, part, visit
-from live_scenes import SECOND_US, UNIX_S, Answer, busy_live, shown, snapshot
+from live_scenes import SECOND_US, UNIX_S, Answer, busy_live, crowded_live, overloaded_live, shown, snapshot
 from npuops.telemetry.live import Live
 from npuops.telemetry.live_page import live_page
 from npuops.telemetry.serving_snapshot import ServingSnapshot
@@ -74,6 +74,7 @@ def steady(live: Live) -> Answer:
     return lambda since: (200, live.answer(since))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mobilenet-v2", LONG], ids=["usual", "long name"])
 def test_nothing_overflows_at_any_width_and_every_chart_has_its_lines(browser: str, tmp_path: Path, model: str) -> None:
     live = busy_live(model=model)
@@ -108,6 +109,39 @@ def test_the_figures_are_those_of_the_server(browser: str, tmp_path: Path) -> No
     assert "virtual NPU, Ethos-U85-512 · modelled" in done.stdout
 
 
+def test_a_sick_device_and_an_overload_are_seen_with_their_reasons(browser: str, tmp_path: Path) -> None:
+    with shown(steady(overloaded_live())) as url:
+        done = visit(browser, tmp_path, url)
+    assert console(done) == []
+    models, devices = part(done.stdout, "models"), part(done.stdout, "devices")
+    assert "the device said <img src=x onerror=" in models
+    assert "<title>npuops live</title>" in done.stdout, "what a device says is text, never a part of the page"
+    assert re.search(r"sick\s+the device said", models)
+    assert re.search(r"75 %", models), "padding by elements"
+    assert re.search(r"npu0\s+offline\s", devices)
+    assert "the driver says 'offline'" in devices
+    assert re.search(r"npu1\s+throttled", devices)
+    assert "throttling temperature is 85 °C" in devices
+    assert re.search(r"npu2\s+gone", devices)
+    assert re.search(r"npu3\s+healthy", devices)
+    tiles = part(done.stdout, "tiles")
+    assert re.search(r"Not run/s\s+60", tiles)
+    assert re.search(r"Queue\s+1024", tiles)
+
+
+def test_a_crowd_of_models_is_shown_whole(browser: str, tmp_path: Path) -> None:
+    live = crowded_live(300)
+    assert len(live.answer()) < 8_000_000
+    with shown(steady(live)) as url:
+        done = visit(browser, tmp_path, url)
+    assert console(done) == []
+    assert part(done.stdout, "status") == "live"
+    assert part(done.stdout, "models").count("model-") == 600
+    label = re.search(r'aria-label="Queue: ([^"]*)"', done.stdout)
+    assert label
+    assert label.group(1) == "waiting 0, in flight 0"
+
+
 def test_a_server_without_a_model_says_how_to_load_one(browser: str, tmp_path: Path) -> None:
     clock = ManualClock()
     live = Live(clock, UNIX_S * SECOND_US)
@@ -131,6 +165,7 @@ def test_a_server_that_nobody_asks_says_where_to_send_a_request(browser: str, tm
     assert "/v2/models/mobilenet-v2/infer" in part(done.stdout, "empty")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "words"), [(503, "answered with status 503"), (401, "needs an API key")], ids=["broken", "refused"]
 )

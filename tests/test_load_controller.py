@@ -45,6 +45,7 @@ def test_more_processes_than_connections_leave_some_idle_and_count_exactly() -> 
     assert second.agreement.compared == 20
 
 
+@pytest.mark.slow
 def test_each_stage_is_told_when_it_ends_and_so_is_what_is_off() -> None:
     with http_server() as server:
         requests = prepare(parse_url(server.url), RequestOptions(distinct=10**9, shapes={"x": (2**20, 4)}))

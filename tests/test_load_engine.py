@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from npuops.loadgen.http_client import HttpLane
 from npuops.loadgen.load_engine import StagePlan, StageRecord, StageRun, stage_run
 from npuops.loadgen.load_worker import run_loop
-from npuops.loadgen.outcomes import LOST, TIMED_OUT
+from npuops.loadgen.outcomes import LOST, TIMED_OUT, UNSENT
 
 
 class Server:
@@ -178,7 +179,7 @@ def test_one_process_reaches_a_server_that_answers_at_once(capsys: pytest.Captur
         process.kill()
         process.communicate()
     assert record.outcomes.ok.all()
-    each_us = 1e6 * record.cpu_s / len(record.outcomes)
+    each_us = 1e6 * record.spent.cpu_s / len(record.outcomes)
     with capsys.disabled():
         print(f"\n{len(record.outcomes) / record.wall_s:,.0f} requests/s, {each_us:.1f} us of CPU each")  # noqa: T201
 
@@ -195,3 +196,100 @@ def test_a_stage_ends_when_there_has_been_no_connection_for_long() -> None:
     record = run_loop(main)
     assert "the server is gone" in record.ended_early
     assert record.stopped_s < 20
+
+
+def test_lanes_that_never_connect_hold_a_stage_up_no_longer_than_a_request_may_take() -> None:
+    class Silent(FakeLane):
+        def __init__(self, settled: Callable[[Any, int], None]) -> None:
+            super().__init__(Server(lambda _: None), settled)
+            self.is_open = False
+
+        async def open(self) -> None:
+            await asyncio.get_running_loop().create_future()
+
+    async def main(*, stopped: bool) -> StageRecord:
+        stage = stage_run(plan(lanes=100, end_s=0.05, timeout_s=60.0 if stopped else 0.1), Silent)
+        if stopped:
+            asyncio.get_running_loop().call_soon(stage.stop)
+        return await asyncio.wait_for(stage.run(), 20)
+
+    assert run_loop(lambda: main(stopped=False)).outcomes.code.tolist() == [TIMED_OUT] * 100
+    assert len(run_loop(lambda: main(stopped=True)).outcomes) == 0
+
+
+def test_an_open_loop_that_is_behind_still_looks_for_answers_and_for_its_end() -> None:
+    stages: list[StageRun] = []
+
+    def answer(number: int) -> tuple[float, int]:
+        if number == 1:
+            asyncio.get_running_loop().call_soon(stages[0].stop)
+        return 0.0, 200
+
+    due_s = np.zeros(10_000)
+    record = run(
+        plan(lanes=1, most_lanes=1, due_s=due_s, kinds=np.zeros(10_000, np.int32)), Server(answer), stages.append
+    )
+    assert record.waited < 1000, "not all that is due was looked at before the first turn of the loop"
+    assert record.unanswered == 10_000 - len(record.outcomes) > 9000
+
+
+def test_a_request_whose_time_was_over_before_the_client_came_to_it_is_not_sent_and_is_the_clients() -> None:
+    server = Server(lambda _: (0.0, 200))
+
+    async def main() -> StageRecord:
+        chosen = plan(due_s=np.array([0.0, 0.1, 60.0]), kinds=np.zeros(3, np.int32), timeout_s=5.0)
+        stage = stage_run(chosen, lambda settled: FakeLane(server, settled))
+        return await asyncio.wait_for(stage.run(time.perf_counter() - 60), 20)
+
+    record = run_loop(main)
+    assert sorted(record.outcomes.code.tolist()) == [UNSENT, UNSENT, 200]
+    assert server.sent == 1
+
+
+def test_a_stop_tells_how_many_requests_it_cut_off() -> None:
+    stages: list[StageRun] = []
+
+    def answer(number: int) -> tuple[float, int] | None:
+        if number == 3:
+            asyncio.get_running_loop().call_soon(stages[0].stop)
+        return None
+
+    assert run(plan(lanes=3, end_s=60.0), Server(answer), stages.append).unanswered == 3
+
+
+class Closing(FakeLane):
+    """Its server closes each connection after its answer: no connection is ever seen open."""
+
+    def __init__(self, server: Server, settled: Callable[[Any, int], None]) -> None:
+        super().__init__(server, settled)
+        self.is_open = False
+
+
+def test_a_server_that_closes_after_each_answer_is_not_gone_nor_is_one_of_which_nothing_was_asked() -> None:
+    async def main(chosen: StagePlan) -> StageRecord:
+        server = Server(lambda _: (0.01, 200))
+        return await asyncio.wait_for(stage_run(chosen, lambda settled: Closing(server, settled)).run(), 20)
+
+    busy = run_loop(lambda: main(plan(lanes=1, end_s=0.8, timeout_s=0.2, dead_s=0.1)))
+    idle_plan = plan(due_s=np.array([0.0, 0.8]), kinds=np.zeros(2, np.int32), timeout_s=0.2, dead_s=0.1)
+    idle = run_loop(lambda: main(idle_plan))
+    assert (busy.ended_early, idle.ended_early) == ("", "")
+    assert idle.outcomes.ok.all()
+
+
+def test_a_lane_that_failed_thousands_of_times_tries_again_all_the_same() -> None:
+    stages: list[Any] = []
+
+    def answer(number: int) -> tuple[float, int]:
+        if number == 2:
+            stages[0]._failures = dict.fromkeys(stages[0]._failures, 5000)
+        return 0.0, LOST if number < 3 else 200
+
+    record = run(plan(lanes=1, end_s=60.0, most_requests=3), Server(answer), stages.append)
+    assert record.outcomes.code.tolist() == [LOST, LOST, 200]
+
+
+def test_processor_time_counts_from_the_beginning_of_the_stage() -> None:
+    record = run(plan(end_s=0.05), Server(lambda _: (0.001, 200)))
+    assert 0 < record.spent.cpu_s < 5
+    assert record.spent.waited_s is None or record.spent.waited_s >= 0

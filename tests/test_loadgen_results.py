@@ -88,3 +88,11 @@ def test_a_client_that_sends_late_or_is_out_of_cpu_says_so() -> None:
 
 def test_a_window_without_time_has_no_rate() -> None:
     assert fold(OPEN, outcomes(), Fold(begin_s=1, end_s=1, inputs=1), USAGE).throughput == 0
+
+
+def test_a_client_that_waits_for_a_processor_does_not_keep_up_however_little_it_got() -> None:
+    held_up = Usage(cpu_s=1, cpu_share=0.4, cpu_wait_share=0.55, reconnects=0, received_bytes=0)
+    closed = Load(kind="closed", concurrency=1)
+    result = fold(closed, outcomes((0, 0.1, 200)), Fold(begin_s=0, end_s=1, inputs=1), held_up)
+    assert not result.client.keeps_up
+    assert result.client.cpu_wait_share == 0.55

@@ -288,6 +288,7 @@ def test_sustained_load_throttles_by_itself_lengthens_the_tail_and_cooling_recov
     assert bench.telemetry().temperature_c < 40
 
 
+@pytest.mark.slow
 def test_a_day_at_a_job_a_second() -> None:
     bench = Bench()
     tenant = bench.tenant(program(10_000, steps=50))

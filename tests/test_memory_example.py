@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "predictor" / "memory.py"
 
 
@@ -13,6 +15,7 @@ def run(table: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, SCRIPT, table], capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.slow
 def test_no_published_spill_is_missed(shared_data: Path) -> None:
     done = run(shared_data / "npu_latency_published.csv")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -98,6 +98,7 @@ def _bert(w: dict[str, NDArray[Any]], ids: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(pooled / np.linalg.norm(pooled))
 
 
+@pytest.mark.slow
 def test_the_exported_graph_computes_what_the_paper_says(
     example: ModuleType, minilm: tuple[Path, Samples, Samples]
 ) -> None:

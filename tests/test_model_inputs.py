@@ -87,3 +87,18 @@ def test_any_other_file_is_the_one_element_of_a_model_that_takes_bytes(tmp_path:
     assert (found.shape, found.raw) == ((1,), b"\x0b\0\0\0\xff\xd8picture\0\0")
     with pytest.raises(DataError, match="not a readable"):
         npz_tensors(path, [port("FP32", 1)])
+
+
+def test_a_file_that_is_no_npz_is_told_as_such_where_the_server_describes_nothing(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(DataError, match="one array without a name"):
+        npz_tensors(tmp_path / "one.npy", ())
+    with pytest.raises(DataError, match=r"not a readable \.npz"):
+        npz_tensors(tmp_path / "broken.npz", ())
+
+
+def test_one_file_does_not_fill_an_input_of_several_elements(tmp_path: Path) -> None:
+    (tmp_path / "cat.jpg").write_bytes(b"cat")
+    with pytest.raises(DataError, match="is one element"):
+        npz_tensors(tmp_path / "cat.jpg", (Port(name="x", datatype="BYTES", shape=(3,)),))

@@ -14,6 +14,8 @@ inline = "never"
 shard = "user"
 max_request_bytes = 1000
 run_limit_s = 5
+open_limit_s = 60
+patience_s = 2.5
 
 [batching]
 enabled = "off"
@@ -39,6 +41,9 @@ fallback = true
 keep_alive_s = 300
 prewarm = false
 
+[padding]
+rows = true
+
 [padding.values]
 ids = 0
 
@@ -60,6 +65,8 @@ def test_every_key_is_read() -> None:
     assert options.canary == ("3",)
     assert [device.instances for device in options.device] == [2, 1]
     assert options.device[1].fallback
+    assert options.padding.rows
+    assert (options.run_limit_s, options.open_limit_s, options.patience_s) == (5, 60, 2.5)
     assert options.padding.values == {"ids": 0.0}
     assert options.padding.crop[0].axis == 1
     assert (options.queue.max_requests, options.idle.keep_alive_s) == (10, 300.0)
@@ -93,6 +100,9 @@ def test_an_unknown_key_names_the_nearest(text: str, words: str) -> None:
         "inline = 'yes'",
         "run_limit_s = 0",
         "run_limit_s = nan",
+        "open_limit_s = 0",
+        "patience_s = -1",
+        "[padding]\nrows = 'yes'",
         "[batching]\nmax_rows = 0",
         "[batching]\nenabled = 'on'",
         "[batching]\nbudget_ms = inf",
@@ -134,6 +144,9 @@ def test_a_wrong_override_is_refused(text: str) -> None:
         ("[batching]\nmax_rows = 3", True),
         ("[batching]\nenabled = 'off'", True),
         ("run_limit_s = 3", False),
+        ("open_limit_s = 3", True),
+        ("patience_s = 3", True),
+        ("[padding]\nrows = true", True),
         ("shard = 'shape'", False),
         ("inline = 'never'", True),
         ("max_request_bytes = 5", True),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 
 from npuops.errors import OptionError
 from npuops.loadgen.model_inputs import tensor_of
-from npuops.loadgen.oip_request import binary_body, http_post, json_body, parse_headers
+from npuops.loadgen.oip_request import binary_body, http_post, joined, json_body, parse_headers
 
 X = tensor_of("x", "FP32", np.array([[1, 2]], np.float32))
 TEXT = tensor_of("t", "BYTES", np.array(["a"], object))
@@ -50,3 +51,21 @@ def test_what_is_no_header_is_refused(text: str) -> None:
 
 def test_headers_are_read() -> None:
     assert parse_headers(["A: b:c", "D:"]) == {"A": "b:c", "D": ""}
+
+
+@pytest.mark.parametrize(
+    ("datatype", "array", "words"),
+    [
+        ("FP32", np.array([1, np.nan], np.float32), "holds NaN or infinity"),
+        ("FP64", np.array([np.inf]), "holds NaN or infinity"),
+        ("BYTES", np.array([b"\xff\xd8"], object), "bytes that are no text"),
+    ],
+)
+def test_values_that_json_would_change_are_refused(datatype: str, array: Any, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        json_body([tensor_of("x", datatype, array)])
+
+
+def test_of_two_headers_of_one_name_the_later_goes_whatever_its_case() -> None:
+    found = joined({"Content-Type": "a/b", "X": "1"}, {"content-type": "c/d"})
+    assert found == {"content-type": "c/d", "X": "1"}

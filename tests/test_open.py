@@ -33,7 +33,12 @@ SHARED = [
 ]
 
 
-@pytest.mark.parametrize("what", HOSTILE)
+LONG = {"five million empty nodes"}
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=[pytest.mark.slow] if what in LONG else []) for what in HOSTILE]
+)
 def test_a_hostile_file_gets_a_clear_error_from_both_doors(what: str, tmp_path: Path) -> None:
     write, error = HOSTILE[what]
     path = tmp_path / "models" / "model.onnx"
@@ -47,6 +52,7 @@ def test_a_hostile_file_gets_a_clear_error_from_both_doors(what: str, tmp_path: 
     assert not (tmp_path / "out.onnx").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny/mnist_fp32.onnx", "audio/dtln_1_fp32.onnx", "tiny/kws_dscnn_int8.tflite"])
 def test_a_cut_or_flipped_file_never_raises_anything_else(name: str, shared_models: Path, tmp_path: Path) -> None:
     content = (shared_models / name).read_bytes()

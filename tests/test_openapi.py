@@ -58,7 +58,12 @@ def test_schemathesis_makes_requests_for_every_operation() -> None:
 
 NAMED = st.fixed_dictionaries(
     {"name": st.text(min_size=1, max_size=3)},
-    optional={"parameters": st.dictionaries(st.sampled_from(["binary_data", "classification", "x"]), st.integers(0))},
+    optional={
+        "parameters": st.dictionaries(
+            st.sampled_from(["binary_data", "classification", "x"]), st.integers(0) | st.none()
+        )
+        | st.none()
+    },
 )
 REQUEST = st.fixed_dictionaries(
     {
@@ -74,7 +79,13 @@ REQUEST = st.fixed_dictionaries(
             max_size=2,
         )
     },
-    optional={"id": st.text(max_size=3) | st.integers(), "outputs": st.lists(NAMED, max_size=2), "output": st.none()},
+    optional={
+        "id": st.text(max_size=3) | st.integers() | st.none(),
+        "outputs": st.lists(NAMED, max_size=2) | st.none(),
+        "parameters": st.none()
+        | st.dictionaries(st.sampled_from(["timeout", "priority"]), st.none() | st.integers(0, 9)),
+        "output": st.none(),
+    },
 )
 
 

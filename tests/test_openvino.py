@@ -73,6 +73,7 @@ def kernels(artifact: Artifact, feed: Feeds) -> set[str]:
     return {cost.op for cost in profile.ops}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_installed")
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.A8W8])
 def test_it_keeps_every_promise_of_a_target(tmp_path: Path, precision: Precision) -> None:
@@ -82,6 +83,7 @@ def test_it_keeps_every_promise_of_a_target(tmp_path: Path, precision: Precision
     assert [outcome.skipped for outcome in outcomes] == [""] * 6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_installed")
 def test_the_int8_mobilenet_runs_in_integers_and_sees_what_the_float_one_sees(
     mobilenet: Path, shared_models: Path, tmp_path: Path
@@ -103,6 +105,7 @@ def test_the_int8_mobilenet_runs_in_integers_and_sees_what_the_float_one_sees(
     assert all(op.lower().endswith("_i8]") for op in convolutions)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_installed")
 @pytest.mark.parametrize("name", ["digits-cnn", "digits-transformer"])
 @pytest.mark.parametrize("precision", [Precision.A8W8, Precision.A16W8])
@@ -119,6 +122,7 @@ def test_a_quantized_graph_answers_as_the_reference_does(name: str, precision: P
     assert (top1_agreement(got, wanted) or 0) > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_installed")
 def test_fp32_is_float32_although_openvino_would_choose_bf16_silently(mobilenet: Path, tmp_path: Path) -> None:
     feeds = random_feeds(mobilenet, 1)
@@ -128,6 +132,7 @@ def test_fp32_is_float32_although_openvino_would_choose_bf16_silently(mobilenet:
     np.testing.assert_allclose(got, wanted[0], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_installed")
 def test_bf16_is_close_and_really_another_arithmetic(mobilenet: Path, tmp_path: Path) -> None:
     feeds = random_feeds(mobilenet, 1)
@@ -142,6 +147,7 @@ def test_bf16_is_close_and_really_another_arithmetic(mobilenet: Path, tmp_path: 
     assert np.abs(got - wanted[0]).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_installed")
 def test_the_same_model_gives_the_same_bytes_wherever_it_lies(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -170,6 +176,7 @@ def test_a_session_survives_a_refused_input_and_its_outputs_stay_what_they_were(
         session.run(one)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_installed")
 @pytest.mark.parametrize(
     "words", ["meta=1.0;ov=2019.1.0;isa=Intel AVX2", "meta=1.0;ov=2026.4.1;isa=Quantum", "", "nonsense"]
@@ -182,6 +189,7 @@ def test_an_artifact_of_another_openvino_or_instruction_set_is_refused(words: st
     assert "build it again" in caught.value.advice
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_installed")
 def test_a_truncated_blob_is_a_clear_error(tmp_path: Path) -> None:
     artifact, _ = built(mlp(tmp_path / "m.onnx"), Precision.FP32, tmp_path / "o", [])
@@ -204,6 +212,7 @@ def test_a_blob_of_another_model_is_refused(tmp_path: Path) -> None:
         OpenvinoRunner(CPU).open(Artifact(artifact.root, other))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_installed")
 def test_an_input_that_nothing_reads_stays_one_of_the_models(tmp_path: Path) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("x", "unread", "y")]

@@ -72,6 +72,7 @@ def test_the_float_mobilenet_answers_like_the_reference_at_every_level(
             np.testing.assert_allclose(outputs[name], row, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_int8_mobilenet_sees_what_the_float_one_sees(
     mobilenet: Path, int8_mobilenet: Path, feeds: list[Feeds], tmp_path: Path
 ) -> None:

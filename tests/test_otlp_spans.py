@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -17,7 +19,8 @@ pytest.importorskip("opentelemetry.sdk", reason="pip install 'npuops[otel]' to h
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from npuops.telemetry.otlp_spans import OtlpSpans
+from npuops.telemetry.otlp_spans import MAX_WAITING, OtlpSpans
+from npuops.telemetry.traces import TracedRequest
 from otlp_receiver import Receiver, receiving
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -77,6 +80,7 @@ def test_the_span_says_what_ran_it(receiver: Receiver) -> None:
         "npuops.batch.rows": 2,
         "npuops.batch.requests": 2,
         "npuops.batch.padded_rows": 6,
+        "npuops.batch.padded_elements": 0,
         "http.response.status_code": 200,
     }
     assert receiver.resources[0]["service.name"] == "edge-box"
@@ -89,3 +93,39 @@ def test_an_error_is_marked(receiver: Receiver) -> None:
     assert root.status.code == Status.STATUS_CODE_ERROR
     assert attributes(root)["error.type"] == "OverloadedError"
     assert respond.name == "respond"
+
+
+def ended(number: int) -> TracedRequest:
+    request = TracedRequest(None, "POST /v2/models/{model}/infer", "mobilenet", "1", number, number)
+    request.completed_us = request.responded_us = number + 100
+    return request
+
+
+def test_a_collector_that_never_answers_holds_up_nobody_and_what_it_does_not_take_is_counted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections, and says nothing
+        spans = OtlpSpans(TraceOptions(endpoint=f"http://127.0.0.1:{deaf.getsockname()[1]}/v1/traces"), lambda: UNIX_US)
+        for number in range(3 * MAX_WAITING):
+            spans(ended(number))
+        assert MAX_WAITING // 2 <= spans.dropped <= 2 * MAX_WAITING
+        spans.close()
+        assert any("OtelBatchSpan" in thread.name for thread in threading.enumerate()), "it was waited for"
+    assert spans.dropped == 3 * MAX_WAITING
+
+
+def test_requests_whose_collector_is_gone_are_counted_as_dropped() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    spans = OtlpSpans(TraceOptions(endpoint=f"http://127.0.0.1:{port}/v1/traces"), lambda: UNIX_US)
+    for number in range(10):
+        spans(ended(number))
+    spans.close()
+    assert spans.dropped == 10
+
+
+def test_every_request_arrives_where_the_collector_is_well(receiver: Receiver) -> None:
+    spans = OtlpSpans(TraceOptions(endpoint=receiver.endpoint), lambda: UNIX_US)
+    for number in range(1000):
+        spans(ended(number))
+    spans.close()
+    assert spans.dropped == 0
+    assert len([span for span in receiver.spans if span.kind == Span.SPAN_KIND_SERVER]) == 1000

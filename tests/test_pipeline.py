@@ -88,6 +88,7 @@ def test_the_same_build_comes_from_the_cache_and_says_so(request_a8w8: BuildRequ
     assert open_artifact(tmp_path / "two").manifest.digest == first.artifact.manifest.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["calibration", "options", "model", "evaluation"])
 def test_whatever_changes_the_result_misses_the_cache(request_a8w8: BuildRequest, tmp_path: Path, change: str) -> None:
     store = DirectoryStore(tmp_path / "cache")
@@ -154,6 +155,7 @@ def test_the_first_node_that_diverges_is_looked_for_on_the_samples_that_came_out
     assert min(levels) < DIVERGED_DB, parity
 
 
+@pytest.mark.slow
 def test_a_model_that_gives_nan_never_passes(tmp_path: Path) -> None:
     model = mlp(tmp_path / "m.onnx")
     rows = [{"x": np.full((1, 16), value, np.float32)} for value in (1.0, np.nan)]
@@ -168,6 +170,7 @@ def test_a_model_that_gives_nan_never_passes(tmp_path: Path) -> None:
     assert manifest.gate.verdict is Verdict.FAIL
 
 
+@pytest.mark.slow
 def test_labels_do_not_turn_the_evidence_of_nan_into_an_error(tmp_path: Path) -> None:
     rows = [{"x": np.full((1, 16), value, np.float32)} for value in (1.0, np.nan)]
     request = BuildRequest(
@@ -213,6 +216,7 @@ def test_a_folder_that_is_no_artifact_is_never_replaced(request_toy: BuildReques
     assert (tmp_path / "art" / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.slow
 def test_an_older_artifact_is_replaced_only_when_the_new_one_is_whole(
     request_toy: BuildRequest, tmp_path: Path
 ) -> None:
@@ -282,6 +286,7 @@ def start(building: list[subprocess.Popen[str]], tmp_path: Path, out: str) -> su
     return process
 
 
+@pytest.mark.slow
 def test_two_builds_of_the_same_at_once_compile_once_and_both_end_well(
     building: list[subprocess.Popen[str]], tmp_path: Path
 ) -> None:
@@ -292,6 +297,7 @@ def test_two_builds_of_the_same_at_once_compile_once_and_both_end_well(
     assert open_artifact(tmp_path / "one").manifest == open_artifact(tmp_path / "two").manifest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay_s", [0.3, 0.8, 1.5])
 def test_a_build_that_is_killed_leaves_nothing_half_written(
     building: list[subprocess.Popen[str]], tmp_path: Path, delay_s: float

@@ -10,6 +10,8 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +196,33 @@ def test_a_process_that_is_killed_is_replaced_and_told(server: Served, pictures:
         assert server.http("POST", "/v2/models/digits/infer", pictures[0].read_bytes(), RAW)[0] == 200
     assert metric(server, "npuops_preprocessing_process_exits_total ") == before + 1
     assert server.heard("StepProcessEnded", pid=pid)["why"] == "signal 9"
+
+
+def test_no_picture_is_lost_when_processes_are_killed_under_load(
+    repo: Path, tmp_path: Path, pictures: list[Path]
+) -> None:
+    (tmp_path / "serve.toml").write_text("step_processes = 2\n")
+    with served(repo, tmp_path / "scratch", "-c", str(tmp_path / "serve.toml")) as running:
+        running.ready("reader")
+        data = [pictures[place % len(pictures)].read_bytes() for place in range(100)]
+        assert len(step_processes(running)) == 2, "as many as were asked for"
+        alone = [running.http("POST", "/v2/models/reader/infer", one, RAW) for one in data[: len(pictures)]]
+        done: list[bool] = []
+
+        def send(place: int) -> None:
+            answer = running.http("POST", "/v2/models/reader/infer", data[place], RAW)
+            done.append(answer == alone[place % len(pictures)] and answer[0] == 200)
+
+        with ThreadPoolExecutor(20) as pool:
+            sending = [pool.submit(send, place) for place in range(100)]
+            for before in (10, 40, 70):
+                wait_for(lambda before=before: len(done) >= before, "nobody answers")
+                for pid in step_processes(running):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            for one in sending:
+                one.result()
+        assert all(done)
 
 
 def step_processes(server: Served) -> list[int]:

@@ -49,6 +49,7 @@ def quantize_activation_per_channel(path: Path, before: str) -> None:
     onnx.save(model, path)
 
 
+@pytest.mark.slow
 def test_a_graph_that_compiles_whole_and_computes_garbage_is_caught_and_located(htp: str, tmp_path: Path) -> None:
     zoo = zoo_model("digits-cnn")
     inputs = open_model(zoo.model).inputs

@@ -83,11 +83,13 @@ def built(
     return artifact, outputs
 
 
+@pytest.mark.slow
 def test_it_keeps_every_promise_of_a_target(digits: Path, tmp_path: Path) -> None:
     outcomes = promises_kept(CHIP, digits, Precision.A8W8, tmp_path)
     assert all(not outcome.skipped for outcome in outcomes)
 
 
+@pytest.mark.slow
 def test_the_int8_mobilenet_runs_whole_and_sees_what_the_float_one_sees(
     mobilenet: Path, int8_mobilenet: Path, shared_models: Path, tmp_path: Path
 ) -> None:
@@ -102,6 +104,7 @@ def test_the_int8_mobilenet_runs_whole_and_sees_what_the_float_one_sees(
     assert (cosine(got, run_reference(int8_mobilenet, samples)[name]) or 0) > 0.97
 
 
+@pytest.mark.slow
 def test_the_artifact_answers_bit_for_bit_like_a_session_without_a_file(shared_models: Path, tmp_path: Path) -> None:
     # DTLN-2 is the graph on which ModelCompiler's own default (optimize nothing) gives other numbers.
     model = quantized(shared_models / "audio" / "dtln_2_fp32.onnx", tmp_path / "q")
@@ -116,6 +119,7 @@ def test_the_artifact_answers_bit_for_bit_like_a_session_without_a_file(shared_m
             np.testing.assert_array_equal(row[name], array)
 
 
+@pytest.mark.slow
 def test_what_the_htp_does_not_take_runs_on_the_cpu_and_the_placement_says_why(
     shared_models: Path, tmp_path: Path
 ) -> None:
@@ -128,6 +132,7 @@ def test_what_the_htp_does_not_take_runs_on_the_cpu_and_the_placement_says_why(
     assert all(np.isfinite(array).all() for array in outputs[0].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "precision", "tolerance"),
     [("qnn-htp:sm8650", Precision.FP16, 1e-2), ("qnn-htp:sc8480xp", Precision.BF16, 5e-2)],
@@ -144,6 +149,7 @@ def test_float_precisions_compute_in_that_precision_and_not_in_float32(
     assert 1e-5 < off < tolerance * max(1.0, np.abs(wanted).max())
 
 
+@pytest.mark.slow
 def test_sixteen_bit_activations_are_nearer_than_eight(tmp_path: Path) -> None:
     source = mlp(tmp_path / "m.onnx", hidden=64)
     feeds = random_feeds(source, 8, seed=3)
@@ -157,6 +163,7 @@ def test_sixteen_bit_activations_are_nearer_than_eight(tmp_path: Path) -> None:
     assert off[Precision.A16W8] < off[Precision.A8W8]
 
 
+@pytest.mark.slow
 def test_chips_get_binaries_of_their_own(digits: Path, tmp_path: Path) -> None:
     feeds = random_feeds(digits, 1)
     made = {
@@ -168,6 +175,7 @@ def test_chips_get_binaries_of_their_own(digits: Path, tmp_path: Path) -> None:
     assert fields == {"sm8350": ["0", "30"], "sm8650": ["0", "57"], "v73": ["73", "0"]}
 
 
+@pytest.mark.slow
 def test_a_compilation_does_not_depend_on_where_the_model_lies(digits: Path, tmp_path: Path) -> None:
     moved = tmp_path / "elsewhere.onnx"
     moved.write_bytes(digits.read_bytes())
@@ -176,6 +184,7 @@ def test_a_compilation_does_not_depend_on_where_the_model_lies(digits: Path, tmp
     assert one.entry.read_bytes() == two.entry.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_bad_request_is_refused_and_the_session_stays_on_the_npu(tmp_path: Path) -> None:
     good = {"ids": np.array([[1, 2, 3]], dtype=np.int32)}
     bad = {"ids": np.array([[1, 2, 99]], dtype=np.int32)}
@@ -188,6 +197,7 @@ def test_a_bad_request_is_refused_and_the_session_stays_on_the_npu(tmp_path: Pat
     assert providers[0] == "QNNExecutionProvider"
 
 
+@pytest.mark.slow
 def test_a_profile_has_emulator_ticks_for_every_operator(digits: Path, tmp_path: Path) -> None:
     feeds = random_feeds(digits, 1)
     artifact, _ = built(CHIP, digits, Precision.A8W8, tmp_path, feeds)
@@ -267,6 +277,7 @@ def test_an_artifact_of_another_chip_or_a_newer_compiler_is_refused(digits: Path
             own.open(changed(toolchain={"onnxruntime-qnn": version}))
 
 
+@pytest.mark.slow
 def test_damaged_contexts_are_clear_errors(digits: Path, tmp_path: Path) -> None:
     artifact, _ = built(CHIP, digits, Precision.A8W8, tmp_path, [])
     whole = artifact.entry.read_bytes()

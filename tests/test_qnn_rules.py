@@ -271,6 +271,7 @@ def with_attributes(folder: Path) -> dict[str, Path]:
     return made
 
 
+@pytest.mark.slow
 def test_the_attributes_that_the_compiler_leaves_are_named(tmp_path: Path) -> None:
     places = {name: only_place(path) for name, path in with_attributes(tmp_path).items()}
     assert {name for name, place in places.items() if place.runs_on is RunsOn.CPU} == set(LEFT)
@@ -363,6 +364,7 @@ def test_rules_and_compiler_agree_on_float_real_models(shared_models: Path, tmp_
     assert agreement(modern(shared_models / name, tmp_path), Precision.FP16, tmp_path / "o") >= 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_emulator")
 @pytest.mark.parametrize("name", ["digits-cnn", "digits-transformer"])
 def test_rules_and_compiler_agree_on_the_zoo(tmp_path: Path, name: str) -> None:

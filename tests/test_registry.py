@@ -43,6 +43,7 @@ def test_built_in_targets_are_found_by_entry_points() -> None:
     assert {"ethos-u", "openvino", "ort-cpu", "qnn-htp", "toy"} <= set(families())
 
 
+@pytest.mark.slow
 def test_a_target_of_another_package_is_listed_and_kept_to_its_promises(
     third_party: dict[str, str], tmp_path: Path
 ) -> None:

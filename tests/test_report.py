@@ -253,6 +253,7 @@ def long_names() -> Artifact:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subject", ["usual", "long names"])
 def test_nothing_overflows_at_any_width_and_the_console_is_silent(browser: str, tmp_path: Path, subject: str) -> None:
     shown = Artifact(Path("art"), failed()) if subject == "usual" else long_names()

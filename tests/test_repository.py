@@ -24,8 +24,10 @@ from npuops.errors import (
     OverloadedError,
     StorageError,
 )
+from npuops.events import Warned
 from npuops.runtime.facts import ColdCause
-from npuops.runtime.version_facts import VersionChanged
+from npuops.runtime.version_facts import VersionChanged, VersionStandsIn
+from npuops.runtime.worker_process import WorkerLostError
 from npuops.server.repository_upload import Uploads
 from repository_lab import Lab, lab, rounds, touch, toys
 
@@ -163,6 +165,124 @@ def test_a_version_that_does_not_come_up_leaves_the_old_one_serving_and_says_why
         here.put("a/2", 1)
         await here.look()
         assert here.states("a") == {"1": "UNAVAILABLE", "2": "READY"}
+
+    play(story)
+
+
+def test_after_a_restart_an_older_version_stands_in_for_a_damaged_one_until_that_is_mended(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        for version in ("1", "2", "3", "4"):
+            here.put(f"a/{version}", int(version))
+        here.damage("a/3")
+        here.damage("a/4")
+        await here.look()
+        assert here.states("a") == {"1": "UNAVAILABLE", "2": "READY", "3": "UNAVAILABLE", "4": "UNAVAILABLE"}
+        assert here.repository.serving["a", ""].spec.version == "2"
+        assert here.repository.ready, "whoever asks gets an answer"
+        assert "in place of" in here.reason("a", "2")
+        assert "digest" in here.reason("a", "4")
+        told = [(each.version, each.instead_of) for each in here.log.of(VersionStandsIn)]
+        assert told == [("3", ("4",)), ("2", ("3", "4"))]
+        await here.look()
+        assert len(here.launcher.launched) == 3, "nothing is tried again while nothing changes"
+        here.put("a/4", 4)
+        await here.look()
+        assert here.states("a")["4"] == "READY"
+        assert here.states("a")["2"] == "UNAVAILABLE"
+        assert here.repository.serving["a", ""].spec.version == "4"
+        assert here.reason("a", "2") == "not chosen by `versions`"
+
+    play(story)
+
+
+def test_a_version_stands_in_also_where_it_is_loaded_by_the_first_request(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        here.options("a", "[idle]\nprewarm = false\n")
+        here.put("a/1", 1)
+        here.put("a/2", 2)
+        here.damage("a/2")
+        await here.look()
+        with pytest.raises(NotReadyError, match="digest"):
+            await here.repository.wake("a")
+        await rounds()
+        assert (await here.repository.wake("a")).spec.version == "1"
+        here.put("a/2", 2)
+        await here.look()
+        assert here.repository.serving["a", ""].spec.version == "2"
+        assert here.states("a") == {"1": "UNAVAILABLE", "2": "READY"}
+
+    play(story)
+
+
+def test_a_client_whose_load_fails_is_told_although_an_older_version_answers(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        here.put("a/1", 1)
+        here.put("a/2", 2)
+        here.damage("a/2")
+        with pytest.raises(IntegrityError, match="version 2"):
+            await here.repository.load("a")
+        await here.repository.settled()
+        assert here.states("a") == {"1": "READY", "2": "UNAVAILABLE"}
+
+    play(story)
+
+
+def test_what_a_load_failed_with_may_pass_and_it_is_tried_again_by_itself(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        here.put("a/1", 1)
+        here.put("a/2", 2)
+        here.launcher.failing = [WorkerLostError("the worker ended while it loaded: signal SIGKILL")]
+        await here.look()
+        assert here.states("a") == {"1": "READY", "2": "UNAVAILABLE"}
+        async with asyncio.timeout(30):
+            while here.states("a") != {"1": "UNAVAILABLE", "2": "READY"}:
+                await asyncio.sleep(0.01)
+        assert len(here.launcher.launched) == 3
+
+    play(story)
+
+
+def test_a_version_that_may_not_run_by_the_options_is_stood_in_for_as_well(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        here.options("a", '[[device]]\nartifact = "small"\n')
+        here.put("a/1/small", 1)
+        here.put("a/2/large", 2)
+        await here.look()
+        assert here.states("a") == {"1": "READY", "2": "UNAVAILABLE"}
+        assert "small" in here.reason("a", "2")
+        assert here.repository.ready
+
+    play(story)
+
+
+def test_no_client_hears_where_on_the_servers_disk_anything_lies(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        place = str(here.root)
+        here.put("damaged/1")
+        here.damage("damaged/1")
+        here.put("short/1")
+        (here.root / "short/1/program.toy").write_bytes(b"")
+        (here.root / "nothing/1").mkdir(parents=True)
+        here.put("elsewhere/1")
+        (here.root / "elsewhere" / "2").symlink_to("/usr/share/elsewhere")
+        await here.look()
+        heard = [line.reason for line in here.repository.index()]
+        for name in ("damaged", "short", "nothing"):
+            for ask in (here.repository.wake(name), here.repository.load(name)):
+                with pytest.raises(NpuopsError) as refused:
+                    await ask
+                heard += [refused.value.message, refused.value.advice]
+                assert name in refused.value.message
+        here.root.rename(here.root.with_name("gone"))
+        with pytest.raises(StorageError) as refused:
+            await here.repository.load("damaged")
+        heard += [refused.value.message, refused.value.advice]
+        here.root.with_name("gone").rename(here.root)
+        assert [words for words in heard if place in words or "/usr/" in words or "/tmp/" in words] == []  # noqa: S108
+        logged = [event.reason for event in here.log.of(VersionChanged)] + [
+            event.message for event in here.log.of(Warned)
+        ]
+        assert any(place in words for words in logged), "the operator does"
 
     play(story)
 
@@ -904,6 +1024,7 @@ class Story:
             toy.finish()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_whatever_happens_requests_go_only_to_what_answers_and_memory_stays_within_its_limit(

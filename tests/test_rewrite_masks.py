@@ -83,6 +83,7 @@ def test_an_infinite_mask_does_not_compile_and_its_cure_does(tmp_path: Path):
     assert ops_on_cpu(compiled(after, tmp_path / "after")) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", ["where-scores", "where-mask", "where-keep", "scaled"])
 def test_a_huge_mask_turns_quantized_attention_into_noise_and_its_cure_does_not(mask: str, tmp_path: Path):
     before = attention(mask, length=64)
@@ -96,6 +97,7 @@ def test_a_huge_mask_turns_quantized_attention_into_noise_and_its_cure_does_not(
     assert ops_on_cpu(compiled(tmp_path / "after.onnx", tmp_path / "after")) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_htp_refuses_a_signed_gamma_and_takes_the_cured_one(per_channel: bool, tmp_path: Path):
     before = quantized_layernorm(per_channel=per_channel)
@@ -106,6 +108,7 @@ def test_htp_refuses_a_signed_gamma_and_takes_the_cured_one(per_channel: bool, t
     assert ops_on_cpu(compiled(tmp_path / "after.onnx", tmp_path / "after")) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("proto", "fix", "falls_back"),
     [
@@ -123,6 +126,7 @@ def test_an_operator_that_falls_to_the_cpu_runs_whole_after_its_cure(
     assert ops_on_cpu(after) == set()
 
 
+@pytest.mark.slow
 def test_a_scaled_gemm_is_refused_and_the_plain_one_is_taken(tmp_path: Path):
     weights = np.random.default_rng(3).standard_normal((6, 8)).astype(np.float32)
     proto = single("Gemm", [4, 8], [4, 6], weights, np.ones(6, dtype=np.float32), alpha=0.25, beta=2.0, transB=1)

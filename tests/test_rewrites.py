@@ -157,6 +157,7 @@ REAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_real_models_keep_their_answers(name: str, shared_models: Path, tmp_path: Path, htp: Target):
     source = as_onnx(shared_models / name, tmp_path / "source.onnx")
@@ -176,6 +177,7 @@ def test_the_keyword_transformer_gets_its_layernorms_and_gelus_back(shared_model
     assert found.get("Tanh", 0) == found.get("ReduceMean", 0) == 0
 
 
+@pytest.mark.slow
 def test_batch_normalization_of_a_real_resnet_disappears(shared_models: Path, tmp_path: Path, htp: Target):
     source = shared_models / "graphs/light_resnet50.onnx"
     apply_fixes(source, tmp_path / "out.onnx", target=htp)

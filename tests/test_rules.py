@@ -107,6 +107,7 @@ def rows(proof: ModuleType, shared_data: Path) -> list[Any]:
     return list(proof.compare(shared_data / "npu_placement_published.csv", PROOF))
 
 
+@pytest.mark.slow
 def test_at_least_95_percent_of_published_operators_are_placed_right(proof: ModuleType, rows: list[Any]) -> None:
     assert len(rows) > 500
     assert proof.ops_right(rows) >= proof.GOAL

@@ -99,6 +99,7 @@ def test_a_stand_in_is_used_only_when_it_is_asked_for_by_name(artifact: Path) ->
         run_artifact(opened, {"x": sample_input()}, engine="litert")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong", ["missing.npz", "empty.npz", "text.npz", "short.npz", "name.npz", "text.npy", "x.txt"]
 )

@@ -50,6 +50,7 @@ def tokens(folder: Path, length: int, rows: int | str) -> Artifact:
     return ort_artifact(folder / f"a{length}", path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", ["N", 4])
 def test_short_requests_share_a_longer_artifact_and_get_their_own_corner(tmp_path: Path, rows: int | str) -> None:
     made = [tokens(tmp_path, length, rows) for length in (4, 8)]

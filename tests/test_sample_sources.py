@@ -66,6 +66,17 @@ def test_integers_are_cast_only_where_they_fit(tmp_path: Path) -> None:
         load_samples(str(tmp_path / "bad.npz"), TWO)
 
 
+def test_a_file_of_float32_gives_bfloat16_which_no_file_holds(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.array([[1.0, 1.001], [-2.5, 0.0]], np.float32))
+    wanted = (TensorInfo(name="x", dtype="bfloat16", shape=(1, 2)),)
+    rows = load_samples(str(tmp_path / "x.npz"), wanted).inputs
+    assert [row["x"].dtype.name for row in rows] == ["bfloat16"] * 2
+    assert [row["x"].tolist() for row in rows] == [[[1.0, 1.0]], [[-2.5, 0.0]]]
+    np.savez(tmp_path / "bad.npz", x=np.full((1, 2), 3.4e38, np.float32))  # it rounds to infinity
+    with pytest.raises(DataError, match="without loss"):
+        load_samples(str(tmp_path / "bad.npz"), wanted)
+
+
 def test_pickles_and_truncated_archives_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "p.npz", x=np.array([{"a": 1}], dtype=object))
     with pytest.raises(DataError, match="cannot be read"):
@@ -184,6 +195,7 @@ def test_random_samples_are_what_every_model_takes() -> None:
     wanted = (
         TensorInfo(name="image", dtype="uint8", shape=(1, 4096)),
         TensorInfo(name="x", dtype="float16", shape=(2, 3)),
+        TensorInfo(name="brain", dtype="bfloat16", shape=(2, 3)),
         TensorInfo(name="ids", dtype="int64", shape=(1, 8)),
         TensorInfo(name="mask", dtype="bool", shape=(4, 8)),
         TensorInfo(name="step", dtype="int32", shape=()),

@@ -39,6 +39,7 @@ def test_an_unknown_key_names_the_nearest(text: str, words: str) -> None:
         "http_port = 65536",
         "http_port = 8001",
         "max_loaded = 0",
+        "step_processes = 0",
         "poll_s = 0",
         "drain_s = inf",
         "[limits]\nbody_bytes = 0",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import grpc
 import orjson
 import pytest
 
 from npuops import errors
-from npuops.server.status import GrpcStatus, error_body, status_of
+from npuops.server.status import GrpcStatus, error_body, status_of, words_of
 
 
 @pytest.mark.parametrize(
@@ -15,6 +17,7 @@ from npuops.server.status import GrpcStatus, error_body, status_of
     [
         (errors.DataError("m"), 400, GrpcStatus.INVALID_ARGUMENT),
         (errors.UnauthenticatedError("m"), 401, GrpcStatus.UNAUTHENTICATED),
+        (errors.ForbiddenError("m"), 403, GrpcStatus.PERMISSION_DENIED),
         (errors.NotServedError("m"), 404, GrpcStatus.NOT_FOUND),
         (errors.TooLargeError("m"), 413, GrpcStatus.RESOURCE_EXHAUSTED),
         (errors.QuotaError("m"), 429, GrpcStatus.RESOURCE_EXHAUSTED),
@@ -49,6 +52,30 @@ def test_a_foreign_error_tells_nothing_of_its_text() -> None:
     body = error_body(ValueError("/home/secret"))
     assert b"secret" not in body
     assert b"ValueError" in body
+
+
+@pytest.mark.parametrize("kind", [errors.NotReadyError, errors.IntegrityError, errors.RunError, errors.StorageError])
+def test_clients_do_not_hear_where_the_servers_files_lie(kind: type[errors.NpuopsError], tmp_path: Path) -> None:
+    error = kind(f"ort-cpu: {tmp_path}/digits/1/a.onnx has 6 bytes", advice=f"see '{tmp_path}' and {Path.home()}/b")
+    assert words_of(error).startswith("ort-cpu: …/a.onnx has 6 bytes; see '…/")
+    assert str(tmp_path.parent) not in words_of(error)
+    assert str(tmp_path.parent) not in error_body(error).decode()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "running Gather node. Name:'/encoder-of-nobody/emb/Gather' Status Message: idx=77",
+        "GET /openapi.json tells them, /v2/models/m/load too",
+        "and/or, 3/4 of http://127.0.0.1:8000/tmp/x",
+    ],
+)
+def test_names_that_only_look_like_paths_stay(words: str) -> None:
+    assert words_of(errors.RunError(words)) == words
+
+
+def test_what_is_wrong_with_a_request_is_told_in_the_clients_own_words() -> None:
+    assert words_of(errors.DataError("the model has no input '/tmp/x/y'")) == "the model has no input '/tmp/x/y'"
 
 
 def test_the_codes_are_grpcs() -> None:

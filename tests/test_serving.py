@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from npuops.artifacts.manifest import Artifact
 from npuops.build.engine import run_engine
 from npuops.evaluate.samples import make_samples
 from running_server import wait_for
-from serve_process import Served, infer_request, load, served
+from serve_process import Served, load, served
 from served_artifacts import ort_artifact, tiny_cnn
 from virtual_devices import is_alive
 
@@ -74,15 +73,7 @@ def resident_kib(pid: int) -> int:
 
 
 def ask(server: Served, model: str) -> tuple[int, bytes]:
-    body, headers = infer_request(X)
-    connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=60)
-    try:
-        connection.request("POST", f"/v2/models/{model}/infer", body=body, headers=headers)
-        response = connection.getresponse()
-        data = response.read()
-        return response.status, data[int(response.headers.get("Inference-Header-Content-Length", 0)) :]
-    finally:
-        connection.close()
+    return server.infer(model, X)
 
 
 def all_at_once(count: int, work: Callable[[], tuple[int, bytes]]) -> list[tuple[int, bytes]]:
@@ -161,7 +152,6 @@ def test_a_worker_that_is_killed_under_load_costs_no_request(
     assert set(told.answers) == {right[0]}
 
 
-@pytest.mark.slow
 def test_loading_and_unloading_over_and_over_leaves_nothing(
     repo: Path, tmp_path: Path, artifacts: list[Artifact], right: list[bytes]
 ) -> None:

@@ -13,7 +13,9 @@ import pytest
 pytest.importorskip("tritonclient")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks" / "serving"))
 
+import drivers
 import exchanges
+import ours
 import served_models
 import tables
 from client import Call, Sample, outcomes, percentile_ms
@@ -90,3 +92,24 @@ def test_percentiles_are_of_right_answers_alone() -> None:
     assert outcomes(samples) == {"ok": 1, "TimeoutError": 1}
     assert percentile_ms(samples[1:], 99) is None
     assert Call(b"", lambda _: "").refusals == frozenset()
+
+
+def test_the_bytes_of_answers_are_read_from_what_h2load_says() -> None:
+    said = "traffic: 1.21MB (1266842) total, 12.3KB (12600) headers (space savings 95%), 1.19MB (1244000) data\n"
+    assert drivers.answered_bytes(said) == 1_244_000
+    assert drivers.answered_bytes("finished in 1.00s") == 0
+
+
+def test_an_artifact_of_another_model_or_of_other_flags_is_built_anew(tmp_path: Path) -> None:
+    file, noise = tmp_path / "model.onnx", tmp_path / "noise.npz"
+    file.write_bytes(b"one")
+    noise.write_bytes(b"samples")
+    flags = ["--calibration", str(noise)]
+    first = ours.build_key(file, flags)
+    assert ours.build_key(file, flags) == first
+    assert ours.build_key(file, [*flags, "--dynamic-batch"]) != first
+    noise.write_bytes(b"others")
+    assert ours.build_key(file, flags) != first
+    noise.write_bytes(b"samples")
+    file.write_bytes(b"two")
+    assert ours.build_key(file, flags) != first

@@ -138,6 +138,21 @@ def test_small_and_refused_requests_are_lines_too(logged: Served) -> None:
     assert statuses == [200, 404, 400, 404, 400, 0, 5]
 
 
+def test_a_client_that_goes_in_the_middle_of_a_request_is_a_line_and_one_that_only_connects_is_none(
+    logged: Served,
+) -> None:
+    head = b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: a\r\n"
+    for sent in (b"", b"\r\n", head, head + b"Content-Length: 100\r\n\r\nabc"):
+        with socket.create_connection(("127.0.0.1", logged.http_port)) as client:
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(100) == b""
+    told = [
+        (line.get("url.path", ""), line["http.response.status_code"], line["error.type"]) for line in lines(logged, 2)
+    ]
+    assert told == [("", 499, "ClientGone"), ("/v2/models/tiny/infer", 499, "ClientGone")]
+
+
 def test_sighup_goes_on_in_a_new_file(logged: Served) -> None:
     log = logged.scratch.parent / "log.jsonl"
     assert logged.http("GET", "/v2")[0] == 200
@@ -180,6 +195,23 @@ def test_a_request_with_a_trace_is_told_to_the_collector_with_its_stages(
         stages = [span.name for span in spans if span.parent_span_id == root.span_id]
         failed = any(item.key == "error.type" for item in root.attributes)
         assert stages == ([] if failed else ["queue", "dma in", "compute", "dma out", "respond"])
+
+
+def test_the_log_names_the_trace_that_the_server_began(
+    artifact: Path, tmp_path: Path, collector: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", collector.endpoint)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
+    with served(artifact, tmp_path / "tmp", "--access-log", str(tmp_path / "log.jsonl")) as server:
+        server.ready("tiny")
+        with http_client.InferenceServerClient(f"127.0.0.1:{server.http_port}") as client:
+            client.infer("tiny", [http_input()])
+            client.infer("tiny", [http_input()])
+        logged = [line["trace_id"] for line in lines(server, 2)]
+        assert server.end() == 0
+    traces = {span.trace_id.hex() for span in collector.spans}
+    assert len(traces) == 2
+    assert set(logged) == traces
 
 
 def test_without_a_log_and_a_collector_nothing_is_recorded(artifact: Path, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from onnx_models import mlp, save
 PLAIN = ImagePreprocessing()
 
 
-def classifier(path: Path, *last: str, classes: int = 7) -> Model:
-    """image[1,3,8,8] → mean → MatMul → the operators `last` → y[1,classes]."""
+def classifier(path: Path, *last: str, classes: int = 7, rows: int = 1) -> Model:
+    """image[rows,3,8,8] → mean → MatMul → the operators `last` → y[rows,classes]."""
     nodes = [
         helper.make_node("GlobalAveragePool", ["image"], ["p"]),
         helper.make_node("Flatten", ["p"], ["f"]),
@@ -31,8 +31,8 @@ def classifier(path: Path, *last: str, classes: int = 7) -> Model:
     graph = helper.make_graph(
         nodes,
         "g",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, classes])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [rows, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, classes])],
         [numpy_helper.from_array(np.ones((3, classes), np.float32), "w")],
     )
     return open_model(save(graph, path))
@@ -50,6 +50,12 @@ def test_logits_get_a_softmax_and_probabilities_do_not(tmp_path: Path) -> None:
 def test_fewer_classes_than_five_are_all_shown(tmp_path: Path) -> None:
     made = image_classification(classifier(tmp_path / "m.onnx", classes=2), PLAIN, ("a", "b"))
     assert made.postprocess[-1] == TopK(tensor="y", k=2)
+
+
+def test_buckets_of_one_version_have_the_same_pipeline(tmp_path: Path) -> None:
+    """A server takes them together only so."""
+    one, four = (image_classification(classifier(tmp_path / f"{n}.onnx", rows=n), PLAIN, None) for n in (1, 4))
+    assert one == four
 
 
 def test_nobody_guesses_how_pixels_become_numbers(tmp_path: Path) -> None:

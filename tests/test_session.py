@@ -86,6 +86,7 @@ def test_a_session_on_a_named_device_leaves_it_up_and_sees_it_die(artifact: Arti
     again.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "kind", "words"),
     [

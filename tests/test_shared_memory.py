@@ -76,6 +76,7 @@ def test_status_lists_one_or_all(folder: Path) -> None:
         regions.status("c")
 
 
+@pytest.mark.slow
 def test_unregistering_without_a_name_forgets_all_and_closes_them(folder: Path) -> None:
     before = open_descriptors()
     regions = Regions(folder)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from npuops.runtime.facts import BatchRan, RequestFailed, RequestShed, ShedReason
+from npuops.runtime.version_facts import VersionChanged
 from npuops.server.statistics import ModelStatistics, StatisticDuration, Statistics
 from serving_facts import batch_ran
 
@@ -55,14 +57,39 @@ def test_the_last_inference_is_a_date() -> None:
     assert statistics.of([VERSION])[0].last_inference == 1_700_000_000_009
 
 
-def test_a_version_that_never_ran_has_zeros_and_one_that_was_unloaded_begins_anew() -> None:
+def changed(event: str, state: str) -> VersionChanged:
+    return VersionChanged(model="mobilenet", version="1", state=state, event=event, reason="", seconds=None, waiting=0)
+
+
+LOADED = (changed("load", "LOADING"), changed("loaded", "READY"))
+CLOSED = (changed("unload", "UNLOADING"), changed("closed", "UNAVAILABLE"))
+REST = changed("rest", "COLD")
+
+
+@pytest.mark.parametrize(
+    ("life", "count"),
+    [
+        ((), 1),
+        (CLOSED, 1),
+        ((*CLOSED, *LOADED), 0),
+        ((*CLOSED, REST, *LOADED), 1),
+        ((*CLOSED, REST, changed("unload", "UNAVAILABLE"), *LOADED), 0),
+        ((changed("loaded", "READY"),), 1),
+        ((changed("failed", "READY"),), 1),
+    ],
+    ids=["lives", "unloaded", "loaded again", "rested", "unloaded at rest", "replaced", "not replaced"],
+)
+def test_only_a_version_that_was_unloaded_and_is_loaded_again_begins_anew(
+    life: Sequence[VersionChanged], count: int
+) -> None:
     statistics = Statistics(unix_offset_us=0)
-    statistics(batch_ran())
-    statistics.forget(VERSION)
-    assert statistics.of([VERSION, ("new", "3")]) == (
-        ModelStatistics(name="mobilenet", version="1"),
-        ModelStatistics(name="new", version="3"),
-    )
+    for event in (*LOADED, batch_ran(), *life):
+        statistics(event)
+    assert statistics.of([VERSION])[0].inference_count == count
+
+
+def test_a_version_that_never_ran_has_zeros() -> None:
+    assert Statistics(unix_offset_us=0).of([("new", "3")]) == (ModelStatistics(name="new", version="3"),)
 
 
 def test_the_document_has_the_protocols_names() -> None:

@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from npuops.clock import SystemClock
-from npuops.errors import DataError, DeadlineError, NotReadyError, OverloadedError
+from npuops.clock import Clock, SystemClock
+from npuops.errors import DataError, DeadlineError, NotReadyError, OverloadedError, RunError, StorageError
 from npuops.evaluate.image_steps import run_image_steps
 from npuops.runtime.admission import Limits
 from npuops.runtime.step_facts import StepProcessEnded
 from npuops.runtime.step_pool import Prepared, StepOptions, StepPool
-from npuops.testing import EventLog
+from npuops.testing import EventLog, ManualClock
 from picture_models import COLOUR_PIPELINE, COLOURS, large_picture, picture
 
 pytest.importorskip("PIL.Image", reason="images need the extra `images`")
 STEPS = COLOUR_PIPELINE.preprocess
 
 
-def with_pool(test: Callable[[StepPool, EventLog], Awaitable[None]], **options: Any) -> EventLog:
+def with_pool(
+    test: Callable[[StepPool, EventLog], Awaitable[None]], clock: Clock | None = None, **options: Any
+) -> EventLog:
     log = EventLog()
 
     async def run() -> None:
-        pool = StepPool(StepOptions(**{"processes": 1, **options}), SystemClock(), log)
+        pool = StepPool(StepOptions(**{"processes": 1, **options}), clock or SystemClock(), log)
         await pool.start()
         try:
             await test(pool, log)
@@ -89,6 +93,7 @@ def test_a_killed_process_is_replaced_and_its_picture_is_not_lost() -> None:
     with_pool(test)
 
 
+@pytest.mark.slow
 def test_a_picture_that_ends_every_process_is_given_up_and_the_next_one_is_served() -> None:
     async def test(pool: StepPool, _: EventLog) -> None:
         answer = pool.submit(STEPS, large_picture())
@@ -142,6 +147,27 @@ def test_what_waits_too_long_is_dropped_while_it_waits() -> None:
     with_pool(test)
 
 
+def test_a_slow_picture_does_not_send_later_ones_away() -> None:
+    """Nothing but pictures that are let through could show that the next ones are fast."""
+    clock = ManualClock()
+
+    async def test(pool: StepPool, _: EventLog) -> None:
+        slow, go_on = await busy(pool)
+        clock.advance(3_600_000_000)
+        go_on()
+        await slow
+        while not pool.idle:
+            await asyncio.sleep(0)
+        assert len((await pool.submit(STEPS, picture((1, 2, 3)), deadline_us=clock.now_us() + 1)).tensor) == 192
+        again, go_on = await busy(pool)
+        in_a_while = clock.now_us() + 50_000
+        behind = pool.submit(STEPS, picture((1, 2, 3)), deadline_us=in_a_while)
+        go_on()
+        await asyncio.gather(again, behind)
+
+    with_pool(test, clock)
+
+
 def test_what_is_too_much_is_refused_and_what_was_taken_back_makes_room() -> None:
     async def test(pool: StepPool, _: EventLog) -> None:
         running, go_on = await busy(pool)
@@ -171,6 +197,58 @@ def test_bytes_that_wait_are_bounded_too() -> None:
             await waiting
 
     with_pool(test, waiting=Limits(max_queue_bytes=1000))
+
+
+def test_who_gives_way_to_a_large_picture_gives_all_the_bytes_that_it_needs() -> None:
+    async def test(pool: StepPool, _: EventLog) -> None:
+        running, go_on = await busy(pool)
+        small = [pool.submit(STEPS, bytes(100), tenant="many") for _ in range(10)]
+        large = pool.submit(STEPS, bytes(500), tenant="few")
+        assert [one.done() for one in small] == [False] * 5 + [True] * 5, "the newest go"
+        go_on()
+        found = await asyncio.gather(running, large, *small, return_exceptions=True)
+        assert [type(one) for one in found[1:]] == [DataError] * 6 + [OverloadedError] * 5
+
+    with_pool(test, waiting=Limits(max_queue_bytes=1000))
+
+
+def test_a_process_that_cannot_be_replaced_costs_its_picture_and_the_next_one_tries_again() -> None:
+    async def test(pool: StepPool, _: EventLog) -> None:
+        (first,) = pool.pids
+        os.kill(first, signal.SIGKILL)
+        _, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        answer = pool.submit(STEPS, picture((1, 2, 3)))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            with pytest.raises((RunError, StorageError)):
+                await answer
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert len((await pool.submit(STEPS, picture((1, 2, 3)))).tensor) == 192
+
+    with_pool(test)
+
+
+def test_a_replacement_that_is_killed_while_it_starts_costs_no_picture() -> None:
+    async def test(pool: StepPool, log: EventLog) -> None:
+        (first,) = pool.pids
+        before = children()
+        os.kill(first, signal.SIGKILL)
+        answer = pool.submit(STEPS, picture((1, 2, 3)))
+        while not (new := children() - before):
+            await asyncio.sleep(0)
+        assert not pool.pids, "it is not ready"
+        os.kill(new.pop(), signal.SIGKILL)
+        assert len((await answer).tensor) == 192
+        assert len(log.of(StepProcessEnded)) == 1
+
+    with_pool(test)
+
+
+def children() -> set[int]:
+    """Processes that this one has started, by any of its threads."""
+    tasks = Path("/proc/self/task").iterdir()
+    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
 
 
 def test_a_tenant_that_floods_the_pool_loses_its_own_pictures_and_not_the_others() -> None:
@@ -228,7 +306,7 @@ def test_a_pool_that_is_closed_while_it_starts_leaves_no_process() -> None:
 def test_processes_end_with_a_server_that_is_killed_even_while_they_work() -> None:
     server = """
 import asyncio, sys
-from npuops.clock import SystemClock
+from npuops.clock import Clock, SystemClock
 from npuops.events import ignore
 from npuops.runtime.step_pool import Prepared, StepOptions, StepPool
 async def main():

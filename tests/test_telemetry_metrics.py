@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from npuops.events import Event, StepStarted
-from npuops.runtime.facts import RequestFailed, RequestShed, ShedReason
+from npuops.runtime.facts import ColdCause, RequestFailed, RequestShed, ShedReason, WorkerStarted
 from npuops.runtime.step_facts import StepProcessEnded, StepsRan
+from npuops.runtime.version_facts import VersionChanged
 from npuops.telemetry.exposition import expose
 from npuops.telemetry.intake import PENDING, Intake
-from npuops.telemetry.metrics import MAX_TENANTS, Metrics
+from npuops.telemetry.metrics import KEPT_S, MAX_TENANTS, Metrics
 from npuops.telemetry.serving_snapshot import ServingSnapshot
 from serving_facts import batch_ran
 from serving_story import EVERY_FACT
@@ -86,19 +88,30 @@ def test_outcomes_are_successes_failures_and_sheds() -> None:
 
 
 def test_padding_and_fallback_are_counted_and_their_ratios_are_of_the_last_minute() -> None:
-    old = batch_ran(arrived_us=(1_000_000,), rows=1, padded_rows=0)
+    old = batch_ran(arrived_us=(1_000_000,), rows=1, padded_rows=0, elements=10)
     new = [
-        batch_ran(arrived_us=(100_000_000,), rows=3, padded_rows=5),
-        batch_ran(arrived_us=(100_000_000,) * 3, rows=3, padded_rows=5, fell_back=True),
+        batch_ran(arrived_us=(100_000_000,), rows=3, padded_rows=5, elements=30, padded_elements=130),
+        batch_ran(
+            arrived_us=(100_000_000,) * 3, rows=3, padded_rows=5, elements=60, padded_elements=20, fell_back=True
+        ),
     ]
     scraped = Scraped(old, *new, now_us=101_000_000)
     assert scraped.value("npuops_padded_rows_total", **WHERE) == 10
-    assert scraped.value("npuops_padding_ratio", **WHERE) == 10 / 16
+    assert scraped.value("npuops_input_elements_total", **WHERE) == 100
+    assert scraped.value("npuops_padded_elements_total", **WHERE) == 150
+    assert scraped.value("npuops_padding_ratio", **WHERE) == 150 / 240
     assert scraped.value("npuops_fallback_requests_total", **WHERE) == 3
     assert scraped.value("npuops_fallback_ratio", model="mobilenet", version="1") == 0.75
     assert scraped.value("npuops_batch_rows_sum", **WHERE) == 7
     quiet = Scraped(old, now_us=500_000_000)
+    assert Scraped(batch_ran(device="chain")).value("npuops_padding_ratio", **{**WHERE, "device": "chain"}) is None
     assert quiet.value("npuops_padding_ratio", **WHERE) is None, "nothing ran in the last minute: unknown, not 0"
+
+
+def test_series_without_padding_begin_at_nothing() -> None:
+    scraped = Scraped(batch_ran(device="a"), batch_ran(device="b", padded_rows=2))
+    padded = [scraped.value("npuops_padded_rows_total", **{**WHERE, "device": device}) for device in "ab"]
+    assert padded == [0, 2]
 
 
 def test_tenants_are_bounded_and_those_of_the_configuration_come_first() -> None:
@@ -142,6 +155,47 @@ def test_pictures_wait_and_are_prepared_in_a_time_that_no_device_spends() -> Non
     assert scraped.value("npuops_preprocessing_seconds_count", **where, stage="steps") == 2
     assert scraped.value("npuops_preprocessing_process_exits_total") == 1
     assert stage(scraped, "total", "count") is None
+
+
+def changed(version: str, event: str) -> VersionChanged:
+    state = "UNAVAILABLE" if event == "closed" else "LOADING"
+    return VersionChanged(model="digits", version=version, state=state, event=event, reason="", seconds=None, waiting=0)
+
+
+def test_a_version_that_is_gone_for_long_has_no_series_and_the_others_keep_theirs() -> None:
+    metrics, later_us = Metrics(), KEPT_S * 1_000_000
+    intake = Intake([metrics])
+
+    def told(now_us: int) -> set[str]:
+        metrics.sweep(now_us)
+        text = expose(metrics.take(now_us), ServingSnapshot()).body.decode()
+        return set(re.findall(r'version="(\w)"', text))
+
+    for version in "123":
+        intake(batch_ran(model="digits", version=version))
+        intake(RequestFailed(model="digits", version=version, tenant="t", device="d", error="RunError"))
+        intake(
+            WorkerStarted(
+                model="digits",
+                version=version,
+                device="d",
+                cause=ColdCause.LOAD,
+                seconds=0.1,
+                phases={"open": 0.1},
+                waiting=0,
+                pid=1,
+            )
+        )
+    intake.flush()
+    intake(changed("1", "closed"))
+    intake(changed("2", "closed"))
+    assert told(0) == {"1", "2", "3"}
+    intake(changed("2", "load"))
+    assert told(later_us) == {"1", "2", "3"}
+    assert told(later_us + 1) == {"2", "3"}
+    intake(batch_ran(model="digits", version="1"))
+    intake.flush()
+    assert told(later_us + 2) == {"1", "2", "3"}
 
 
 def test_a_fact_of_another_kind_is_nobodys_metric() -> None:

@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 from npuops.config import read_options
-from npuops.errors import NotServedError, OptionError, UnauthenticatedError
+from npuops.errors import ForbiddenError, OptionError, UnauthenticatedError
 from npuops.runtime.fair_queue import LOWEST_PRIORITY
 from npuops.runtime.job import DEFAULT_TENANT
 from npuops.runtime.tenant_options import MAX_TENANTS, TenantOptions, Tenants
@@ -89,8 +89,10 @@ def test_without_the_right_key_nobody_gets_in(name: str, key: str, message: str)
 def test_unknown_names_share_have_their_own_or_are_refused() -> None:
     assert Tenants(unknown="share").of("eva", "").name == DEFAULT_TENANT
     assert Tenants(unknown="own").of("eva", "").name == "eva"
-    with pytest.raises(NotServedError, match="no such tenant"):
+    with pytest.raises(ForbiddenError, match="only tenants that it knows") as caught:
         Tenants({"camera": TenantOptions()}, unknown="refuse").of("eva", "")
+    assert "X-Npuops-Tenant" in caught.value.advice
+    assert "camera" not in f"{caught.value} {caught.value.advice}", "others' names are nobody's business"
 
 
 def test_a_name_of_ones_own_has_the_quota_of_the_default_for_itself() -> None:

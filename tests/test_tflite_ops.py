@@ -235,6 +235,7 @@ LEVELS: Mapping[str, float] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_operator_is_within_a_level_of_onnx_runtime_and_tosa_equals_litert(case: str, tmp_path: Path) -> None:
     net = Net(seed=len(case))

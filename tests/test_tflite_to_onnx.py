@@ -93,6 +93,7 @@ def levels(theirs: Any, mine: Any, words: Mapping[str, Any]) -> Any:
     return np.abs(stored - theirs.astype(np.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FLOAT_CASES)
 def test_a_float_operator_computes_what_litert_computes(name: str, tmp_path: Path) -> None:
     op, inputs, outputs, *rest = FLOAT_CASES[name]
@@ -105,6 +106,7 @@ def test_a_float_operator_computes_what_litert_computes(name: str, tmp_path: Pat
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUANTIZED_CASES)
 def test_a_quantized_operator_is_within_one_level_of_litert(name: str, tmp_path: Path) -> None:
     op, inputs, outputs, *rest = QUANTIZED_CASES[name]
@@ -178,6 +180,7 @@ def test_a_float_model_answers_like_litert_on_real_inputs(name: str, shared_mode
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "bound"), QUANTIZED_MODELS.items())
 def test_a_quantized_model_answers_like_litert_on_real_inputs(
     name: str, bound: int, shared_models: Path, tmp_path: Path

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from command_line import npuops
 from made_artifact import made
 from npuops import __version__
@@ -47,6 +49,7 @@ def test_a_flipped_bit_ends_with_1_and_names_the_file(tmp_path: Path):
     assert json.loads(npuops("verify", artifact.root, "--json", code=1))["error"] == "IntegrityError"
 
 
+@pytest.mark.slow
 def test_a_key_on_the_command_line_means_signed_by_it(tmp_path: Path):
     artifact = made(tmp_path / "a", target="toy")
     mine, stranger = new_key(Algorithm.ED25519), new_key(Algorithm.ECDSA_P256)

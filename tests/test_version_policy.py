@@ -16,6 +16,7 @@ from npuops.server.version_policy import (
     kept,
     read_rule,
     ready,
+    stand_in,
     wanted,
 )
 
@@ -96,3 +97,23 @@ def test_afterwards_a_new_version_that_fails_counts_no_more_but_one_that_was_los
 )
 def test_a_list_of_which_nothing_is_there_moves_nothing(rule: VersionRule, available: set[str], answer: bool) -> None:
     assert keeps_all(rule, available, canary={"7"}) is answer
+
+
+@pytest.mark.parametrize(
+    ("rule", "failed", "answer"),
+    [
+        (Latest(), {"4"}, "2"),
+        (Latest(), {"4", "2"}, "1"),
+        (Latest(), {"4", "2", "1"}, None),
+        (Latest(), set(), None),
+        (Latest(), {"2"}, None),
+        (Latest(2), {"4"}, None),
+        (Latest(2), {"4", "2"}, "1"),
+        (All(), {"4"}, None),
+        (Listed(("4",)), {"4"}, None),
+    ],
+)
+def test_the_highest_sound_version_stands_in_where_all_of_the_latest_failed(
+    rule: VersionRule, failed: set[str], answer: str | None
+) -> None:
+    assert stand_in(rule, {"1", "2", "3", "4"}, failed, canary={"3"}) == answer

@@ -30,6 +30,15 @@ def test_one_static_artifact_takes_exactly_its_shape() -> None:
     assert shapes(made((8, 3), (8, 2))) == ((8, 3), (8, 2), False, 1)
 
 
+def test_one_static_batch_has_free_rows_where_its_owner_says_so() -> None:
+    assert shapes(made((8, 3), (8, 2)), free_rows=True) == ((-1, 3), (-1, 2), True, 8)
+    assert shapes(made((8, 3), (8, 2)), free_rows=True, max_rows=4)[3] == 4
+    assert shapes(made((1, 3), (1, 2)), free_rows=True) == ((1, 3), (1, 2), False, 1)
+    assert shapes(made(("N", 3), ("N", 2)), free_rows=True)[2:] == (True, DYNAMIC_ROWS)
+    with pytest.raises(OptionError, match="first axis"):
+        signature_of([made((8, 3), (4, 2))], free_rows=True)
+
+
 def test_a_symbolic_first_axis_of_all_tensors_is_a_batch() -> None:
     assert shapes(made(("batch", 3), ("batch", 2))) == ((-1, 3), (-1, 2), True, DYNAMIC_ROWS)
     assert shapes(made(("N", 3), (None, 2)), max_rows=256)[2:] == (True, 256)

@@ -43,6 +43,7 @@ def left(home: Path) -> set[str]:
     return {str(path.relative_to(home)) for path in home.rglob("*")}
 
 
+@pytest.mark.slow
 def test_a_daemon_killed_at_any_step_of_its_start_is_swept_up_by_its_keeper_by_down_or_by_the_next(home: Path) -> None:
     folder = device_folder("npu0")
     step, found, is_up = 0, set[str](), False
@@ -66,6 +67,7 @@ def test_a_daemon_killed_at_any_step_of_its_start_is_swept_up_by_its_keeper_by_d
     assert up(order()).number == 0
 
 
+@pytest.mark.slow
 def test_who_is_killed_while_sweeping_up_leaves_it_to_the_next(home: Path) -> None:
     folder = device_folder("npu0")
     step, is_through = 0, False

@@ -33,6 +33,7 @@ from npuops.vnpu.target import VnpuTarget
 CNN = zoo_model("digits-cnn")
 
 
+@pytest.mark.slow
 def test_the_target_keeps_the_promises_of_the_seam() -> None:
     kept = {outcome.promise for outcome in check_target("vnpu:rk3588", CNN.model) if not outcome.skipped}
     assert "sessions_obey" in kept
@@ -49,6 +50,7 @@ def test_every_profile_tells_placement_fit_latency_and_energy_of_a_real_model(na
     assert {node.runs_on for node in report.placement.nodes} <= {RunsOn.NPU, RunsOn.CPU}
 
 
+@pytest.mark.slow
 def test_an_artifact_runs_on_a_device_with_the_quantized_graphs_numbers(tmp_path: Path) -> None:
     out = tmp_path / "digits.npuops"
     words = npuops(
@@ -68,6 +70,7 @@ def test_an_artifact_runs_on_a_device_with_the_quantized_graphs_numbers(tmp_path
         session.close()
 
 
+@pytest.mark.slow
 def test_what_the_chip_would_take_is_told_as_modelled_beside_the_hosts_time(tmp_path: Path) -> None:
     out, feed = tmp_path / "digits.npuops", tmp_path / "zero.npy"
     npuops("build", "zoo:digits-cnn", "--target", "vnpu:rk3588", "-o", out, NPUOPS_CACHE=str(tmp_path / "cache"))
@@ -87,6 +90,7 @@ def test_what_the_chip_would_take_is_told_as_modelled_beside_the_hosts_time(tmp_
     assert "the chip would take" in npuops("run", out, "--input", feed)
 
 
+@pytest.mark.slow
 def test_time_spent_waiting_for_a_neighbour_is_not_the_models(tmp_path: Path, home: Path) -> None:
     del home
     out, feed = tmp_path / "digits.npuops", tmp_path / "zero.npy"
@@ -101,6 +105,7 @@ def test_time_spent_waiting_for_a_neighbour_is_not_the_models(tmp_path: Path, ho
     assert found["latency_us"] - found["wait_us"] == pytest.approx(alone.us, abs=0.01)
 
 
+@pytest.mark.slow
 def test_profile_shows_where_the_modelled_time_goes(tmp_path: Path) -> None:
     out = tmp_path / "digits.npuops"
     npuops("build", "zoo:digits-cnn", "--target", "vnpu:rk3588", "-o", out, NPUOPS_CACHE=str(tmp_path / "cache"))
@@ -123,6 +128,7 @@ def test_what_does_not_fit_is_not_said_to_fit_and_is_not_compiled(tmp_path: Path
         target.compile(model, CompileOptions(precision=Precision.A8W8), tmp_path)
 
 
+@pytest.mark.slow
 def test_check_tells_where_weights_and_activations_live_and_what_leaves_the_chip(tmp_path: Path) -> None:
     roomy = npuops("check", "zoo:digits-cnn", "--target", "vnpu:stm32n6")
     assert "fit       yes: weights" in roomy
@@ -175,6 +181,7 @@ def test_an_operator_whose_work_is_unknown_gets_no_latency(shared_models: Path) 
     assert open_target("vnpu:rk3588").check(compiled).latency is None
 
 
+@pytest.mark.slow
 def test_a_profile_of_ones_own_builds_runs_and_prices_by_its_own_figures(tmp_path: Path) -> None:
     text = files("npuops.vnpu").joinpath("profiles/rk3588.toml").read_text(encoding="utf-8")
     mine, out, image = tmp_path / "mine.toml", tmp_path / "digits.npuops", tmp_path / "zero.npy"
@@ -215,6 +222,7 @@ def test_an_unknown_profile_names_the_nearest() -> None:
         open_target("vnpu")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("home")
 def test_an_artifact_runs_on_the_device_that_the_user_names_and_on_no_other(tmp_path: Path) -> None:
     out, image = tmp_path / "digits.npuops", tmp_path / "zero.npy"

@@ -23,6 +23,7 @@ def _same_to_the_bit(calibrated: Calibrated, wide: frozenset[str], switch: Width
         assert np.array_equal(got[name], array), (sorted(wide), name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma", [False, True])
 def test_every_mix_of_a_block_answers_as_if_written_from_scratch(tmp_path: Path, gamma: bool) -> None:
     options = QuantizeOptions(layernorm_gamma_uint8=gamma)

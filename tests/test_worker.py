@@ -29,11 +29,13 @@ KINDS = {
     "uint32": TensorProto.UINT32,
     "uint64": TensorProto.UINT64,
     "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
     "float32": TensorProto.FLOAT,
     "float64": TensorProto.DOUBLE,
 }
 
 
+@pytest.mark.slow
 def test_every_dtype_comes_back_bit_for_bit(tmp_path: Path) -> None:
     async def one(dtype: str, kind: int) -> None:
         artifact = ort_artifact(tmp_path / dtype, identity(tmp_path / f"{dtype}.onnx", kind))
@@ -142,6 +144,7 @@ def test_a_model_that_only_says_that_its_rows_are_free_is_served_one_by_one(tmp_
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "kind", "words"),
     [
@@ -156,7 +159,8 @@ def test_a_model_that_only_says_that_its_rows_are_free_is_served_one_by_one(tmp_
 )
 def test_a_worker_that_cannot_load_says_why_and_is_gone(how: str, kind: type[NpuopsError], words: str) -> None:
     async def main() -> None:
-        async with engine_of([hostile(environment={order.LOAD: how})], start=False, open_limit_s=1.0) as lab:
+        limit_s = 1.0 if how == "stop" else 60.0
+        async with engine_of([hostile(environment={order.LOAD: how})], start=False, open_limit_s=limit_s) as lab:
             with pytest.raises(kind, match=words) as caught:
                 await lab.engine.start(ColdCause.LOAD)
             assert len(caught.value.message) < 5_000
@@ -189,7 +193,8 @@ def test_a_worker_dies_with_its_server(tmp_path: Path) -> None:
     async def server() -> None:
         async with engine_of([hostile()], spares=1) as lab:
             lab.ask(row(order.STOP))
-            await asyncio.sleep(0.3)
+            await until(lambda: _state(lab.engine.replicas.all[0].pid) == "T", "it is not at work")
+            await until(lambda: lab.spares.pids, "there is no spare")
             pids.write_text(f"{lab.engine.replicas.all[0].pid} {lab.spares.pids[0]}", encoding="ascii")
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -209,10 +214,15 @@ def test_a_worker_dies_with_its_server(tmp_path: Path) -> None:
 
 
 def _dead(pid: int) -> bool:
+    return _state(pid) in {"Z", ""}
+
+
+def _state(pid: int) -> str:
+    """The kernel's letter for it; empty where there is no such process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
     except OSError:
-        return True
+        return ""
 
 
 def test_an_artifact_that_was_replaced_is_not_loaded_by_a_restart(tmp_path: Path) -> None:

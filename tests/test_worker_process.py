@@ -48,6 +48,7 @@ async def opened(worker: WorkerProcess, **rest: Any) -> tuple[list[bytes], list[
     return heard, ends
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_closed_ends_and_leaves_nothing() -> None:
     async def main() -> None:
         before = descriptors()
@@ -106,6 +107,7 @@ def test_a_worker_that_does_not_listen_is_killed_when_it_is_closed() -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_without_descriptors_no_worker_starts_and_none_leaks() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

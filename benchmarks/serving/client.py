@@ -130,6 +130,8 @@ class Connection(asyncio.Protocol):
         if self.waiting is not None and not self.waiting.done():
             body = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
             self.waiting.set_result(Answer(self.parser.get_status_code(), self.headers, body))
+        if not self.parser.should_keep_alive():  # a draining server says so; the next request there would be lost
+            self.close()
 
 
 def judged(call: Call, answer: Answer) -> str:
@@ -190,7 +192,8 @@ async def open_loop(
 ) -> None:
     """Requests at Poisson instants, whatever the server does; each takes an idle connection or a new one."""
     chance = np.random.default_rng(seed)
-    instants = np.cumsum(chance.exponential(1 / per_s, int(per_s * seconds * 1.2) + 8))
+    expected = per_s * seconds
+    instants = np.cumsum(chance.exponential(1 / per_s, int(expected + 6 * expected**0.5) + 16))
     idle: list[Connection] = []
 
     async def one(due_s: float) -> None:

@@ -31,6 +31,7 @@ async def kill(subject: Subject) -> Result:
     recovered = good[-1] > killed_s + AFTER_S - 0.5
     return {
         "killed": "worker" if worker else "whole server",
+        "under way then": sum(sample.due_s < killed_s for sample in after),
         "answered before": len(samples) - len(after),
         "answered after": len(good) - 1,
         "failed after": outcomes(sample for sample in after if sample.outcome != "ok") or 0,

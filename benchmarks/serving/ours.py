@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +23,8 @@ from exchanges import oip_binary, oip_grpc, oip_json
 from peers import Peer, Start
 from served_models import ServedModel, photo_crops
 from server_process import Command, free_port
+
+import npuops
 
 NPUOPS = Path(sys.executable).with_name("npuops")
 WORKER = os.environ.get("NPUOPS_WORKER_PATTERN", r"npuops\.runtime\.worker|worker_process")
@@ -39,7 +43,7 @@ def fp32_artifact(model: ServedModel, folder: Path, threads: int = 1) -> Path:
     flags = ["--target", "ort-cpu", "--precision", "fp32", "--set", f"intra_op_num_threads={threads}"]
     if model.is_batched:
         flags.append("--dynamic-batch")
-    return built(model, folder / f"{model.name}-fp32-{threads}t", flags)
+    return built(model.path, folder / f"{model.name}-fp32-{threads}t", flags)
 
 
 def int8_artifact(model: ServedModel, folder: Path, threads: int = 0) -> Path:
@@ -54,7 +58,7 @@ def int8_artifact(model: ServedModel, folder: Path, threads: int = 0) -> Path:
         np.savez(crops[name], **{key: np.concatenate([row[key] for row in rows]) for key in rows[0]})
     flags = ["--target", "openvino", "--calibration", str(crops["calibration"]), "--eval", str(crops["evaluation"])]
     flags += [*INT8[model.name], "--set", f"inference_num_threads={threads}"]
-    return built(model, folder / f"{model.name}-int8-{threads}t", flags)
+    return built(model.path, folder / f"{model.name}-int8-{threads}t", flags)
 
 
 def vnpu_artifact(model: ServedModel, folder: Path) -> Path:
@@ -64,24 +68,36 @@ def vnpu_artifact(model: ServedModel, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / f"{model.name}-noise.npz", **rows)
     flags = ["--target", CHIP, "--calibration", str(folder / f"{model.name}-noise.npz"), "--fallback", "allow"]
-    return built(model, folder / f"{model.name}-vnpu", flags)
+    return built(model.path, folder / f"{model.name}-vnpu", flags)
 
 
-def built(model: ServedModel, out: Path, flags: list[str]) -> Path:
-    """Build once; what the build said lies beside the artifact.
+def built(source: Path | str, out: Path, flags: list[str]) -> Path:
+    """Build once from a file, or from a name of the zoo; what the build said lies beside the artifact.
 
     Raises:
         BuildFailedError: with the last words of the build.
     """
-    if (out / "manifest.json").is_file():
+    argv = [str(NPUOPS), "build", str(source), *flags, "-o", str(out), "--json"]
+    key, key_file = build_key(source, flags), out.with_suffix(".key")
+    if (out / "manifest.json").is_file() and key_file.is_file() and key_file.read_text() == key:
         return out
     out.parent.mkdir(parents=True, exist_ok=True)
-    argv = [str(NPUOPS), "build", str(model.path), *flags, "-o", str(out), "--json"]
+    shutil.rmtree(out, ignore_errors=True)
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildFailedError(f"{' '.join(argv)}: {done.stderr[-800:] or done.stdout[-800:]}")
     out.with_suffix(".build.json").write_text(done.stdout)
+    key_file.write_text(key)
     return out
+
+
+def build_key(source: Path | str, flags: list[str]) -> str:
+    """What an artifact is made of: an older one of another model, other flags or another npuops is no answer."""
+    content = source.read_bytes() if isinstance(source, Path) else str(source).encode()
+    names = [Path(flag) for flag in flags if flag.endswith(".npz")]
+    data = b"".join(name.read_bytes() for name in names)
+    said = "\n".join([npuops.__version__, *(Path(flag).name if flag.endswith(".npz") else flag for flag in flags)])
+    return hashlib.sha256(b"\0".join((content, data, said.encode()))).hexdigest()
 
 
 def accuracy(artifact: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ CELLS = {
     "minilm": {"binary": (1, 8), "json": (8,), "grpc": (8,)},
 }
 """Model → protocol → concurrencies."""
-LEAST_SECONDS = {"mobilenet": 4.0, "minilm": 4.0}
+LEAST_SECONDS = {"mobilenet": 4, "minilm": 4}
 """A slow model needs longer for as many samples."""
 ONLY: dict[str, set[str]] = {"npuops-int8": {"mobilenet"}, "npuops-int8-1t": {"mobilenet"}, "npuops-vnpu": set()}
 """Servers that take part with some models only: the virtual device is for the faults."""
@@ -51,7 +51,8 @@ def main() -> None:
     options = arguments()
     servers = OURS | PEERS
     names = options.peers.split(",") if options.peers else list(servers)
-    rows: list[Row] = json.loads(options.json.read_text())["rows"] if options.json.is_file() else []
+    about = about_run(options.threads)
+    rows = earlier_rows(options.json, about)
     first = 1 + max((row["round"] for row in rows), default=0)
     models = [make(name, options.scratch / "models") for name in options.models.split(",")]
     for round_number in range(first, first + options.rounds):
@@ -61,7 +62,7 @@ def main() -> None:
             for name in [*names[turn:], *names[:turn]]:
                 if name not in ONLY or model.name in ONLY[name]:
                     rows += measured(servers[name], model, options, round_number)
-                    save(options.json, rows)
+                    save(options.json, about, rows)
     print_tables(rows)
 
 
@@ -72,7 +73,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--protocols", default="binary,json,grpc")
     parser.add_argument("--concurrency", default="1,8,32")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--seconds", type=whole_seconds, default=2, help="of each run; whole ones, 1 or more")
     parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime, in every server")
     parser.add_argument("--json", type=Path, default=Path("serving-results.json"))
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "npuops-bench-serving")
@@ -180,19 +181,54 @@ def wrong(server: ServerProcess, exchange: Exchange, model: ServedModel, *, int8
     return differs(exchange, headers, body, model.answer, int8=int8)
 
 
-def save(path: Path, rows: list[Row]) -> None:
-    """All results so far, with the machine they are from."""
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        "",
-    )
-    about = {"schema": "npuops.bench-serving/1", "date": time.strftime("%Y-%m-%d %H:%M"), "cpu": cpu}
-    about |= {"kernel": platform.release(), "python": platform.python_version()}
-    path.write_text(json.dumps(about | {"rows": rows}, indent=1))
+def whole_seconds(text: str) -> int:
+    """h2load knows no parts of a second.
+
+    Raises:
+        ValueError: it is none.
+    """
+    seconds = int(text)
+    if seconds < 1:
+        raise ValueError(text)
+    return seconds
+
+
+def about_run(threads: int) -> Row:
+    """What figures must have in common: the machine, its software, and the threads of the engine."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpus = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    return {
+        "schema": "npuops.bench-serving/2",
+        "cpu": cpus[0] if cpus else "",
+        "cores": len(cpus),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "threads": threads,
+    }
+
+
+def earlier_rows(path: Path, about: Row) -> list[Row]:
+    """The rows of a file that is continued.
+
+    Raises:
+        SystemExit: they are from another machine, or of other threads: a median over both would mean nothing.
+    """
+    if not path.is_file():
+        return []
+    found: Row = json.loads(path.read_text())
+    other = {key: (found.get(key), value) for key, value in about.items() if found.get(key) != value}
+    if other:
+        words = ", ".join(f"{key} {was!r}, now {now!r}" for key, (was, now) in other.items())
+        raise SystemExit(f"{path} cannot be continued: {words}; name another --json")
+    rows: list[Row] = found["rows"]
+    return rows
+
+
+def save(path: Path, about: Row, rows: list[Row]) -> None:
+    """All results so far, with the machine they are from; whole or not at all."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(about | {"date": time.strftime("%Y-%m-%d %H:%M"), "rows": rows}, indent=1))
+    part.replace(path)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -142,14 +142,21 @@ class ServerProcess:
                 total += cpu_seconds(pid)
         return total
 
-    def worker(self, pattern: str) -> int:
-        """The process that runs the model: of those whose command line matches, the busiest one; 0 for none."""
-        found = {}
+    def worker(self, pattern: str, span_s: float = 0.3) -> int:
+        """The process that runs the model: of those whose command line matches, the busiest one; 0 for none.
+
+        Busy is who works now: a spare process has loaded the same libraries, and may have taken more time in all.
+        """
+        matching = []
         for pid in self.pids() if pattern else []:
-            with contextlib.suppress(OSError, IndexError):
+            with contextlib.suppress(OSError):
                 if re.search(pattern, command_line(pid)):
-                    found[pid] = cpu_seconds(pid)
-        return max(found, key=lambda pid: found[pid], default=0)
+                    matching.append(pid)
+        before = cpu_each(matching)
+        if len(matching) > 1:
+            time.sleep(span_s)
+        after = cpu_each(matching)
+        return max(after, key=lambda pid: (after[pid] - before.get(pid, 0.0), after[pid]), default=0)
 
     def stop(self) -> None:
         """End the whole tree: politely, then not."""
@@ -180,6 +187,15 @@ def cpu_seconds(pid: int) -> float:
     """User and system time of one process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def cpu_each(pids: Iterable[int]) -> dict[int, float]:
+    """Of those that are still there."""
+    found = {}
+    for pid in pids:
+        with contextlib.suppress(OSError, IndexError):
+            found[pid] = cpu_seconds(pid)
+    return found
 
 
 def memory_mib(pid: int) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from npuops.models.model import Model, ModelFormat
 from npuops.models.open import as_onnx, open_model
 from npuops.models.preprocessing import ImagePreprocessing
 from npuops.models.zoo import PREFIX, zoo_model
+from npuops.private_folder import private_folder
 from npuops.targets.protocol import Target
 from npuops.targets.registry import open_target
 
@@ -121,8 +121,8 @@ def _as_built(path: Path, shapes: Mapping[str, tuple[int, ...]], target: Target,
         model = open_model(path, shapes=shapes)
     if model.format is ModelFormat.ONNX:
         return model
-    with tempfile.TemporaryDirectory(prefix="npuops-import-") as name:
-        return open_model(as_onnx(path, Path(name) / "imported.onnx", shapes=shapes))
+    with private_folder() as folder:
+        return open_model(as_onnx(path, folder / "imported.onnx", shapes=shapes))
 
 
 def run_request(request: BuildRequest, out: Path, *, observe: Observer = ignore) -> BuildResult:

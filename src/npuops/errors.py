@@ -28,6 +28,7 @@
     ├── ServingError                1   a request that a server does not answer with tensors
     │   ├── NotServedError              no such model, version, path or region here
     │   ├── UnauthenticatedError        no API key, or an unknown one
+    │   ├── ForbiddenError              who asks is known, or needs no key, and may not do this
     │   ├── TooLargeError               more bytes than the server takes
     │   ├── DeadlineError               its time is over, or would be before the answer
     │   ├── CancelledError              the client went away, or took it back
@@ -178,6 +179,10 @@ class NotServedError(ServingError):
 
 class UnauthenticatedError(ServingError):
     """No API key, or an unknown one."""
+
+
+class ForbiddenError(ServingError):
+    """Who asks is known, or needs no key, and may not do this."""
 
 
 class TooLargeError(ServingError):

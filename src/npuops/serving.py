@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from npuops.runtime.step_pool import StepOptions, StepPool
 from npuops.runtime.worker_process import SparePool
 from npuops.server.access import Gate, TenantGate
 from npuops.server.chain_members import ServedMembers
+from npuops.server.cors import Cors
 from npuops.server.dataplane import Dataplane
 from npuops.server.engine_launcher import EngineLauncher
 from npuops.server.grpc_call import GrpcCall
@@ -30,9 +33,10 @@ from npuops.server.grpc_service import GrpcService
 from npuops.server.http2_streams import Http2Limits
 from npuops.server.http_api import HttpApi
 from npuops.server.http_connection import Connection
+from npuops.server.http_cors import CorsConnection, RecordedCorsConnection
 from npuops.server.http_infer import HttpInfer
 from npuops.server.http_recorded import RecordedConnection, RecordedInfer
-from npuops.server.http_server import HttpServer
+from npuops.server.http_server import Connect, HttpServer
 from npuops.server.model_options import ModelOptions
 from npuops.server.pipeline_launcher import PipelineLauncher
 from npuops.server.recorder import Recorder
@@ -40,13 +44,13 @@ from npuops.server.repository import Repository
 from npuops.server.repository_layout import Scanner
 from npuops.server.repository_upload import Uploads
 from npuops.server.repository_watch import RepositoryWatch
-from npuops.server.serve_options import Ports, ServeOptions
+from npuops.server.serve_options import FOLLOWED, Ports, ServeOptions
 from npuops.server.served_version import ServedVersion
 from npuops.server.shared_memory import Regions
 from npuops.server.statistics import Statistics
 from npuops.server.tls import HTTP2, server_tls
 from npuops.serving_chips import Chips
-from npuops.serving_gauges import chip_users, gauges
+from npuops.serving_gauges import chip_users, gauges, heed_chips
 from npuops.serving_pages import pages
 from npuops.serving_records import Records
 from npuops.serving_scratch import Scratch
@@ -56,12 +60,17 @@ from npuops.telemetry.serving_snapshot import PreprocessingGauges, ServingSnapsh
 from npuops.telemetry.trace_options import trace_options_of
 
 BEAT_S = 1.0
+_log = logging.getLogger(__name__)
 ENDPOINT_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 """Of OpenTelemetry's specification; where the environment has it, it wins over `otlp_endpoint`."""
 
 
 class Server:
-    """One server. `start` once, `stop` once, on the loop that it was made in."""
+    """One server. `start` once, `stop` once, on the loop that it was made in.
+
+    Attributes:
+        gate: knows the tenants.
+    """
 
     def __init__(
         self, path: Path, options: ServeOptions, *, model: ModelOptions | None = None, observe: Sequence[Observer] = ()
@@ -81,7 +90,8 @@ class Server:
                 advice="write them into its model.toml",
             )
         tenants = options.tenants(os.environ)
-        gate = TenantGate(tenants)
+        gate = self.gate = TenantGate(tenants)
+        self._certified: list[ssl.SSLContext] = []
         self._statistics = Statistics(unix_offset_us(self._clock))
         traces = trace_options_of({ENDPOINT_VARIABLE: options.otlp_endpoint, **os.environ})
         self._instruments = Instruments(self._clock, self._snapshot, tenants=options.tenant, traces=traces)
@@ -95,7 +105,7 @@ class Server:
         self._spares = SparePool(self._loop, 1)
         services = Services(loop=self._loop, clock=self._clock, observe=self._tell, spares=self._spares)
         launcher = EngineLauncher(services, tenants.weight, self._scratch.path)
-        self._pool = StepPool(StepOptions(), self._clock, self._tell, tenants.weight)
+        self._pool = StepPool(StepOptions(processes=options.step_processes), self._clock, self._tell, tenants.weight)
         self._repository: Repository[ServedVersion] = Repository(
             scanner,
             PipelineLauncher(launcher, services, self._pool, lambda: ServedMembers(self._repository)),
@@ -110,8 +120,9 @@ class Server:
         infer = (HttpInfer if recorder is None else RecordedInfer)(
             self._repository, self._clock, self._loop, regions, self._tell
         )
-        api = HttpApi(plane, infer, gate, self._loop, pages(self._instruments))
-        connect = Connection if recorder is None else partial(RecordedConnection, recorder)
+        cors = Cors(options.cors_origins) if options.cors_origins else None
+        api = HttpApi(plane, infer, gate, self._loop, pages(self._instruments), cors)
+        connect = _connections(cors, recorder)
         self._http = HttpServer(api, options.limits, self._loop, connect)
         self._grpc = self._make_grpc(plane, gate, regions, recorder) if options.grpc else None
         poll_s = options.poll_s if options.watch else None
@@ -144,6 +155,27 @@ class Server:
         self._watch.look_now()
         if self._log is not None:
             self._log.reopen()
+
+    def follow(self, options: ServeOptions) -> list[str]:
+        """Other tenants, keys, limits and times from now on, and the certificate as its files are now; all or nothing.
+
+        Gives the keys that differ, and that hold only after a restart.
+
+        Raises:
+            OptionError: a tenant, a key or the certificate is none.
+        """
+        old = self._options
+        tenants = options.tenants(os.environ)
+        if old.tls is not None:
+            certificate, key = Path(old.tls.cert), Path(old.tls.key)
+            server_tls(certificate, key)  # tried first: a pair that does not fit must not get into what is in use
+            for context in self._certified:
+                context.load_cert_chain(certificate, key)
+        self.gate.follow(tenants)
+        self._watch.poll_every(options.poll_s if options.watch else None)
+        followed = {name: getattr(options, name) for name in FOLLOWED}
+        self._options = replace(old, **followed)
+        return old.fixed_changes(options)
 
     async def stop(self) -> None:
         """Answer what is under way, and end; meanwhile nothing is ready, so that nobody sends more."""
@@ -194,7 +226,10 @@ class Server:
 
     def _tls(self, protocols: Sequence[str] = ()) -> ssl.SSLContext | None:
         files = self._options.tls
-        return server_tls(Path(files.cert), Path(files.key), protocols) if files is not None else None
+        if files is None:
+            return None
+        self._certified.append(server_tls(Path(files.cert), Path(files.key), protocols))
+        return self._certified[-1]
 
     def _names(self) -> list[str]:
         return sorted({line.name for line in self._repository.index()})
@@ -202,20 +237,27 @@ class Server:
     async def _beat(self) -> None:
         with suppress(asyncio.CancelledError):
             while True:
-                self._instruments.every_second()
+                try:
+                    self._instruments.every_second()
+                    heed_chips(self._running(), self._chips)
+                except Exception:  # noqa: BLE001 - a defect there must not end the beat, and with it the page and the watch
+                    _log.exception("the server's beat")
                 await asyncio.sleep(BEAT_S)
+
+    def _running(self) -> Collection[ServedVersion]:
+        """A version that has several names once."""
+        return {id(each): each for each in self._repository.serving.values()}.values()
 
     def _snapshot(self) -> ServingSnapshot:
         connections = {"http": self._http.connections}
         if self._grpc is not None:
             connections["grpc"] = self._grpc.connections
-        traces = self._instruments.traces
-        running = {id(each): each for each in self._repository.serving.values()}.values()
+        running = self._running()
         return gauges(
             running,
             connections,
             self._log.dropped if self._log is not None else None,
-            traces.dropped if traces is not None else None,
+            self._instruments.traces_dropped,
             self._chips.readings(chip_users(running)),
             PreprocessingGauges(processes=len(self._pool.pids), waiting=self._pool.waiting)
             if self._pool.is_started
@@ -225,3 +267,10 @@ class Server:
     def _tell(self, event: Event) -> None:
         for observer in self._observers:
             observer(event)
+
+
+def _connections(cors: Cors | None, recorder: Recorder | None) -> Connect:
+    """The cheapest class that does what is asked for."""
+    if cors is None:
+        return Connection if recorder is None else partial(RecordedConnection, recorder)
+    return partial(CorsConnection, cors) if recorder is None else partial(RecordedCorsConnection, cors, recorder)

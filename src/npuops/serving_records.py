@@ -25,14 +25,14 @@ class Records:
 
     def end(self, record: RequestRecord) -> None:
         """A request is over."""
+        trace_id = self._trace(self._traces, record) if self._traces is not None and record.model else ""
         if self._log is not None:
-            self._log.log(access_record(record, unix_offset_us(self.clock)))
-        if self._traces is not None and record.model:
-            self._trace(self._traces, record)
+            self._log.log(access_record(record, unix_offset_us(self.clock), trace_id))
 
-    def _trace(self, traces: Traces, record: RequestRecord) -> None:
+    def _trace(self, traces: Traces, record: RequestRecord) -> str:
+        """The trace's id; "" where the request is not recorded."""
         if not (record.arrived_us or record.error):
-            return  # no batch will ever tell of it
+            return ""  # no batch will ever tell of it
         # The facts of its batch are folded later, so the trace may begin when the request is over.
         request = traces.begin(
             record.traceparent,
@@ -42,14 +42,16 @@ class Records:
             record.received_us,
             record.arrived_us or record.received_us,
         )
-        if request is not None:
-            traces.end(
-                request,
-                completed_us=record.completed_us,
-                responded_us=record.responded_us,
-                error=record.error,
-                attributes=attributes(record),
-            )
+        if request is None:
+            return ""
+        traces.end(
+            request,
+            completed_us=record.completed_us,
+            responded_us=record.responded_us,
+            error=record.error,
+            attributes=attributes(record),
+        )
+        return request.trace_id
 
 
 def span_name(record: RequestRecord) -> str:
@@ -74,10 +76,18 @@ def attributes(record: RequestRecord) -> dict[str, str | int | bool]:
     }
 
 
-def access_record(record: RequestRecord, offset_us: int) -> AccessRecord:
-    """As a line of the access log. `offset_us`: from the engine's clock to microseconds since 1970."""
+def access_record(record: RequestRecord, offset_us: int, trace_id: str = "") -> AccessRecord:
+    """As a line of the access log.
+
+    Args:
+        record: of a request that is over.
+        offset_us: from the engine's clock to microseconds since 1970.
+        trace_id: of the server's own trace; "" where there is none, then the client's counts.
+    """
     is_grpc = record.protocol == "grpc"
-    parent = parse_traceparent(record.traceparent) if record.traceparent else None
+    if not trace_id and record.traceparent:
+        parent = parse_traceparent(record.traceparent)
+        trace_id = parent.trace_id if parent is not None else ""
     return AccessRecord(
         unix_us=record.responded_us + offset_us,
         duration_us=record.responded_us - record.received_us,
@@ -98,5 +108,5 @@ def access_record(record: RequestRecord, offset_us: int) -> AccessRecord:
         tenant=record.tenant,
         request_id=record.request_id,
         error=record.error,
-        trace_id=parent.trace_id if parent is not None else "",
+        trace_id=trace_id,
     )

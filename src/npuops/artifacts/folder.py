@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from npuops.artifacts.manifest import MANIFEST_NAME, SIGNATURE_NAME, Artifact, F
 from npuops.artifacts.signature import TrustPolicy, enforce
 from npuops.artifacts.verification import check_listing, verify_folder
 from npuops.errors import UsageError
+from npuops.private_folder import private_folder
 
 _SCRATCH = f".{MANIFEST_NAME}.part"
 
@@ -68,8 +67,9 @@ def open_artifact(path: Path, *, require: TrustPolicy | None = None) -> Artifact
     if not is_bundle(path):
         return _trusted(verify_folder(path), require)
     with storage_errors("unpack", path, need_bytes=path.stat().st_size):
-        scratch = Path(tempfile.mkdtemp(prefix="npuops-artifact-"))
-    atexit.register(_remove, scratch, os.getpid())
+        stack = ExitStack()
+        scratch = stack.enter_context(private_folder())
+    atexit.register(stack.close)
     return _unpacked(path, scratch / "artifact", require)
 
 
@@ -83,10 +83,10 @@ def opened(path: Path, *, require: TrustPolicy | None = None) -> Iterator[Artifa
     if not is_bundle(path):
         yield open_artifact(path, require=require)
         return
-    with storage_errors("unpack", path, need_bytes=path.stat().st_size):
-        private = tempfile.TemporaryDirectory(prefix="npuops-artifact-")
-    with private as scratch:
-        yield _unpacked(path, Path(scratch) / "artifact", require)
+    with ExitStack() as stack:
+        with storage_errors("unpack", path, need_bytes=path.stat().st_size):
+            scratch = stack.enter_context(private_folder())
+        yield _unpacked(path, scratch / "artifact", require)
 
 
 def _unpacked(bundle: Path, folder: Path, require: TrustPolicy | None) -> Artifact:
@@ -104,9 +104,3 @@ def _trusted(artifact: Artifact, require: TrustPolicy | None) -> Artifact:
 def _sealed(folder: Path, record: FileRecord) -> FileRecord:
     sha256, size = hash_file(folder / record.name, sync=True)
     return replace(record, sha256=sha256, bytes=size)
-
-
-def _remove(scratch: Path, owner: int) -> None:
-    # A forked child runs the same exit handlers; the folder is its parent's.
-    if os.getpid() == owner:
-        shutil.rmtree(scratch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from npuops.errors import DataError, OptionError, UsageError, nearest
@@ -35,7 +36,7 @@ def image_classification(model: Model, image: ImagePreprocessing | None, labels:
     """A picture in, the best classes out.
 
     Args:
-        model: with one row; its first output holds the scores.
+        model: with any number of rows; its first output holds the scores.
         image: how pixels become numbers, as in calibration.
         labels: of the classes; None leaves them without names.
 
@@ -59,7 +60,9 @@ def image_classification(model: Model, image: ImagePreprocessing | None, labels:
     after: tuple[PostStep, ...] = (TopK(tensor=output.name, k=min(BEST, classes)),)
     if not _are_probabilities(model, output.name):
         after = (Softmax(tensor=output.name), *after)
-    return Pipeline(input=model.inputs[0].name, preprocess=image_steps(model.inputs[0], image), postprocess=after)
+    # A picture is one row, however many of them a run of this artifact takes: that is for the server to fill.
+    row = replace(model.inputs[0], shape=(1, *(model.inputs[0].shape or ())[1:]))
+    return Pipeline(input=row.name, preprocess=image_steps(row, image), postprocess=after)
 
 
 def _classes(output: TensorInfo) -> int:

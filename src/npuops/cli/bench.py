@@ -41,7 +41,7 @@ def command(
     shape: ShapeFlag = None,
     distinct: flags.DistinctFlag = 8,
     body: flags.BodyFlag = None,
-    content_type: flags.ContentTypeFlag = "application/octet-stream",
+    content_type: flags.ContentTypeFlag = "",
     header: flags.HeaderFlag = None,
     api_key: flags.ApiKeyFlag = None,
     tenant: flags.TenantFlag = None,

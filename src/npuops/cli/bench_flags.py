@@ -38,7 +38,9 @@ InputFlag = Annotated[
 BatchFlag = Annotated[int | None, typer.Option("--batch", "-b", min=1, help="Rows, where the batch is free.")]
 DistinctFlag = Annotated[int, typer.Option("--distinct", min=1, help="Random inputs that take turns.")]
 BodyFlag = Annotated[Path | None, typer.Option("--body", help="Post this file as it is; no model is asked about.")]
-ContentTypeFlag = Annotated[str, typer.Option("--content-type", help="Of --body.")]
+ContentTypeFlag = Annotated[
+    str, typer.Option("--content-type", help="Of --body; default: JSON where it is, else bytes.")
+]
 HeaderFlag = Annotated[
     list[str] | None, typer.Option("--header", "-H", help='"Name: value" on every request. Can be repeated.')
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Final
+
 from rich.table import Table
 
 from npuops.cli.show import console
@@ -9,13 +12,25 @@ from npuops.loadgen.latency_plot import text_plot
 from npuops.loadgen.results import BenchReport, StageResult
 from npuops.units import format_bytes
 
+_PERCENTILES: Final = {
+    "p50": "p50_ms",
+    "p90": "p90_ms",
+    "p95": "p95_ms",
+    "p99": "p99_ms",
+    "p99.9": "p999_ms",
+    "max ms": "max_ms",
+}
+_GAP: Final = 2
+_WAIT_TOLD: Final = 0.05
+"""A client that waited longer than this share of the time for a processor says so."""
+
 
 def show(report: BenchReport) -> None:
     """The stages, what went wrong in them, tenants, percentiles, the plot, and the client's own cost."""
     screen = console()
     screen.print(_title(report))
-    if report.stages:
-        screen.print(_stages(report))
+    for table in _stages(report, screen.width) if report.stages else ():
+        screen.print(table)
     for stage in report.stages:
         for line in _findings(stage):
             screen.print(f"  {stage.load.words}: {line}")
@@ -44,29 +59,45 @@ def _title(report: BenchReport) -> str:
     return f"{report.url}: {report.format}, {each}{f', {inputs}' if inputs else ''}, seed {report.seed}"
 
 
-def _stages(report: BenchReport) -> Table:
+def _stages(report: BenchReport, width: int) -> list[Table]:
+    """One table, or two where it would not fit: figures that are cut off are no figures."""
+    counted = {
+        "req/s": [_rate(stage.throughput) for stage in report.stages],
+        **(
+            {}
+            if report.slo_ms is None
+            else {f"within {report.slo_ms:g} ms/s": [_rate(s.goodput) for s in report.stages]}
+        ),
+    }
+    ends = {
+        "ok": [str(stage.ok) for stage in report.stages],
+        "shed": [str(sum(stage.shed.values())) for stage in report.stages],
+        "failed": [str(stage.failed) for stage in report.stages],
+        "client CPU": [_share(stage.client.cpu_share) for stage in report.stages],
+    }
+    latencies = {
+        name: [_ms(None if stage.latency is None else getattr(stage.latency, field)) for stage in report.stages]
+        for name, field in _PERCENTILES.items()
+    }
+    loads = [stage.load.words for stage in report.stages]
+    whole = {**counted, **latencies, **ends}
+    taken = sum(_GAP + max(map(len, (name, *cells))) for name, cells in whole.items()) + max(map(len, loads))
+    parts = [whole] if taken <= width else [{**counted, **ends}, latencies]
+    return [_table(loads, part) for part in parts]
+
+
+def _table(loads: Sequence[str], columns: Mapping[str, Sequence[str]]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("load")
-    headings = ["req/s", "p50", "p90", "p95", "p99", "p99.9", "max ms", "ok", "shed", "failed", "client CPU"]
-    if report.slo_ms is not None:
-        headings.insert(1, f"within {report.slo_ms:g} ms/s")
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for stage in report.stages:
-        latency = stage.latency
-        figures = (
-            ["-"] * 6
-            if latency is None
-            else [
-                *(_ms(latency.p50_ms), _ms(latency.p90_ms), _ms(latency.p95_ms)),
-                *(_ms(latency.p99_ms), _ms(latency.p999_ms), _ms(latency.max_ms)),
-            ]
-        )
-        rates = [_rate(stage.throughput), *([_rate(stage.goodput)] if report.slo_ms is not None else [])]
-        counts = [str(stage.ok), str(sum(stage.shed.values())), str(stage.failed)]
-        share = "-" if stage.client.cpu_share is None else f"{stage.client.cpu_share:.0%}"
-        table.add_row(stage.load.words, *rates, *figures, *counts, share)
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in zip(loads, *columns.values(), strict=True):
+        table.add_row(*row)
     return table
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
 
 
 def _findings(stage: StageResult) -> list[str]:
@@ -80,8 +111,12 @@ def _findings(stage: StageResult) -> list[str]:
         found.append(f"{stage.client.reconnects} connections were opened again")
     if stage.client.lag_p99_ms is not None:
         found.append(f"the client was at most {_ms(stage.client.lag_p99_ms)} ms late (p99)")
+    if (stage.client.cpu_wait_share or 0.0) > _WAIT_TOLD:
+        found.append(f"the client was ready and got no processor {stage.client.cpu_wait_share:.0%} of the time")
+    if stage.unanswered:
+        found.append(f"{stage.unanswered} requests were cut off by its end: how slow they were is not known")
     if stage.client.waited:
-        found.append(f"{stage.client.waited} requests were due while every connection was busy (--connections)")
+        found.append(f"{stage.client.waited} requests were due while every connection was busy")
     if stage.agreement is not None:
         largest = stage.agreement.largest_difference
         by = "" if largest is None else f", by up to {largest:.3g}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from npuops.cli.model_argument import ModelArgument
 from npuops.cli.shape_flag import ShapeFlag, parse_shapes
 from npuops.cli.show import EXIT_NO, JsonFlag, print_json, progress
 from npuops.cli.target_words import complete_target
+from npuops.private_folder import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,8 +140,8 @@ def _as_graph(
     if not _is_tflite(model):
         yield model, shapes
         return
-    with tempfile.TemporaryDirectory(prefix="npuops-check-") as folder:
-        path, rest = Path(folder) / "model.onnx", dict[str, tuple[int, ...]]()
+    with private_folder() as folder:
+        path, rest = folder / "model.onnx", dict[str, tuple[int, ...]]()
         try:
             as_onnx(model, path, shapes=shapes)
         except UnsupportedModelError:

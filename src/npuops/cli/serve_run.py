@@ -17,6 +17,8 @@ import uvloop
 from npuops.cli.json_line import print_json_line
 from npuops.cli.serve_words import Narrator
 from npuops.config import read_options, toml_text
+from npuops.errors import OptionError
+from npuops.events import Warned
 from npuops.server.model_options import ModelOptions
 from npuops.server.serve_options import ServeOptions, read_serve_options
 from npuops.serving import Server
@@ -43,12 +45,17 @@ def serve(
     Raises:
         NpuopsError: nothing is there, a port is taken, or an option cannot be.
     """
-    text = toml_text(config) if config is not None else None
-    options = read_serve_options(text, flags, where=str(config or "the command line"))
+
+    def read() -> ServeOptions:
+        text = toml_text(config) if config is not None else None
+        return read_serve_options(text, flags, where=str(config or "the command line"))
+
+    options = read()
     of_model = read_options(ModelOptions, model, where="the command line") if model else None
     sys.setswitchinterval(SWITCH_S)
     _allow_descriptors(options.limits.connections + SPARE_DESCRIPTORS)
-    uvloop.run(_serve(source, options, of_model, Narrator(print_json_line if as_json else None)))
+    again = read if config is not None else None
+    uvloop.run(_serve(source, options, again, of_model, Narrator(print_json_line if as_json else None)))
 
 
 def _allow_descriptors(wanted: int) -> None:
@@ -59,13 +66,19 @@ def _allow_descriptors(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-async def _serve(source: Path, options: ServeOptions, model: ModelOptions | None, narrator: Narrator) -> None:
+async def _serve(
+    source: Path,
+    options: ServeOptions,
+    again: Callable[[], ServeOptions] | None,
+    model: ModelOptions | None,
+    narrator: Narrator,
+) -> None:
     server = Server(source, options, model=model, observe=(narrator,))
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _ender(number, ending, server.abandon))
-    loop.add_signal_handler(signal.SIGHUP, server.look_now)
+    loop.add_signal_handler(signal.SIGHUP, _look_again, server, again, narrator)
     try:
         narrator.listening(await server.start(), options)
         if not server.repository.index():
@@ -76,6 +89,16 @@ async def _serve(source: Path, options: ServeOptions, model: ModelOptions | None
     finally:
         await server.stop()
     narrator.ended()
+
+
+def _look_again(server: Server, read: Callable[[], ServeOptions] | None, narrator: Narrator) -> None:
+    """At the repository, and at `serve.toml` where there is one; while that is wrong, the options stay as they are."""
+    try:
+        if read is not None:
+            narrator.configured(server.follow(read()))
+    except OptionError as error:
+        narrator(Warned(step="serve", message=f"the options stay as they are: {error.message}", advice=error.advice))
+    server.look_now()
 
 
 def _ender(number: int, ending: asyncio.Event, abandon: Callable[[], None]) -> Callable[[], None]:

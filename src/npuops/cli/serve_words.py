@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from npuops.cli.ending import SERVE_SCHEMA
 from npuops.errors import UsageError
 from npuops.events import Event, Warned
 from npuops.report.printable import printable
 from npuops.runtime.facts import BatchRan, ColdCause, DeviceChanged, WorkerEnded, WorkerStarted
 from npuops.runtime.step_facts import StepProcessEnded
-from npuops.runtime.version_facts import VersionChanged
+from npuops.runtime.version_facts import VersionChanged, VersionStandsIn
 from npuops.server.serve_options import Ports, ServeOptions
-
-SCHEMA: Final = "npuops.serve/1"
 
 _VERSION_WORDS: Final = {
     "load": "loading",
@@ -78,6 +77,11 @@ class Narrator:
         words = f"there is no model in {source} yet; npuops build MODEL --target TARGET -o {source}/NAME/1 makes one"
         self._say("Empty", {"source": str(source)}, words)
 
+    def configured(self, fixed: Sequence[str]) -> None:
+        """The options were read again; those that are `fixed` differ, and hold after a restart."""
+        words = f"options read again; only a restart brings: {', '.join(fixed)}" if fixed else "options read again"
+        self._say("Configured", {"restart": list(fixed)}, words)
+
     def ending(self, drain_s: float) -> None:
         """Asked to end."""
         words = f"ending: requests under way have {drain_s:g} s; a second signal ends at once"
@@ -100,7 +104,7 @@ class Narrator:
             self._silent = True  # nobody reads it any more; that is no reason not to serve
 
     def _print_said(self, print_line: Callable[[object], None], event: str, detail: object, words: str) -> None:
-        said = Said(schema=SCHEMA, time=datetime.now(UTC), event=event, detail=detail)
+        said = Said(schema=SERVE_SCHEMA, time=datetime.now(UTC), event=event, detail=detail)
         try:
             print_line(said)
         except UsageError:  # a path that is no text, which JSON cannot hold
@@ -110,7 +114,7 @@ class Narrator:
 def _words(event: Event) -> str:
     if isinstance(event, Warned):
         return f"warning: {event.message}" + (f"; {event.advice}" if event.advice else "")
-    if isinstance(event, WorkerStarted) and event.cause is ColdCause.CRASH:
+    if isinstance(event, WorkerStarted) and event.cause in {ColdCause.CRASH, ColdCause.HEALTH}:
         return f"{event.model} version {event.version} is back on {event.device} after {event.seconds:.2f} s"
     if isinstance(event, WorkerEnded) and not event.wanted:
         again = f"; its {event.replayed} runs go again" if event.replayed else ""
@@ -121,6 +125,9 @@ def _words(event: Event) -> str:
         why = f": {event.reason}" if event.reason else ""
         what = _VERSION_WORDS.get(event.event, event.event)
         return f"{event.model} version {event.version}: {what}{took}{waited}{why}"
+    if isinstance(event, VersionStandsIn):
+        failed = ", ".join(event.instead_of)
+        return f"{event.model} version {event.version} is served in place of {failed}, until that is mended"
     if isinstance(event, StepProcessEnded):
         return f"process {event.pid}, which prepared pictures, has ended ({event.why}) and is replaced"
     if isinstance(event, DeviceChanged) and event.state == "sick":

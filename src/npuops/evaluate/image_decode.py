@@ -19,6 +19,8 @@ FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
 """Nothing else is opened: Pillow knows formats that start other programs, or that nobody has looked at for years."""
 SUFFIXES: Final = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _ORIENTATION: Final = 0x0112
+_TURNS: Final = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
+"""Orientation (EXIF 3.0, 4.6.5.1.6) → the `PIL.Image.Transpose` that undoes it."""
 _SUFFIX_ADVICE: Final = "send a JPEG, PNG, WebP, GIF or BMP"
 
 
@@ -29,7 +31,7 @@ def pillow() -> Any:
         MissingToolchainError: Pillow is not installed.
     """
     try:
-        from PIL import Image, ImageOps  # noqa: F401, PLC0415 - an optional extra; ImageOps comes along
+        from PIL import Image  # noqa: PLC0415 - an optional extra
     except ImportError as error:
         raise MissingToolchainError("images need Pillow", advice="pip install 'npuops[images]'") from error
     return Image
@@ -74,12 +76,16 @@ def _refuse_size(picture: Picture, step: DecodeImage, where: str) -> None:
 
 
 def _upright(picture: Picture) -> Picture:
-    """Turned as its EXIF says, which a phone writes instead of turning the pixels."""
-    if picture.getexif().get(_ORIENTATION, 1) == 1:
-        return picture
-    from PIL import ImageOps  # noqa: PLC0415 - as in `pillow`
+    """Turned as its EXIF says, which a phone writes instead of turning the pixels.
 
-    return ImageOps.exif_transpose(picture) or picture
+    Pillow's own `exif_transpose` also writes the EXIF anew, and fails on any tag in it that is odd.
+    """
+    picture.load()  # what is wrong with the pixels is told here; below, only what is wrong with the EXIF is let pass
+    try:
+        turn = _TURNS.get(picture.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - Pillow has many errors for a broken note, and it is the pixels that count
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _converted(picture: Picture, mode: str) -> Picture:

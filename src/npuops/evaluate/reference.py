@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from npuops.errors import DataError, RunError
 from npuops.evaluate.samples import Samples
+from npuops.targets.ort_values import with_bfloat16
 
 REFERENCE_THREADS = 1
 
@@ -30,6 +31,7 @@ def run_reference(
     Raises:
         RunError: ONNX Runtime refuses the model or an input; its words are in the message.
         DataError: there is no sample, or output shapes differ between samples.
+        UnsupportedModelError: an input is text and an output is bfloat16.
     """
     if not samples.inputs:
         raise DataError(f"{samples.source}: no sample to run")
@@ -56,6 +58,7 @@ def _session(model: Path | onnx.ModelProto) -> Any:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:
         raise RunError(f"the reference (ONNX Runtime CPU) cannot load the model: {error}") from error
+    return with_bfloat16(session)

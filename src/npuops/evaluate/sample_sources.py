@@ -94,8 +94,8 @@ def random_samples(inputs: tuple[TensorInfo, ...], count: int, seed: int) -> Sam
 def _random_array(generator: np.random.Generator, info: TensorInfo) -> NDArray[Any]:
     shape = _static(info)
     match info.dtype:
-        case "float16" | "float32" | "float64":
-            return np.asarray(generator.standard_normal(shape)).astype(info.dtype)
+        case "float16" | "bfloat16" | "float32" | "float64":
+            return np.asarray(generator.standard_normal(shape)).astype(dtype_of(info))
         case "int8" | "uint8" | "int16" | "uint16":
             levels = np.iinfo(info.dtype)
             drawn = generator.integers(levels.min, levels.max, shape, endpoint=True)
@@ -236,10 +236,10 @@ def _fit(array: NDArray[Any], info: TensorInfo, where: str) -> NDArray[Any]:
 
 
 def _cast(array: NDArray[Any], wanted: np.dtype[Any], where: str) -> NDArray[Any]:
-    """Lossless casts, float64 → float32, and integers whose values fit; nothing else."""
+    """Lossless casts, float64 → float32, floats → bfloat16 (no file holds it), and integers whose values fit."""
     if array.dtype == wanted:
         return array
-    if array.dtype == np.float64 and wanted == np.float32:
+    if (array.dtype == np.float64 and wanted == np.float32) or (array.dtype.kind == "f" and wanted.name == "bfloat16"):
         with np.errstate(over="ignore"):
             cast = array.astype(wanted)
         if np.isfinite(cast).all():

@@ -120,9 +120,11 @@ def body_answer(body: bytes) -> Answer:
 
 
 def _typed(contents: bytes) -> NDArray[Any]:
-    for number, value in fields(contents):
-        if number in _FLOATS and isinstance(value, bytes):
-            return np.frombuffer(value, _FLOATS[number])
+    for number, dtype in _FLOATS.items():
+        # Packed or not, and in as many pieces as the sender liked.
+        pieces = [value for found, value in fields(contents) if found == number and isinstance(value, bytes)]
+        if pieces:
+            return np.frombuffer(b"".join(pieces), dtype)
     return np.frombuffer(contents, np.uint8)
 
 

@@ -31,12 +31,12 @@ def judge(result: StageResult, slo_ms: float) -> str:
         return result.ended_early
     if result.requests == 0:
         return "no request was due: lengthen --duration"
+    by = "" if result.client.keeps_up else ", and the client itself did not keep up (--processes)"
     if result.ok < LEAST_GOOD * result.requests:
-        return f"only {result.ok / result.requests:.1%} of the requests were answered"
+        return f"only {result.ok / result.requests:.1%} of the requests were answered{by}"
     latency = result.latency
     if latency is not None and latency.tail_ms > slo_ms:
         name = "the slowest" if latency.p99_ms is None else "p99"
-        by = "" if result.client.keeps_up else ", and the client itself did not keep up (--processes)"
         return f"{name} was {latency.tail_ms:.3g} ms{by}"
     return ""
 

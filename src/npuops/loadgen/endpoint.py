@@ -76,7 +76,8 @@ def parse_url(url: str, *, protocol: str = "") -> Endpoint:
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname, parts.port
-    except ValueError as error:
+        host = host and host.encode("ascii" if ":" in host else "idna").decode()
+    except ValueError as error:  # also a host that cannot be a name
         raise UsageError(f"{url!r} is no address: {error}", advice=_ADVICE) from error
     if parts.scheme not in _SCHEMES or not host:
         raise UsageError(f"{url!r} is no address of a server", advice=_ADVICE)
@@ -91,17 +92,22 @@ def parse_url(url: str, *, protocol: str = "") -> Endpoint:
         tls=tls,
         host=host,
         port=port or usual_port,
-        path=quote(path, safe="/%:@+,;=~!$&'()*") + query,
+        path=_quoted(path) + _quoted(query),
     )
     found = _named(found, path)
     return replace(found, protocol="grpc" if protocol == "grpc" else "http") if protocol else found
+
+
+def _quoted(text: str) -> str:
+    """As a request line can hold it: what is quoted already stays."""
+    return quote(text, safe="/%:@+,;=~!$&'()*?")
 
 
 def _named(endpoint: Endpoint, path: str) -> Endpoint:
     match = _MODEL.fullmatch(path)
     if match is not None:
         version = unquote(match["version"] or "")
-        return replace(endpoint, prefix=match["prefix"], model=unquote(match["model"]), version=version)
+        return replace(endpoint, prefix=_quoted(match["prefix"]), model=unquote(match["model"]), version=version)
     if endpoint.protocol == "grpc":
         names = [unquote(part) for part in path.split("/") if part]
         if len(names) > 2:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from npuops.errors import MissingToolchainError
+from npuops.loadgen.lane import TaskLane
 from npuops.loadgen.outcomes import GRPC, LOST, REFUSED
 from npuops.loadgen.proto_wire import METHOD
 
@@ -91,7 +92,7 @@ class GrpcChannels:
         await asyncio.gather(*(channel.close() for channel in self._channels))
 
 
-class GrpcLane:
+class GrpcLane(TaskLane):
     """One request at a time on a channel; as `http_client.HttpLane`."""
 
     def __init__(
@@ -102,18 +103,10 @@ class GrpcLane:
         requests: Sequence[tuple[bytes, Metadata]],
         settled: Callable[[GrpcLane, int], None],
     ) -> None:
-        self._loop = loop
+        super().__init__(loop, settled)
         self._call = channels.calls[place % len(channels.calls)]
         self._error = channels.error
         self._requests = requests
-        self._settled = settled
-        self._task: asyncio.Task[None] | None = None
-        self.kind = 0
-        self.started_s = 0.0
-        self.lag_s = 0.0
-        self.busy = False
-        self.reconnects = 0
-        self.received_bytes = 0
         self.body = b""
         self.header_bytes: int | None = None
         self.is_open = True
@@ -125,7 +118,7 @@ class GrpcLane:
         """Start the call."""
         self.kind = kind
         self.busy = True
-        self._task = self._loop.create_task(self._ask())
+        self._begin(self._ask())
 
     def fail(self, code: int) -> None:
         """Cancel the call, and settle it so."""
@@ -136,11 +129,6 @@ class GrpcLane:
         """Cancel the call, silently."""
         self.busy = False
         self._cancel()
-
-    def _cancel(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
 
     async def _ask(self) -> None:
         message, metadata = self._requests[self.kind]
@@ -153,8 +141,3 @@ class GrpcLane:
             code, self.body, self.is_open = GRPC, body, True
             self.received_bytes += len(body)
         self._settle(code)
-
-    def _settle(self, code: int) -> None:
-        if self.busy:
-            self.busy = False
-            self._settled(self, code)

@@ -7,12 +7,14 @@ a code of `outcomes.TRANSPORT`. It connects again by itself when it has to.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from npuops.errors import MissingToolchainError
-from npuops.loadgen.outcomes import LOST, MALFORMED, REFUSED
+from npuops.loadgen.lane import TaskLane
+from npuops.loadgen.outcomes import LOST, MALFORMED, NO_SOCKET, REFUSED
 
 try:
     import httptools
@@ -22,44 +24,29 @@ except ModuleNotFoundError:
 IDLE_S: Final = 1.0
 """A server may close a connection that idled longer; a request that crosses that is sent again once, uncounted."""
 
+_OUT_OF_SOCKETS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+"""This machine has no descriptor or no port left: the server was not even asked."""
+_HEAD_END: Final = b"\r\n\r\n"
+
 Settled = Callable[["HttpLane", int], None]
 
 
-class HttpLane(asyncio.Protocol):
-    """One connection, and the request that is on it.
-
-    Attributes:
-        kind: of the request.
-        started_s: when it was due; whoever sends sets it.
-        lag_s: how late it was sent; as above.
-        busy: it is not settled yet.
-        reconnects: connections after the first.
-        received_bytes: on all of them.
-    """
+class HttpLane(TaskLane, asyncio.Protocol):
+    """One connection, and the request that is on it."""
 
     __slots__ = (
         "_again",
         "_closing",
         "_code",
-        "_connecting",
         "_context",
         "_head",
         "_keep",
-        "_loop",
         "_opened",
         "_parser",
         "_requests",
         "_server",
-        "_settled",
         "_settled_s",
-        "_task",
         "_transport",
-        "busy",
-        "kind",
-        "lag_s",
-        "received_bytes",
-        "reconnects",
-        "started_s",
     )
 
     def __init__(
@@ -70,14 +57,12 @@ class HttpLane(asyncio.Protocol):
         requests: Sequence[bytes],
         settled: Settled,
     ) -> None:
-        self._loop = loop
+        super().__init__(loop, settled)
         self._server = server
         self._context = context
         self._requests = requests
-        self._settled = settled
         self._transport: Any = None
         self._parser: Any = None
-        self._task: asyncio.Task[None] | None = None
         self._code = 0
         self._head = b""
         self._keep = True
@@ -85,12 +70,6 @@ class HttpLane(asyncio.Protocol):
         self._again = False
         self._closing = 0
         self._settled_s = 0.0
-        self.kind = 0
-        self.started_s = 0.0
-        self.lag_s = 0.0
-        self.busy = False
-        self.reconnects = 0
-        self.received_bytes = 0
 
     @property
     def is_open(self) -> bool:
@@ -115,7 +94,7 @@ class HttpLane(asyncio.Protocol):
             else:
                 return
         self._again = False
-        self._task = self._loop.create_task(self._send_late())
+        self._begin(self._send_late())
 
     def fail(self, code: int) -> None:
         """Give the request up: its connection cannot be used for another."""
@@ -129,12 +108,8 @@ class HttpLane(asyncio.Protocol):
         self._cancel()
         self._drop()
 
-    def _cancel(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-
-    async def _connect(self) -> bool:
+    async def _connect(self) -> int:
+        """0, or why there is no connection."""
         try:
             await self._loop.create_connection(
                 lambda: self,
@@ -142,18 +117,18 @@ class HttpLane(asyncio.Protocol):
                 ssl=self._context,
                 server_hostname=self._server[0] if self._context is not None else None,
             )
-        except OSError:  # also an SSL error
-            return False
-        return True
+        except OSError as error:  # also an SSL error
+            return NO_SOCKET if error.errno in _OUT_OF_SOCKETS else REFUSED
+        return 0
 
     async def _send_late(self) -> None:
-        if await self._connect():
-            if self.busy and self._transport is not None:
-                self._transport.write(self._requests[self.kind])
-            elif self.busy:
-                self._settle(LOST)
-        else:
-            self._settle(REFUSED)
+        refused = await self._connect()
+        if refused:
+            self._settle(refused)
+        elif self._transport is None:
+            self._settle(LOST)
+        elif self.busy:
+            self._transport.write(self._requests[self.kind])
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A new connection, a new parser."""
@@ -175,8 +150,8 @@ class HttpLane(asyncio.Protocol):
             return
         code = self._code
         if not code:
-            if not self._head:
-                self._head = data
+            if _HEAD_END not in self._head:
+                self._head += data
             return
         self._code = 0
         self._head = b""
@@ -203,7 +178,7 @@ class HttpLane(asyncio.Protocol):
             self._settle(self._parser.get_status_code())
         elif self._again and not self._head:
             self._again = False
-            self._task = self._loop.create_task(self._send_late())
+            self._begin(self._send_late())
         else:
             self._settle(LOST)
 
@@ -219,10 +194,8 @@ class HttpLane(asyncio.Protocol):
             transport.abort()
 
     def _settle(self, code: int) -> None:
-        if self.busy:
-            self.busy = False
-            self._settled_s = self._loop.time()
-            self._settled(self, code)
+        self._settled_s = self._loop.time()
+        super()._settle(code)
 
 
 class KeepingHttpLane(HttpLane):
@@ -256,8 +229,8 @@ class KeepingHttpLane(HttpLane):
 
 
 def _ends_at_close(head: bytes) -> bool:
-    fields = head.partition(b"\r\n\r\n")[0].lower()
-    return b"\r\n\r\n" in head and b"\r\ncontent-length:" not in fields and b"\r\ntransfer-encoding:" not in fields
+    fields, end, _ = head.lower().partition(_HEAD_END)
+    return bool(end) and b"\r\ncontent-length:" not in fields and b"\r\ntransfer-encoding:" not in fields
 
 
 def require_parser() -> None:

@@ -61,12 +61,17 @@ def lines(stages: Sequence[StageResult]) -> tuple[Line, ...]:
     for name, sign, colour, read in wanted:
         points = [
             (_load(stage), value)
-            for stage in shown
+            for stage in sorted(shown, key=_asked)
             if stage.latency is not None and (value := read(stage.latency)) is not None and value > 0
         ]
         if points:
-            found.append(Line(name=name, sign=sign, colour=colour, points=tuple(sorted(points))))
+            found.append(Line(name=name, sign=sign, colour=colour, points=tuple(points)))
     return tuple(found)
+
+
+def _asked(stage: StageResult) -> float:
+    """The order along the curve: beyond a server's best, more in flight may mean less answered."""
+    return float(stage.load.concurrency or 0) if stage.load.rate is None else stage.load.rate
 
 
 def _load(stage: StageResult) -> float:

@@ -17,18 +17,22 @@ from npuops.loadgen.arrivals import ORDER_LENGTH, Arrivals, schedule, turns
 from npuops.loadgen.capacity import Trial, highest, judge, next_rate
 from npuops.loadgen.load_engine import StagePlan
 from npuops.loadgen.load_worker import LocalWorker, ProcessWorker, Worker, WorkerAnswer, run_loop
-from npuops.loadgen.outcomes import Outcomes, merged
+from npuops.loadgen.outcomes import NO_SOCKET, TRANSPORT, Outcomes, merged
 from npuops.loadgen.request_source import Requests, Tenant
 from npuops.loadgen.results import CPU_SHARE, SCHEMA, BenchReport, Capacity, Fold, Load, StageResult, Usage, fold
 
-_START_DELAY_S: Final = 0.3
-"""Several processes open their connections, then begin at one instant."""
+_START_DELAY_S: Final = 0.05
+"""Several processes that are ready begin at one instant, when all have heard of it."""
 _FIRST_LANES: Final = 8
 _LANE_SECONDS: Final = 0.02
 """An open loop begins with connections for answers that take so long, and opens more when they are all busy."""
 DEFAULT_CONCURRENCY: Final = (1, 8, 32)
 """Where neither concurrency nor rate is given: alone, busy, and beyond."""
 _LONGEST_S: Final = 1e6
+_SECOND_SIGNAL_S: Final = 0.5
+"""`timeout`, make and other wrappers pass a Ctrl-C on that the terminal has sent, too: that is not a second one."""
+_LEAST_TIMED_S: Final = 0.01
+"""A shorter run has no share of a core: its clock is too coarse."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,9 +188,10 @@ class Controller:
         plans = self._plans(load)
         ticker = asyncio.create_task(self._tick(load))
         try:
-            answers = await asyncio.gather(
-                *(worker.run(plan) for worker, plan in zip(self._workers, plans, strict=False))
-            )
+            workers = self._workers[: len(plans)]
+            await asyncio.gather(*(worker.open(plan) for worker, plan in zip(workers, plans, strict=True)))
+            start_s = time.perf_counter() + _START_DELAY_S if len(workers) > 1 else 0.0
+            answers = await asyncio.gather(*(worker.run(start_s) for worker in workers))
         finally:
             ticker.cancel()
         result = self._folded(load, answers)
@@ -198,6 +203,9 @@ class Controller:
             starved = result.client.cpu_share is not None and result.client.cpu_share < CPU_SHARE
             advice = "run it on a machine of its own" if starved else "give it more --processes"
             self._warn(message, advice)
+        if TRANSPORT[NO_SOCKET] in result.transport:
+            message = f"at {load.words} this machine had no descriptor or port left: those requests were never sent"
+            self._warn(message, "raise `ulimit -n`, or ask for fewer connections")
         if result.ended_early:
             self._warn(f"{load.words} ended early: {result.ended_early}", "")
         return result
@@ -207,10 +215,15 @@ class Controller:
         self._observe(Warned(step="load", message=message, advice=advice))
 
     async def _tick(self, load: Load) -> None:
-        total = math.ceil(self._options.warmup_s + self._options.duration_s)
+        counted = self._options.requests is not None  # how long it takes is what it finds out
+        total = 0 if counted else math.ceil(self._options.warmup_s + self._options.duration_s)
         done = 0
         while True:
-            self._observe(StepProgressed(step="load", done=min(done, total), total=total, detail=f"s  {load.words}"))
+            self._observe(
+                StepProgressed(
+                    step="load", done=done if counted else min(done, total), total=total, detail=f"s  {load.words}"
+                )
+            )
             await asyncio.sleep(1)
             done += 1
 
@@ -220,7 +233,6 @@ class Controller:
         end_s = options.warmup_s + options.duration_s
         weights = [tenant.weight for tenant in options.tenants] or [1.0]
         processes = options.processes if load.concurrency is None else min(options.processes, load.concurrency)
-        start_s = time.perf_counter() + _START_DELAY_S if processes > 1 else 0.0
         common = StagePlan(
             lanes=0,
             most_lanes=max(options.connections // processes, 1),
@@ -230,7 +242,6 @@ class Controller:
             begin_s=options.warmup_s,
             most_requests=None,
             timeout_s=options.timeout_s,
-            start_s=start_s,
         )
         if load.kind == "open":
             due_s = schedule(load.rate or 0.0, end_s, options.arrivals, options.seed)
@@ -258,6 +269,7 @@ class Controller:
         agreements = [answer.agreement for answer in answers if answer.agreement is not None]
         outcomes = merged([record.outcomes for record in records])
         http = self._requests.form != "grpc"
+        timed = [record for record in records if record.wall_s > _LEAST_TIMED_S]
         return fold(
             load,
             outcomes,
@@ -271,12 +283,14 @@ class Controller:
                 percentiles=options.percentiles,
             ),
             Usage(
-                cpu_s=sum(record.cpu_s for record in records),
-                cpu_share=max((r.cpu_s / r.wall_s for r in records if r.wall_s > 0), default=None),
+                cpu_s=sum(record.spent.cpu_s for record in records),
+                cpu_share=max((r.spent.cpu_s / r.wall_s for r in timed), default=None),
+                cpu_wait_share=max((w / r.wall_s for r in timed if (w := r.spent.waited_s) is not None), default=None),
                 reconnects=sum(record.reconnects for record in records),
                 received_bytes=sum(record.received_bytes for record in records) if http else None,
                 waited=sum(record.waited for record in records),
             ),
+            unanswered=sum(record.unanswered for record in records),
             agreement=agreed(agreements) if agreements else None,
             ended_early=next((record.ended_early for record in records if record.ended_early), ""),
         )
@@ -311,12 +325,13 @@ class Controller:
 
 
 class _Signals:
-    """The first Ctrl-C (or SIGTERM) ends the stage; a second one ends the program as always."""
+    """The first Ctrl-C (or SIGTERM) ends the stage; one that comes later ends the program as always."""
 
     def __init__(self, stop: Callable[[signal.Signals], None]) -> None:
         self._stop = stop
         self._loop = asyncio.get_running_loop()
         self._before: dict[signal.Signals, object] = {}
+        self._told = False
 
     def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -327,8 +342,10 @@ class _Signals:
         self._restore()
 
     def _first(self, number: signal.Signals) -> None:
-        self._restore()
-        self._stop(number)
+        if not self._told:
+            self._told = True
+            self._loop.call_later(_SECOND_SIGNAL_S, self._restore)
+            self._stop(number)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -11,58 +11,27 @@ import asyncio
 import gc
 import time
 from array import array
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from npuops.loadgen.outcomes import TIMED_OUT, Outcomes
+from npuops.loadgen.lane import Lane, MakeLane
+from npuops.loadgen.outcomes import NO_SOCKET, TIMED_OUT, UNSENT, Outcomes
 from npuops.loadgen.precise_timer import PreciseTimer
+from npuops.loadgen.processor_time import ProcessorTime, processor_time
 
 DEAD_S: Final = 5.0
 CONNECTING: Final = 32
 """Connections that are being opened at a time: a burst beyond a server's backlog would wait a second in the kernel."""
 BACK_OFF_S: Final = (0.01, 1.0)
 """A closed loop's lane that finds no server waits so long, then twice as long, up to the second."""
-
-
-class Lane(Protocol):
-    """One request at a time, settled exactly once; HTTP and gRPC each have theirs."""
-
-    kind: int
-    started_s: float
-    lag_s: float
-    busy: bool
-    reconnects: int
-    received_bytes: int
-
-    @property
-    def is_open(self) -> bool:
-        """There is a connection."""
-        ...
-
-    async def open(self) -> None:
-        """Connect, if that works."""
-        ...
-
-    def send(self, kind: int) -> None:
-        """Send the request."""
-        ...
-
-    def fail(self, code: int) -> None:
-        """Settle it so, now."""
-        ...
-
-    def close(self) -> None:
-        """End, silently."""
-        ...
-
-
-MakeLane = Callable[[Callable[[Any, int], None]], Lane]
-"""Takes who is told of an end."""
+_MOST_DOUBLINGS: Final = 16
+_AT_A_TIME: Final = 64
+"""Requests that an open loop sends before it looks for answers: one that is behind must not stop reading."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -78,8 +47,7 @@ class StagePlan:
         begin_s: the warm-up ends here.
         most_requests: a closed loop sends at most so many after the warm-up; None for no limit.
         timeout_s: for each request.
-        dead_s: without any open connection for so long, nobody is there any more.
-        start_s: the instant of `time.perf_counter` from which the stage counts; 0 for now.
+        dead_s: nobody is there any more, when requests failed for so long without an answer or a connection.
     """
 
     lanes: int
@@ -90,7 +58,6 @@ class StagePlan:
     begin_s: float
     most_requests: int | None
     timeout_s: float
-    start_s: float = 0.0
     dead_s: float = DEAD_S
 
 
@@ -100,19 +67,21 @@ class StageRecord:
 
     Attributes:
         stopped_s: when the last request was allowed to leave, since the stage began.
-        cpu_s: processor seconds of this process.
-        wall_s: from the first request to the last answer.
+        spent: processor time of this process, from the first request to the last answer.
+        wall_s: as above, by the clock.
         waited: requests that were due while no connection was free.
+        unanswered: requests that the end of the stage cut off; nobody knows how long they would have taken.
         ended_early: why, or empty.
     """
 
     outcomes: Outcomes
     stopped_s: float
-    cpu_s: float
+    spent: ProcessorTime
     wall_s: float
     reconnects: int
     received_bytes: int
     waited: int
+    unanswered: int
     ended_early: str
 
 
@@ -129,27 +98,46 @@ class StageRun:
         self._codes, self._kinds = array("h"), array("i")
         self._zero = 0.0
         self._stopped_s: float | None = None
-        self._alive_s = 0.0
+        self._dying_s: float | None = None
+        self._swept = 0
         self._ended_early = ""
-        self._waited = 0
+        self._stopped = False
+        self._waited = self._unanswered = 0
 
-    async def run(self) -> StageRecord:
-        """Open the lanes, run, wait for what is in flight, close."""
-        plan = self._plan
-        self._lanes = [self._make(self._settled) for _ in range(plan.lanes)]
-        for first in range(0, plan.lanes, CONNECTING):
-            await asyncio.gather(*(lane.open() for lane in self._lanes[first : first + CONNECTING]))
+    async def open(self) -> None:
+        """Connect the lanes. What does not connect within the time limit of a request does when it has one to send."""
+        self._lanes = [self._make(self._settled) for _ in range(self._plan.lanes)]
+        opening = self._loop.create_task(self._connect(self._lanes))
+        await asyncio.wait({opening, self._done}, timeout=self._plan.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            opening.result()
+        opening.cancel()
+
+    async def _connect(self, lanes: list[Lane]) -> None:
+        for first in range(0, len(lanes), CONNECTING):
+            await asyncio.gather(*(lane.open() for lane in lanes[first : first + CONNECTING]))
+
+    async def run(self, start_s: float = 0.0) -> StageRecord:
+        """Run on the lanes, which are opened if they were not, wait for what is in flight, close.
+
+        Args:
+            start_s: the instant of `time.perf_counter` from which the stage counts; 0 for now.
+        """
+        if not self._lanes:
+            await self.open()
         collecting = gc.isenabled()
         gc.collect()
         gc.disable()  # nothing in the loop makes cycles, and a collection would look like the server's pause
-        cpu_s, sweep = time.process_time(), None
+        sweep = None
         try:
-            await asyncio.sleep(max(plan.start_s - time.perf_counter(), 0))
-            self._zero = self._alive_s = plan.start_s or time.perf_counter()
+            await asyncio.sleep(max(start_s - time.perf_counter(), 0))
+            self._zero = start_s or time.perf_counter()
+            before = processor_time()
             sweep = self._loop.create_task(self._sweep())
             self._begin()
             await self._done
-            wall_s = time.perf_counter() - self._zero
+            wall_s, spent = time.perf_counter() - self._zero, processor_time().since(before)
+            self._unanswered = self._cut_off() if self._stopped else 0
         finally:
             if sweep is not None:
                 sweep.cancel()
@@ -158,12 +146,13 @@ class StageRun:
                 gc.enable()
         return StageRecord(
             outcomes=self._outcomes(),
-            stopped_s=plan.end_s if self._stopped_s is None else self._stopped_s,
-            cpu_s=time.process_time() - cpu_s,
+            stopped_s=self._plan.end_s if self._stopped_s is None else self._stopped_s,
+            spent=spent,
             wall_s=wall_s,
             reconnects=sum(lane.reconnects for lane in self._lanes),
             received_bytes=sum(lane.received_bytes for lane in self._lanes),
             waited=self._waited,
+            unanswered=self._unanswered,
             ended_early=self._ended_early,
         )
 
@@ -172,6 +161,7 @@ class StageRun:
         if not self._done.done():
             self._ended_early = why
             self._mark_end()
+            self._stopped = True
             self._done.set_result(None)
 
     def _begin(self) -> None:
@@ -182,6 +172,10 @@ class StageRun:
 
     def _overdue(self, now_s: float) -> None:
         """What else waits too long, besides the requests on lanes."""
+
+    def _cut_off(self) -> int:
+        """Requests without an end, now."""
+        return sum(lane.busy for lane in self._lanes)
 
     def _finish(self) -> None:
         for lane in self._lanes:
@@ -210,10 +204,19 @@ class StageRun:
                 if lane.busy and lane.started_s < limit_s:
                     lane.fail(TIMED_OUT)
             self._overdue(now_s)
-            if any(lane.is_open for lane in self._lanes):
-                self._alive_s = now_s
-            elif now_s - self._alive_s > self._plan.dead_s:
-                self.stop(f"no connection for {self._plan.dead_s:g} s: the server is gone")
+            self._look_for_life(now_s)
+
+    def _look_for_life(self, now_s: float) -> None:
+        """A server may close each connection after its answer, or while nothing is due: only failures tell of death."""
+        fresh, self._swept = self._swept, len(self._codes)
+        if any(lane.is_open for lane in self._lanes) or max(self._codes[fresh:], default=0) > 0:
+            self._dying_s = None
+        elif self._dying_s is not None and now_s - self._dying_s > self._plan.dead_s:
+            mine = "no descriptor or port is left on this machine"
+            why = mine if self._codes and self._codes[-1] == NO_SOCKET else "the server is gone"
+            self.stop(f"no connection for {self._plan.dead_s:g} s: {why}")
+        elif self._dying_s is None and (fresh < self._swept or any(lane.busy for lane in self._lanes)):
+            self._dying_s = now_s
 
     def _outcomes(self) -> Outcomes:
         return Outcomes(
@@ -266,7 +269,7 @@ class ClosedRun(StageRun):
         # No answer: at once again would be a storm of connections against a server that is down.
         failed = self._failures[id(lane)] = self._failures.get(id(lane), -1) + 1
         first_s, most_s = BACK_OFF_S
-        self._loop.call_later(min(first_s * 2**failed, most_s), self._retry, lane)
+        self._loop.call_later(min(first_s * 2 ** min(failed, _MOST_DOUBLINGS), most_s), self._retry, lane)
 
     def _retry(self, lane: Lane) -> None:
         self._next(lane, time.perf_counter())
@@ -284,29 +287,35 @@ class ClosedRun(StageRun):
 class OpenRun(StageRun):
     """Requests at scheduled instants, on whatever lane is free."""
 
-    def _begin(self) -> None:
-        plan = self._plan
-        due = plan.due_s if plan.due_s is not None else np.empty(0)
-        self._due_s: list[float] = (due + self._zero).tolist()
+    def __init__(self, plan: StagePlan, make: MakeLane) -> None:
+        super().__init__(plan, make)
+        # Here, because a long schedule takes longer than the first request may.
+        self._due_s: list[float] = [] if plan.due_s is None else plan.due_s.tolist()
         self._order: list[int] = plan.kinds.tolist()
         self._turn = 0
-        self._free = list(self._lanes)
         self._fresh: list[Lane] = []
         self._waiting: deque[tuple[int, float]] = deque()
         self._ended = 0
+
+    def _begin(self) -> None:
+        self._free = list(self._lanes)
         self._timer = PreciseTimer(self._loop, self._ring)
-        self._timer.arm(self._due_s[0] if self._due_s else self._zero)
+        self._timer.arm(self._zero + (self._due_s[0] if self._due_s else 0.0))
 
     def _ring(self) -> None:
-        due, turn = self._due_s, self._turn
-        while turn < len(due) and (lag_s := time.perf_counter() - due[turn]) >= 0:
+        due, turn, zero, timeout_s = self._due_s, self._turn, self._zero, self._plan.timeout_s
+        most = min(len(due), turn + _AT_A_TIME)
+        while turn < most and (lag_s := time.perf_counter() - zero - due[turn]) >= 0:
             self._turn = turn + 1
-            self._waiting.append((turn, lag_s))
-            self._pump()
-            self._waited += bool(self._waiting)
+            if lag_s > timeout_s:
+                self._note_unsent(turn, lag_s, zero + due[turn] + lag_s, UNSENT)
+            else:
+                self._waiting.append((turn, lag_s))
+                self._pump()
+                self._waited += bool(self._waiting)
             turn += 1
         if turn < len(due):
-            self._timer.arm(due[turn])
+            self._timer.arm(zero + due[turn])
         else:
             self._rest()
 
@@ -329,7 +338,7 @@ class OpenRun(StageRun):
         return lane
 
     def _send(self, lane: Lane, turn: int, lag_s: float) -> None:
-        lane.started_s = self._due_s[turn]
+        lane.started_s = self._zero + self._due_s[turn]
         lane.lag_s = lag_s  # without the time that no connection was free: that one is the server's
         lane.send(self._order[turn])
 
@@ -344,17 +353,23 @@ class OpenRun(StageRun):
                 self._rest()
 
     def _overdue(self, now_s: float) -> None:
-        limit_s = now_s - self._plan.timeout_s
+        limit_s = now_s - self._zero - self._plan.timeout_s
         while self._waiting and self._due_s[self._waiting[0][0]] < limit_s:
-            turn, lag_s = self._waiting.popleft()
-            due_s = self._due_s[turn]
-            self._started.append(due_s)
-            self._latency.append(now_s - due_s)
-            self._lag.append(lag_s)
-            self._codes.append(TIMED_OUT)
-            self._kinds.append(self._order[turn])
-            self._ended += 1
+            self._note_unsent(*self._waiting.popleft(), now_s, TIMED_OUT)
         self._rest()
+
+    def _note_unsent(self, turn: int, lag_s: float, now_s: float, code: int) -> None:
+        """Its time was over before there was a connection for it, or before the client came to it."""
+        due_s = self._zero + self._due_s[turn]
+        self._started.append(due_s)
+        self._latency.append(now_s - due_s)
+        self._lag.append(lag_s)
+        self._codes.append(code)
+        self._kinds.append(self._order[turn])
+        self._ended += 1
+
+    def _cut_off(self) -> int:
+        return bisect_right(self._due_s, time.perf_counter() - self._zero) - self._ended if self._zero else 0
 
     def _rest(self) -> None:
         if self._ended >= len(self._due_s) and not self._done.done():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
+import resource
 import signal
 import threading
 from collections.abc import Callable
@@ -15,7 +17,8 @@ from npuops.errors import ServingError
 from npuops.loadgen.answers import Checker
 from npuops.loadgen.grpc_client import MOST_CHANNELS, GrpcChannels, GrpcLane
 from npuops.loadgen.http_client import HttpLane, KeepingHttpLane
-from npuops.loadgen.load_engine import Lane, StagePlan, StageRecord, StageRun, stage_run
+from npuops.loadgen.lane import Lane
+from npuops.loadgen.load_engine import StagePlan, StageRecord, StageRun, stage_run
 from npuops.loadgen.metadata_client import tls_context
 from npuops.loadgen.outcomes import GRPC
 from npuops.loadgen.request_source import Requests
@@ -46,8 +49,12 @@ class Worker(Protocol):
         """Return when it can begin at once."""
         ...
 
-    async def run(self, plan: StagePlan) -> WorkerAnswer:
-        """Run it to its end."""
+    async def open(self, plan: StagePlan) -> None:
+        """Connect for a stage, so that several processes can then begin it at one instant."""
+        ...
+
+    async def run(self, start_s: float) -> WorkerAnswer:
+        """Run that stage to its end; it counts from this instant of `time.perf_counter`, 0 for now."""
         ...
 
     def stop(self) -> None:
@@ -59,8 +66,17 @@ class Worker(Protocol):
         ...
 
 
+def allow_descriptors() -> None:
+    """Each connection takes a descriptor, and a process begins with fewer than it may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft not in {hard, resource.RLIM_INFINITY}:
+        with contextlib.suppress(ValueError, OSError):  # macOS has a lower limit that it does not tell
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def run_loop(main: Callable[[], Any]) -> Any:
     """Run a coroutine function on the fastest loop there is."""
+    allow_descriptors()
     with asyncio.Runner(loop_factory=None if uvloop is None else uvloop.new_event_loop) as runner:
         return runner.run(main())
 
@@ -71,23 +87,31 @@ class LocalWorker:
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
         self._run: StageRun | None = None
+        self._grpc: GrpcChannels | None = None
         self._stopped = False
         self._checker = Checker(requests.expected, requests.form, requests.tolerance) if requests.expected else None
 
     async def ready(self) -> None:
         """It always is."""
 
-    async def run(self, plan: StagePlan) -> WorkerAnswer:
-        """As `Worker.run`."""
+    async def open(self, plan: StagePlan) -> None:
+        """As `Worker.open`."""
         loop = asyncio.get_running_loop()
-        channels = self._channels(plan)
+        self._grpc = self._channels(plan)
+        self._run = stage_run(plan, self._maker(loop, self._grpc))
+        if self._stopped:
+            self._run.stop()
+        await self._run.open()
+
+    async def run(self, start_s: float) -> WorkerAnswer:
+        """As `Worker.run`."""
+        run, channels = self._run, self._grpc
+        if run is None:
+            raise RuntimeError("a stage is opened before it runs")
         try:
-            self._run = stage_run(plan, self._maker(loop, channels))
-            if self._stopped:
-                self._run.stop()
-            record = await self._run.run()
+            record = await run.run(start_s)
         finally:
-            self._run = None
+            self._run = self._grpc = None
             if channels is not None:
                 await channels.close()
         return WorkerAnswer(record=record, agreement=None if self._checker is None else self._checker.taken())
@@ -156,13 +180,22 @@ class ProcessWorker:
         """
         await self._heard()
 
-    async def run(self, plan: StagePlan) -> WorkerAnswer:
-        """As `Worker.run`.
+    async def open(self, plan: StagePlan) -> None:
+        """As `Worker.open`.
 
         Raises:
             ServingError: the process died.
         """
         self._tell(plan)
+        await self._heard()
+
+    async def run(self, start_s: float) -> WorkerAnswer:
+        """As `Worker.run`.
+
+        Raises:
+            ServingError: the process died.
+        """
+        self._tell(start_s)
         found: WorkerAnswer = await self._heard()
         return found
 
@@ -188,7 +221,7 @@ class ProcessWorker:
             self._process.join()
         self._pipe.close()
 
-    def _tell(self, message: StagePlan | str) -> None:
+    def _tell(self, message: StagePlan | float | str) -> None:
         _sent(self._pipe, message)  # where it is gone already, `_heard` tells
 
 
@@ -200,19 +233,19 @@ def _serve(pipe: Connection, requests: Requests) -> None:
 async def _serve_stages(pipe: Connection, requests: Requests) -> None:
     loop = asyncio.get_running_loop()
     worker = LocalWorker(requests)
-    plans: asyncio.Queue[StagePlan | None] = asyncio.Queue()
+    tasks: asyncio.Queue[StagePlan | float | None] = asyncio.Queue()
 
-    def heard(message: StagePlan | str) -> None:
-        if isinstance(message, StagePlan):
-            plans.put_nowait(message)
+    def heard(message: StagePlan | float | str) -> None:
+        if not isinstance(message, str):
+            tasks.put_nowait(message)
             return
         worker.stop()
         if message == _END:
-            plans.put_nowait(None)
+            tasks.put_nowait(None)
 
     def listen() -> None:
         """In a thread that sleeps in the kernel: a loop's reader would make the pipe one that never blocks."""
-        message: StagePlan | str = ""
+        message: StagePlan | float | str = ""
         while message != _END:
             try:
                 message = pipe.recv()
@@ -222,10 +255,13 @@ async def _serve_stages(pipe: Connection, requests: Requests) -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     alive = _sent(pipe, _READY)
-    while alive and (plan := await plans.get()) is not None:
-        answer: WorkerAnswer | Exception
+    while alive and (task := await tasks.get()) is not None:
+        answer: WorkerAnswer | Exception | str = _READY
         try:
-            answer = await worker.run(plan)
+            if isinstance(task, StagePlan):
+                await worker.open(task)
+            else:
+                answer = await worker.run(task)
         except Exception as error:  # noqa: BLE001 - it is raised in the parent, where somebody sees it
             answer = error
         alive = _sent(pipe, answer)

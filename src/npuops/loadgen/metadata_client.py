@@ -17,9 +17,11 @@ from npuops.errors import DataError, NotReadyError, NotServedError, ServingError
 from npuops.loadgen.endpoint import Endpoint
 from npuops.loadgen.grpc_client import OPTIONS, Metadata, code_of, credentials, require_grpc
 from npuops.loadgen.model_inputs import Port
+from npuops.loadgen.oip_request import joined
 from npuops.loadgen.outcomes import code_words
 from npuops.loadgen.proto_wire import METHOD, fields, named, numbers, raw, text
 
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_METADATA_BYTES = 16 << 20
 _WORDS = 300
 """Of a server's own words in our error."""
@@ -106,15 +108,16 @@ class HttpContact:
         ports = tuple(Port(name=t.name, datatype=t.datatype, shape=tuple(t.shape)) for t in found.inputs or ())
         return Model(name=found.name, inputs=ports, extensions=self._extensions())
 
-    def post(self, path: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        """One request, and its answer.
+    def post(self, path: str, headers: Mapping[str, str], body: bytes, *, plain: bool = False) -> Reply:
+        """One request, and its answer; `plain` for a body of the user's own.
 
         Raises:
             ServingError: none, or an error; its class tells which.
         """
         status, answer, header_bytes = self._ask("POST", path, body, headers)
         if not 200 <= status < 300:
-            refuse(status, words_of(answer), f"the first request to {self._endpoint.authority}{path}")
+            what = f"the first request to {self._endpoint.authority}{path}"
+            refuse(status, words_of(answer), what, plain=plain)
         return Reply(body=answer, header_bytes=header_bytes)
 
     def _extensions(self) -> tuple[str, ...]:
@@ -151,15 +154,17 @@ class HttpContact:
             )
         )
         try:
-            connection.request(method, path, body, {**self._headers, **(headers or {})})
+            connection.request(method, path, body, joined(self._headers, headers or {}))
             answer = connection.getresponse()
             length = answer.getheader("Inference-Header-Content-Length") or ""
             data = answer.read() if method == "POST" else answer.read(_MOST_METADATA_BYTES)
+            if answer.status in _REDIRECTS:
+                data = f"it redirects to {answer.getheader('Location') or 'nowhere'}".encode()
         except TimeoutError as error:
             raise ServingError(
                 f"{endpoint.authority} did not answer within {self._timeout_s:g} s", advice="is it up? see --timeout"
             ) from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last: a host that is no host name
             raise ServingError(
                 f"no answer from {endpoint.authority}: {error or type(error).__name__}",
                 advice="is the server up, and is this its HTTP port?",
@@ -250,19 +255,25 @@ def words_of(body: bytes) -> str:
     return str(found or body.decode("utf-8", "replace")).strip()[:_WORDS]
 
 
-def refuse(status: int, words: str, what: str) -> NoReturn:
-    """Raise what a status means before anything could be measured."""
+def refuse(status: int, words: str, what: str, *, plain: bool = False) -> NoReturn:
+    """Raise what a status means before anything could be measured; `plain` for a body of the user's own."""
     said = f"{what}: {status}{f': {words}' if words else ''}"
     match status:
         case 400 | 415 | 422:
-            raise DataError(said, advice="the server does not take this input: see --input, --shape, --batch, --format")
+            options = "--body, --content-type" if plain else "--input, --shape, --batch, --format"
+            raise DataError(said, advice=f"the server does not take this input: see {options}")
         case 401 | 403:
             raise UnauthenticatedError(said, advice="give --api-key (or $NPUOPS_API_KEY), or a header with -H")
         case 404 | 405:
-            raise NotServedError(said, advice="look at the address: /v2/models/MODEL[/versions/VERSION]")
+            path = "a model of the Open Inference Protocol takes a --body at /v2/models/MODEL/infer"
+            raise NotServedError(
+                said, advice=f"look at the address: {path if plain else '/v2/models/MODEL[/versions/VERSION]'}"
+            )
         case 413:
             raise TooLargeError(said, advice="a smaller --batch, or raise the server's limit")
         case 429 | 503 | 504:
             raise NotReadyError(said, advice="the server is busy or not ready: try again in a while")
+        case _ if status in _REDIRECTS:
+            raise NotServedError(said, advice="give that address: a load generator follows no redirect")
         case _:
             raise ServingError(said, advice="the server's own log tells more")

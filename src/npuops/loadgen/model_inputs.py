@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -56,16 +58,26 @@ class Tensor:
     raw: bytes
     array: NDArray[Any]
 
-    def values(self) -> list[Any] | None:
-        """Row-major, as JSON can hold them; None for FP16 and BF16, which have no form in JSON. Slow for large ones."""
-        flat = self.array.reshape(-1)
+    @property
+    def no_json(self) -> str:
+        """Why JSON cannot hold it, or ""."""
         if self.datatype in HALVES:
+            return f"is {self.datatype}"
+        if self.datatype == "BYTES":
+            return "" if all(_is_text(item) for item in _elements(self.array)) else "holds bytes that are no text"
+        finite = self.array.dtype.kind != "f" or bool(np.isfinite(self.array).all())
+        return "" if finite else "holds NaN or infinity"
+
+    def values(self) -> list[Any] | None:
+        """Row-major, as JSON can hold them; None where it cannot (`no_json`). Slow for large ones."""
+        flat = self.array.reshape(-1)
+        if self.no_json:
             return None
         if self.datatype == "FP32":
             # As text a float32 has up to nine digits; tolist() would write it with seventeen.
             return [float(str(value)) for value in flat.astype(np.float32)]
         if self.datatype == "BYTES":
-            return [item.decode("utf-8", "replace") for item in _elements(self.array)]
+            return [item.decode() for item in _elements(self.array)]
         values: list[Any] = flat.tolist()
         return values
 
@@ -159,6 +171,14 @@ def tensor_of(name: str, datatype: str, array: NDArray[Any]) -> Tensor:
     return Tensor(name=name, datatype=datatype, shape=tuple(array.shape), raw=raw, array=array)
 
 
+def _is_text(item: bytes) -> bool:
+    try:
+        item.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _elements(array: NDArray[Any]) -> list[bytes]:
     return [item if isinstance(item, bytes) else str(item).encode() for item in array.reshape(-1).tolist()]
 
@@ -178,8 +198,13 @@ def npz_tensors(path: Path, ports: Sequence[Port]) -> tuple[Tensor, ...]:
         raise DataError(f"there is no file {path}", advice="--input takes a .npz with one array for each input")
     if path.suffix.lower() != ".npz" and [port.datatype for port in ports] == ["BYTES"]:
         # Not by way of an array of bytes: that would drop the zeros at its end.
-        array = np.array([path.read_bytes()], object).reshape([abs(size) for size in ports[0].shape])
-        return (tensor_of(ports[0].name, "BYTES", array),)
+        sizes = [1 if size < 0 else size for size in ports[0].shape]
+        if prod(sizes) != 1:
+            raise DataError(
+                f"input {ports[0].name!r} has shape {list(ports[0].shape)}, and {path} is one element",
+                advice="give a .npz with an array of bytes of that shape",
+            )
+        return (tensor_of(ports[0].name, "BYTES", np.array([path.read_bytes()], object).reshape(sizes)),)
     if not ports or any(DTYPES.get(port.datatype) in {"string", "bfloat16"} for port in ports):
         return _as_they_are(path, ports)
     wanted = [
@@ -195,11 +220,15 @@ def npz_tensors(path: Path, ports: Sequence[Port]) -> tuple[Tensor, ...]:
 
 
 def _as_they_are(path: Path, ports: Sequence[Port]) -> tuple[Tensor, ...]:
+    advice = "write it with numpy.savez(path, input_name=array)"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:  # numpy leaves a broken one open
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(f"{path} holds one array without a name", advice=advice)
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path} is not a readable .npz file: {error}") from error
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is not a readable .npz file: {error}", advice=advice) from error
     datatypes = {port.name: port.datatype for port in ports}
     absent = [port.name for port in ports if port.name not in arrays]
     if absent:

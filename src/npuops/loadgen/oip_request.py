@@ -22,14 +22,14 @@ def json_body(tensors: Sequence[Tensor]) -> bytes:
     """All tensors as text, flat and row-major.
 
     Raises:
-        OptionError: one is FP16 or BF16, which JSON has no form for.
+        OptionError: JSON has no form for one: FP16, BF16, bytes that are no text, NaN and infinities.
     """
     inputs = []
     for tensor in tensors:
         values = tensor.values()
         if values is None:
             raise OptionError(
-                f"input {tensor.name!r} is {tensor.datatype}, which has no form in JSON",
+                f"input {tensor.name!r} {tensor.no_json}, which has no form in JSON",
                 advice="send it with --format binary, or --protocol grpc",
             )
         inputs.append({**_head(tensor), "data": values})
@@ -53,6 +53,14 @@ def http_post(path: str, authority: str, headers: Mapping[str, str], body: bytes
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines += [f"Content-Length: {len(body)}", "", ""]
     return "\r\n".join(lines).encode("latin-1") + body
+
+
+def joined(*parts: Mapping[str, str]) -> dict[str, str]:
+    """Headers together; of one name, in whatever case, the last value goes."""
+    found: dict[str, tuple[str, str]] = {}
+    for part in parts:
+        found |= {name.lower(): (name, value) for name, value in part.items()}
+    return dict(found.values())
 
 
 def parse_headers(texts: Sequence[str]) -> dict[str, str]:

@@ -13,13 +13,18 @@ REFUSED: Final = -1
 LOST: Final = -2
 TIMED_OUT: Final = -3
 MALFORMED: Final = -4
+NO_SOCKET: Final = -5
+UNSENT: Final = -6
 TRANSPORT: Final[dict[int, str]] = {
     REFUSED: "refused",
     LOST: "lost",
     TIMED_OUT: "timeout",
     MALFORMED: "malformed",
+    NO_SOCKET: "no socket",
+    UNSENT: "unsent",
 }
-"""Ends of a request without an answer: no connection, a connection that broke, no answer in time, not the protocol."""
+"""Ends of a request without an answer: no connection, a connection that broke, no answer in time, not the protocol.
+The last two are the client's own: no descriptor or port left on its machine, and time over before it came to it."""
 
 GRPC: Final = 1000
 """Added to a gRPC status, so that it cannot be taken for one of HTTP."""

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from npuops.errors import DataError, OptionError
 from npuops.loadgen.answers import Answer, answer_of
 from npuops.loadgen.endpoint import Endpoint
 from npuops.loadgen.grpc_client import Metadata
 from npuops.loadgen.metadata_client import GrpcContact, HttpContact, Model, Reply
-from npuops.loadgen.model_inputs import HALVES, Port, Tensor, npz_tensors, random_tensors, settled_ports
-from npuops.loadgen.oip_request import BINARY_EXTENSION, binary_body, http_post, json_body
+from npuops.loadgen.model_inputs import Port, Tensor, npz_tensors, random_tensors, settled_ports
+from npuops.loadgen.oip_request import BINARY_EXTENSION, binary_body, http_post, joined, json_body
 from npuops.loadgen.proto_wire import infer_request
 from npuops.loadgen.results import TensorForm
 
@@ -37,7 +39,7 @@ class RequestOptions:
     Attributes:
         input: a `.npz` of the user's own; random tensors without.
         body: posted as it is, to any address; then nothing is asked about a model.
-        content_type: of the body.
+        content_type: of the body; "" for what it looks like.
         format: `auto` sends binary tensors where the server lists the extension.
         batch: rows, where the first axis is free.
         shapes: whole shapes of inputs.
@@ -51,7 +53,7 @@ class RequestOptions:
 
     input: Path | None = None
     body: bytes | None = None
-    content_type: str = "application/octet-stream"
+    content_type: str = ""
     format: str = "auto"
     batch: int | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -109,25 +111,33 @@ def prepare(endpoint: Endpoint, options: RequestOptions) -> Requests:
 
 def _prepare_body(endpoint: Endpoint, options: RequestOptions, body: bytes) -> Requests:
     contact = HttpContact(endpoint, options.headers, timeout_s=options.timeout_s, insecure=options.insecure)
-    headers = {"Content-Type": options.content_type}
+    headers = {"Content-Type": options.content_type or guessed_type(body)}
     tenant_headers = _tenant_headers(options)
-    reply = contact.post(endpoint.path, {**headers, **tenant_headers[0]}, body)
+    reply = contact.post(endpoint.path, joined(headers, options.headers, tenant_headers[0]), body, plain=True)
     wires = [
-        http_post(endpoint.path, endpoint.authority, {**headers, **options.headers, **tenant}, body)
+        http_post(endpoint.path, endpoint.authority, joined(headers, options.headers, tenant), body)
         for tenant in tenant_headers
     ]
     return _requests(endpoint, options, "", "body", wires, [reply], (), ())
+
+
+def guessed_type(body: bytes) -> str:
+    """JSON where the body is that, else bytes."""
+    try:
+        msgspec.json.decode(body)
+    except msgspec.MsgspecError:
+        return "application/octet-stream"
+    return "application/json"
 
 
 def _prepare_http(endpoint: Endpoint, options: RequestOptions) -> Requests:
     contact = HttpContact(endpoint, options.headers, timeout_s=options.timeout_s, insecure=options.insecure)
     model = contact.model()
     sets, warnings = _tensor_sets(model, options)
-    halves = any(tensor.datatype in HALVES for tensor in sets[0])
     listed = BINARY_EXTENSION in model.extensions
     form = options.format
     if form == "auto":
-        form = "binary" if listed or halves else "json"
+        form = "binary" if listed or any(tensor.no_json for tensor in sets[0]) else "json"
     path = f"{endpoint.model_path}/infer"
     bodies: list[tuple[dict[str, str], bytes]] = []
     for tensors in sets:
@@ -139,11 +149,11 @@ def _prepare_http(endpoint: Endpoint, options: RequestOptions) -> Requests:
         bodies.append((headers, body))
     tenant_headers = _tenant_headers(options)
     replies = [
-        contact.post(path, {**headers, **tenant_headers[0]}, body)
+        contact.post(path, joined(headers, options.headers, tenant_headers[0]), body)
         for headers, body in (bodies if options.verify else bodies[:1])
     ]
     wires = [
-        http_post(path, endpoint.authority, {**headers, **options.headers, **tenant}, body)
+        http_post(path, endpoint.authority, joined(headers, options.headers, tenant), body)
         for tenant in tenant_headers
         for headers, body in bodies
     ]
@@ -154,6 +164,9 @@ def _prepare_grpc(endpoint: Endpoint, options: RequestOptions) -> Requests:
     if options.format == "json":
         raise OptionError("gRPC carries no JSON", advice="leave --format out")
     common = tuple((name.lower(), value) for name, value in options.headers.items())
+    binary = next((name for name in (*options.headers, options.tenant_header) if name.lower().endswith("-bin")), None)
+    if binary is not None:
+        raise OptionError(f"-H {binary}: gRPC takes names that end in -bin for bytes, which a header line cannot give")
     contact = GrpcContact(endpoint, common, timeout_s=options.timeout_s, insecure=options.insecure)
     try:
         model = contact.model()

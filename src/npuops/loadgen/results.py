@@ -17,7 +17,7 @@ LAG_SHARE: Final = 0.1
 LAG_FLOOR_MS: Final = 1.0
 """… and more than this: below, it is the operating system's wake-up."""
 CPU_SHARE: Final = 0.9
-"""… or when it used more of a core than this: then latencies hold its own work."""
+"""… or when it used more of a core than this, or waited for one: then latencies hold its own work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,7 @@ class ClientCost:
     Attributes:
         cpu_s: processor seconds of all its processes.
         cpu_share: of one core for each process, in the busiest one; None where it was not measured.
+        cpu_wait_share: of the time, in which it was ready to work and got no processor; None where nobody counts it.
         lag_p50_ms: the client came to its requests so much later than scheduled; None in a closed loop.
         keeps_up: False where the figures are the client's as much as the server's.
         reconnects: connections that were opened again.
@@ -51,6 +52,7 @@ class ClientCost:
 
     cpu_s: float
     cpu_share: float | None
+    cpu_wait_share: float | None
     lag_p50_ms: float | None
     lag_p99_ms: float | None
     lag_max_ms: float | None
@@ -69,6 +71,7 @@ class Usage:
     reconnects: int
     received_bytes: int | None
     waited: int = 0
+    cpu_wait_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +119,7 @@ class StageResult:
         goodput: those of them within the SLO; without one, the same.
         latency: of good answers.
         shed_latency: of refusals.
+        unanswered: in flight when the stage was cut off (Ctrl-C, or the server was gone); counted nowhere else.
         ended_early: why, or empty.
     """
 
@@ -134,6 +138,7 @@ class StageResult:
     tenants: tuple[TenantResult, ...] = ()
     agreement: Agreement | None = None
     percentiles: tuple[PercentileRow, ...] = ()
+    unanswered: int = 0
     ended_early: str = ""
 
     @property
@@ -194,10 +199,14 @@ class BenchReport:
 
     @property
     def good(self) -> bool:
-        """Every stage got a good answer, none that differs from the first, and a capacity was found where wanted."""
+        """Each stage ran to its end and got good answers, none differs, and a capacity was found where wanted."""
         differing = any(stage.agreement is not None and stage.agreement.differing for stage in self.stages)
         # The search ends in a rate that does not hold: there a stage without a good answer is no failure.
-        answered = all(stage.ok for stage in self.stages) if self.capacity is None else self.capacity.rate is not None
+        answered = (
+            all(stage.ok and not stage.ended_early for stage in self.stages)
+            if self.capacity is None
+            else self.capacity.rate is not None
+        )
         return answered and not differing
 
 
@@ -231,6 +240,7 @@ def fold(
     usage: Usage,
     *,
     agreement: Agreement | None = None,
+    unanswered: int = 0,
     ended_early: str = "",
 ) -> StageResult:
     """Count and summarise what was due in the window.
@@ -258,6 +268,7 @@ def fold(
         tenants=tuple(_tenants(outcomes, due, how)),
         agreement=agreement,
         percentiles=percentile_table(due.latency_s[due.ok]) if how.percentiles else (),
+        unanswered=unanswered,
         ended_early=ended_early,
     )
 
@@ -283,10 +294,11 @@ def _cost(load: Load, due: Outcomes, usage: Usage, latency: LatencySummary | Non
     # Of fewer than 100 requests the median must do: one pause of the machine is not the client's pace.
     typical_ms = None if lag is None else lag.p50_ms if lag.p99_ms is None else lag.p99_ms
     late = typical_ms is not None and typical_ms > max(LAG_FLOOR_MS, LAG_SHARE * reported_ms)
-    busy = usage.cpu_share is not None and usage.cpu_share > CPU_SHARE
+    busy = (usage.cpu_share or 0.0) + (usage.cpu_wait_share or 0.0) > CPU_SHARE
     return ClientCost(
         cpu_s=usage.cpu_s,
         cpu_share=usage.cpu_share,
+        cpu_wait_share=usage.cpu_wait_share,
         lag_p50_ms=None if lag is None else lag.p50_ms,
         lag_p99_ms=None if lag is None else lag.p99_ms,
         lag_max_ms=None if lag is None else lag.max_ms,

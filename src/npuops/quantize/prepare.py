@@ -6,7 +6,6 @@ and only what quantization cannot do without (opset, names, shapes) is kept.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from npuops.evaluate.samples import Samples
 from npuops.events import Observer, Warned, ignore
 from npuops.models.onnx_order import sort_graph
 from npuops.models.shapes import infer_shapes, skeleton_of
+from npuops.private_folder import private_folder
 from npuops.quantize.bit_units import WEIGHT_OPS, own_constants
 from npuops.quantize.ranges import float_activations
 
@@ -212,8 +212,8 @@ def _optimized(base: onnx.ModelProto) -> onnx.ModelProto:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    with tempfile.TemporaryDirectory(prefix="npuops-prepare-") as folder:
-        out = Path(folder) / "optimized.onnx"
+    with private_folder() as folder:
+        out = folder / "optimized.onnx"
         options.optimized_model_filepath = str(out)
         try:
             ort.InferenceSession(base.SerializeToString(), options, providers=["CPUExecutionProvider"])

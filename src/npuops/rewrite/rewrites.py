@@ -7,7 +7,6 @@ small differences cannot add up unseen.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,6 +25,7 @@ from npuops.events import Observer, StepProgressed, ignore
 from npuops.models.onnx_file import INLINE_BYTES, read_onnx, write_onnx
 from npuops.models.open import open_model
 from npuops.models.shapes import fix_shapes
+from npuops.private_folder import private_folder
 from npuops.rewrite.analyse import analyse
 from npuops.rewrite.patterns import PATTERNS
 from npuops.rewrite.proof_samples import proof_samples
@@ -169,8 +169,8 @@ class Proof:
 def _run(proto: onnx.ModelProto, samples: Samples) -> Outputs:
     if proto.ByteSize() <= INLINE_BYTES:
         return run_reference(proto, samples)
-    with tempfile.TemporaryDirectory(prefix="npuops-proof-") as folder:
-        path = Path(folder) / "model.onnx"
+    with private_folder() as folder:
+        path = folder / "model.onnx"
         write_onnx(proto, path)
         return run_reference(path, samples)
 

@@ -18,27 +18,35 @@ ELEMENT_LIMIT_BYTES: Final = 2**32 - 1
 _LENGTH: Final = Struct("<I")
 
 
-def check_elements(part: Bytes, count: int, tensor: str) -> None:
+def check_elements(part: Bytes, count: int, tensor: str = "") -> None:
     """A BYTES tensor from outside has exactly `count` elements, and nothing besides.
 
     Raises:
         DataError: an element ends behind the tensor, or there are more or fewer.
     """
+    if end_of(part, count, tensor) != memoryview(part).nbytes:
+        raise _wrong_count("more", count, tensor)
+
+
+def end_of(part: Bytes, count: int, tensor: str = "") -> int:
+    """Bytes of the first `count` elements.
+
+    Raises:
+        DataError: an element ends behind the tensor, or there are fewer.
+    """
     end = memoryview(part).nbytes
     length_at = _LENGTH.unpack_from
     at = found = 0
-    while at < end and found <= count:
+    while at < end and found < count:
         if at + LENGTH_BYTES > end:
-            raise DataError(f"BYTES tensor {tensor!r}: {end - at} bytes are left after {found} elements, no length")
+            raise DataError(f"{_called(tensor)}: {end - at} bytes are left after {found} elements, no length")
         at += LENGTH_BYTES + length_at(part, at)[0]
         found += 1
     if at > end:
-        raise DataError(f"BYTES tensor {tensor!r}: element {found - 1} ends {at - end} bytes behind the tensor")
+        raise DataError(f"{_called(tensor)}: element {found - 1} ends {at - end} bytes behind the tensor")
     if found != count:
-        raise DataError(
-            f"BYTES tensor {tensor!r} has {'more' if found > count else found} elements, its shape has {count}",
-            advice="each element is its length in 4 bytes, little-endian, and then itself",
-        )
+        raise _wrong_count(str(found), count, tensor)
+    return at
 
 
 def split_elements(part: Bytes) -> list[bytes]:
@@ -47,16 +55,25 @@ def split_elements(part: Bytes) -> list[bytes]:
     Raises:
         DataError: it is not.
     """
+    return list(map(bytes, element_views(part)))
+
+
+def element_views(part: Bytes) -> list[memoryview]:
+    """As `split_elements`, without copying: they are the tensor's own bytes.
+
+    Raises:
+        DataError: the tensor's structure is not sound.
+    """
     view = memoryview(part)
     end = view.nbytes
-    found: list[bytes] = []
+    found: list[memoryview] = []
     at = 0
     while at < end:
         start = at + LENGTH_BYTES
         at = start + _LENGTH.unpack_from(view, at)[0] if start <= end else end + 1
         if at > end:
             raise DataError(f"a BYTES tensor ends within its element {len(found)}")
-        found.append(bytes(view[start:at]))
+        found.append(view[start:at])
     return found
 
 
@@ -73,3 +90,14 @@ def join_elements(elements: Iterable[bytes]) -> bytes:
         pieces.append(_LENGTH.pack(len(element)))
         pieces.append(element)
     return b"".join(pieces)
+
+
+def _called(tensor: str) -> str:
+    return f"BYTES tensor {tensor!r}" if tensor else "a BYTES tensor"
+
+
+def _wrong_count(found: str, count: int, tensor: str) -> DataError:
+    return DataError(
+        f"{_called(tensor)} has {found} elements, its shape has {count}",
+        advice="each element is its length in 4 bytes, little-endian, and then itself",
+    )

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from npuops.config import read_options, read_toml
-from npuops.errors import OptionError, nearest
+from npuops.errors import OptionError, ServingError, nearest
 from npuops.runtime.signature import Port, Shape, Signature
 
 FindSignature = Callable[[str, str], Signature]
@@ -135,7 +135,7 @@ def plan_chain(options: ChainOptions, find: FindSignature, *, where: str) -> Cha
         ServingError: as `find`, where a model is not served (yet).
     """
     try:
-        steps = [_planned(step, find(step.model, step.version)) for step in options.step]
+        steps = [_planned(step, _found(step, find)) for step in options.step]
         makers = _makers(options, steps)
         ordered = _in_order(options, steps, makers)
         signature = _outside(options, ordered)
@@ -165,6 +165,13 @@ def _circle(name: str, needs: Mapping[str, Collection[str]], path: tuple[str, ..
             return found
     done.add(name)
     return ()
+
+
+def _found(step: ChainStep, find: FindSignature) -> Signature:
+    try:
+        return find(step.model, step.version)
+    except ServingError as error:
+        raise type(error)(f"step {step.model!r}: {error.message}", advice=error.advice) from error
 
 
 def _planned(step: ChainStep, signature: Signature) -> PlannedStep:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from npuops.clock import Clock
-from npuops.errors import NotReadyError, NotServedError, NpuopsError
+from npuops.errors import DataError, DeadlineError, NotReadyError, NotServedError, NpuopsError
 from npuops.events import Observer
 from npuops.runtime.chain import ChainPlan, PlannedStep
 from npuops.runtime.facts import BatchRan
-from npuops.runtime.job import Bytes, Completion, Job
+from npuops.runtime.job import NO_DEADLINE, Bytes, Completion, Job
 from npuops.runtime.signature import Form, Shape, Signature, form_of
 from npuops.runtime.step_errands import Errands, Inferred, Model, first_error, infer
 from npuops.runtime.step_facts import cancelled, unanswered
@@ -158,30 +158,42 @@ class ChainEngine:
         self, index: int, step: PlannedStep, job: Job, tensors: Mapping[str, asyncio.Future[Tensor]]
     ) -> Inferred:
         given = [await tensors[name] for name in step.takes]
-        model = await self._model(step)
-        form = self._form(index, tuple(shape for _, shape in given))
+        model = await self._model(step, job.deadline_us)
+        try:
+            form = self._form(index, tuple(shape for _, shape in given))
+        except DataError as error:
+            raise DataError(f"step {step.model!r}: {error.message}", advice=error.advice) from error
         run = await infer(model, job, form, [part for part, _ in given], self._clock.now_us())
         for name, part, shape in zip(step.gives, run.outputs, run.shapes, strict=True):
             if name:
                 tensors[name].set_result((part, shape))
         return run
 
-    async def _model(self, step: PlannedStep) -> Model:
+    async def _model(self, step: PlannedStep, deadline_us: int) -> Model:
         """The model of a step, woken if need be.
 
         Raises:
             NotReadyError: it is not there now, or takes and gives something else than it did.
+            DeadlineError: the time is over, and it is not loaded yet.
             NpuopsError: it does not load.
         """
         model = self._members.find(step.model, step.version)
         if model is None:
             try:
-                model = await self._members.wake(step.model, step.version)
+                async with asyncio.timeout(self._left_s(deadline_us)):
+                    model = await self._members.wake(step.model, step.version)
+            except TimeoutError:
+                words = f"the deadline passed while step {step.model!r} was loaded"
+                raise DeadlineError(words, advice="allow more time") from None
             except NotServedError as error:
                 raise NotReadyError(f"step {step.model!r}: {error.message}", advice=error.advice) from error
         if model.signature != step.signature:
             raise NotReadyError(f"step {step.model!r} was replaced by a model with other tensors", retry_after_s=0.1)
         return model
+
+    def _left_s(self, deadline_us: int) -> float | None:
+        """Until the deadline; None where there is none."""
+        return (deadline_us - self._clock.now_us()) / 1e6 if deadline_us < NO_DEADLINE else None
 
     def _form(self, index: int, shapes: tuple[Shape, ...]) -> Form:
         """Of a step's request; the same object for the same shapes, as engines like it.

@@ -61,12 +61,15 @@ class Delivery:
                     self._give_cut(job, row, places, view, device, fell_back)
             return
         steps = [(place.offset, place.size // run.padded) for place in places]
-        row = 0
+        row = rows = 0
+        shapes: tuple[Shape, ...] = ()
         for job in jobs:
-            rows = job.form.rows
+            if job.form.rows != rows:
+                rows = job.form.rows
+                shapes = self._shapes_of(places, tensors, rows)
             if not job.cancelled:
                 parts = [view[offset + row * step : offset + (row + rows) * step] for offset, step in steps]
-                give(job, Completion(parts, self._shapes_of(places, tensors, rows), device, fell_back=fell_back))
+                give(job, Completion(parts, shapes, device, fell_back=fell_back))
             row += rows
 
     def _shapes_of(self, places: tuple[Place, ...], tensors: bytes, rows: int) -> tuple[Shape, ...]:

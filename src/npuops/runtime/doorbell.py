@@ -78,6 +78,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
         environment: for the vendor's code, for example which virtual device.
         sizes: rows to measure the batch curve at, for each artifact.
         budget_ms: for measuring.
+        background: load it with low priority, since others answer meanwhile.
     """
 
     artifacts: list[str]
@@ -88,6 +89,7 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
     sizes: list[list[int]]
     budget_ms: float
+    background: bool = False
 
 
 class Opened(msgspec.Struct, frozen=True, kw_only=True):

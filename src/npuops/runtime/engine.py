@@ -103,24 +103,15 @@ class Engine:
 
     def submit(self, job: Job) -> None:
         """Take a request. Its receiver is called exactly once, perhaps at once, unless the job is cancelled."""
-        queue = self._queue
-        if self._closed:
-            self._reporter.refuse(job, NotReadyError(self._closed, retry_after_s=0.1), ShedReason.NOT_READY)
+        if (self._closed or self._outage.since_us) and not self._may_wait(job):
             return
-        if self._outage.since_us and self._outage.is_hopeless(job.arrived_us) and not self._replicas.any_ready:
-            self._reporter.refuse(job, self._outage.error(), ShedReason.NOT_READY)
-            return
-        refusal = admit(
-            self._options.limits,
-            len(queue),
-            queue.bytes,
-            bytes_of(job),
-            self._predicted_wait_us(job) if job.deadline_us != NO_DEADLINE or self._is_full() else 0.0,
-            job.deadline_us,
-            job.arrived_us,
-        )
-        if refusal is not None and not self._makes_room(job, refusal):
-            self._reporter.refuse(job, refusal.error(), refusal.reason)
+        queue, limits = self._queue, self._options.limits
+        waiting = queue.count
+        form = job.form
+        nbytes = form.total_bytes if -1 not in form.sizes else bytes_of(job)
+        # What `admit` would answer in the common case: calling it takes as long as all the rest of this method.
+        has_room = waiting < limits.max_queue_requests and queue.bytes + nbytes <= limits.max_queue_bytes
+        if not (has_room and job.deadline_us == NO_DEADLINE) and not self._is_admitted(job, nbytes):
             return
         self.last_used_us = job.arrived_us
         queue.push(job)
@@ -142,13 +133,13 @@ class Engine:
         self._options = self._dispatcher.options = options
         self._routing.reconfigure(options.fallback, options.shard)
 
-    async def start(self, cause: ColdCause) -> None:
-        """Load and warm up on every device.
+    async def start(self, cause: ColdCause, *, background: bool = False) -> None:
+        """Load and warm up on every device; in the background where other engines answer meanwhile.
 
         Raises:
             NpuopsError: no device came up; the first one's words.
         """
-        await self._replicas.start(cause)
+        await self._replicas.start(cause, background=background)
         await self._settle_inline()
         self._dispatcher.pump()
 
@@ -279,6 +270,32 @@ class Engine:
         free = measure_sizes(self.signature.max_rows if self._options.batching else 1)
         return [list(free) if bucket.rows is None else [bucket.rows] for bucket in spec.buckets]
 
+    def _may_wait(self, job: Job) -> bool:
+        """False where it was refused: the version is closed, or has no device for too long."""
+        if self._closed:
+            self._reporter.refuse(job, NotReadyError(self._closed, retry_after_s=0.1), ShedReason.NOT_READY)
+            return False
+        if self._outage.is_hopeless(job.arrived_us) and not self._replicas.any_ready:
+            self._reporter.refuse(job, self._outage.error(), ShedReason.NOT_READY)
+            return False
+        return True
+
+    def _is_admitted(self, job: Job, nbytes: int) -> bool:
+        """False where it was refused: it would come too late, or the queue is full."""
+        refusal = admit(
+            self._options.limits,
+            len(self._queue),
+            self._queue.bytes,
+            nbytes,
+            self._predicted_wait_us(job),
+            job.deadline_us,
+            job.arrived_us,
+        )
+        if refusal is None or self._makes_room(job, refusal):
+            return True
+        self._reporter.refuse(job, refusal.error(), refusal.reason)
+        return False
+
     def _makes_room(self, job: Job, refusal: Refusal) -> bool:
         """Who floods a full queue gives a place to the others."""
         if refusal.reason is not ShedReason.QUEUE_FULL:
@@ -294,10 +311,6 @@ class Engine:
             if fits and len(queue) < limits.max_queue_requests:
                 return True
         return False
-
-    def _is_full(self) -> bool:
-        limits = self._options.limits
-        return len(self._queue) >= limits.max_queue_requests or self._queue.bytes >= limits.max_queue_bytes
 
     def _predicted_wait_us(self, job: Job) -> float:
         return _CAUTION * self._routing.wait_us(self._replicas.all, job, self._queue.rows, self._options.budget_us)

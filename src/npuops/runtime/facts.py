@@ -29,6 +29,8 @@ class ColdCause(StrEnum):
     LOAD = "load"
     WAKE = "wake"
     CRASH = "crash"
+    HEALTH = "health"
+    """The device was not well, and is again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,8 @@ class BatchRan(ModelFact):
         tenants: of each request, in the same order.
         rows: of all requests together.
         padded_rows: that the device computed besides, for nothing.
+        elements: of all inputs, as the requests brought them; 0 where that is not known.
+        padded_elements: that the inputs were filled up with, along the batch axis or any other.
         dispatched_us: left the queue; then the inputs are copied (dma in).
         started_us: the worker begins to compute.
         computed_us: the worker has the outputs; then they are copied (dma out).
@@ -65,6 +69,8 @@ class BatchRan(ModelFact):
     started_us: int
     computed_us: int
     answered_us: int
+    elements: int = 0
+    padded_elements: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,6 +55,7 @@ class FairQueue:
     it waits.
 
     Attributes:
+        count: of those that wait, as `len()`, which costs the hot path too much.
         rows: of all that wait.
         bytes: of their inputs.
     """
@@ -64,7 +65,7 @@ class FairQueue:
         self.rows = 0
         self.bytes = 0
         self._weights = weights
-        self._count = 0
+        self.count = 0
         self._again: deque[Job] = deque()
         self._bands: dict[int, Band] = {}
         self._by_priority: list[Band] = []
@@ -73,12 +74,12 @@ class FairQueue:
         self._withdrawn: set[Job] = set()
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def push(self, job: Job) -> None:
         """It waits from now on."""
         form = job.form
-        self._count += 1
+        self.count += 1
         self.rows += form.rows
         self.bytes += form.total_bytes if -1 not in form.sizes else bytes_of(job)
         band = self._bands.get(job.priority)
@@ -101,7 +102,7 @@ class FairQueue:
         """They were taken before, and go again: before all others, in this order, and at no further charge."""
         jobs = list(jobs)
         for job in jobs:
-            self._count += 1
+            self.count += 1
             self.rows += job.form.rows
             self.bytes += bytes_of(job)
             self._earliest_us = min(self._earliest_us, job.deadline_us)
@@ -130,13 +131,13 @@ class FairQueue:
         busy = [band for band in self._by_priority if band.turns]
         if len(busy) == 1 and len(busy[0].turns) == 1:
             room = _take_alone(batch, room, key, busy[0].top())
-        if room > 0 and self._count > len(batch) + len(self._again):
+        if room > 0 and self.count > len(batch) + len(self._again):
             self._take_in_turn(batch, room, key, max_rows)
         for job in batch:
             form = job.form
             self.rows -= form.rows
             self.bytes -= form.total_bytes if -1 not in form.sizes else bytes_of(job)
-        self._count -= len(batch)
+        self.count -= len(batch)
         return batch
 
     def expire(self, now_us: int) -> list[Job]:
@@ -166,7 +167,7 @@ class FairQueue:
         self._bands.clear()
         self._by_priority.clear()
         self._withdrawn.clear()
-        self._count = self.rows = self.bytes = 0
+        self.count = self.rows = self.bytes = 0
         self._earliest_us = NO_DEADLINE
         return [job for job in jobs if not job.cancelled]
 
@@ -185,7 +186,7 @@ class FairQueue:
             return False
         self._forget(job)
         self._withdrawn.add(job)
-        if len(self._withdrawn) > max(_SWEEP, self._count):
+        if len(self._withdrawn) > max(_SWEEP, self.count):
             self._again = deque(each for each in self._again if each not in self._withdrawn)
             for each_lane in self._lanes():
                 each_lane.keep(lambda each: each not in self._withdrawn)
@@ -324,7 +325,7 @@ class FairQueue:
         if job in self._withdrawn:
             self._withdrawn.remove(job)
             return
-        self._count -= 1
+        self.count -= 1
         self.rows -= job.form.rows
         self.bytes -= bytes_of(job)
 

@@ -81,4 +81,10 @@ class QuotaState:
 
     def give_back(self) -> None:
         """A request that passed is answered, or nobody waits for it any more."""
-        self.under_way -= 1
+        # One that came before its tenant had any limit was never counted.
+        self.under_way = max(self.under_way - 1, 0)
+
+    def follow(self, quota: Quota) -> None:
+        """Other limits from now on; what is under way still counts."""
+        self.quota = quota
+        self._tokens = min(self._tokens, quota.bucket)

@@ -160,9 +160,15 @@ class Replica:
         return self._worker.memory.view
 
     async def start(
-        self, worker: WorkerProcess, sizes: Sequence[Sequence[int]], budget_ms: float, limit_s: float
+        self,
+        worker: WorkerProcess,
+        sizes: Sequence[Sequence[int]],
+        budget_ms: float,
+        limit_s: float,
+        *,
+        background: bool = False,
     ) -> Mapping[str, float]:
-        """Load, warm up and measure; gives the phases in seconds.
+        """Load, warm up and measure, if so with low priority; gives the phases in seconds.
 
         Raises:
             NpuopsError: as the worker met it; the process is on its way out then.
@@ -174,6 +180,7 @@ class Replica:
             geometry=self.geometry,
             sizes=tuple(tuple(rows) for rows in sizes),
             budget_ms=budget_ms,
+            background=background,
             environment=self.spec.environment,
         )
         self._leaving = {each for each in self._leaving if each.is_alive}

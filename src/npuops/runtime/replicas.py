@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from npuops.clock import Clock
-from npuops.errors import ArtifactError, NpuopsError, UsageError
+from npuops.errors import ArtifactError, DeviceLostError, NpuopsError, UsageError
 from npuops.events import Observer
+from npuops.runtime.ailment import Ailment, resting
 from npuops.runtime.buckets import AxisPadding
 from npuops.runtime.doorbell import check_sizes
 from npuops.runtime.facts import ColdCause, DeviceChanged, WorkerEnded, WorkerStarted
@@ -18,9 +19,11 @@ from npuops.runtime.replica_states import Happening, State, after
 from npuops.runtime.restart_policy import Backoff
 from npuops.runtime.signature import Signature
 from npuops.runtime.slots import geometry_of
-from npuops.runtime.worker_process import SparePool
+from npuops.runtime.worker_process import SparePool, WorkerLostError
 
 _SECOND_US: Final = 1_000_000
+_LOOK_S: Final = 0.02
+"""How often a device that is to rest is looked at for the end of its runs."""
 _HOPELESS: Final = (ArtifactError, UsageError)
 """Starting again changes nothing."""
 
@@ -83,7 +86,7 @@ class Replicas:
         all: in the order of the options.
         any_ready: a device takes runs.
         own_ready: one that is no fallback does.
-        own_failed: each that is no fallback was refused when it was last started.
+        own_failed: each that is no fallback was refused when it was last started, or rests.
     """
 
     def __init__(
@@ -124,6 +127,10 @@ class Replicas:
         self._backoffs = {replica.spec.name: Backoff() for replica in self.all}
         self._ready_since_us: dict[str, int] = {}
         self._restarts: dict[str, asyncio.Task[None]] = {}
+        self._fit = {replica.spec.name: asyncio.Event() for replica in self.all}
+        for fit in self._fit.values():
+            fit.set()
+        self._resting: set[str] = set()
         self._closing = False
 
     def states(self) -> dict[str, tuple[State, str]]:
@@ -138,14 +145,20 @@ class Replicas:
             if state is not State.READY
         )
 
-    async def start(self, cause: ColdCause) -> None:
+    async def start(self, cause: ColdCause, *, background: bool = False) -> None:
         """Start all devices; done when each is ready or was refused.
+
+        Args:
+            cause: for the facts.
+            background: with low priority, since other engines answer meanwhile. A restart never is.
 
         Raises:
             NpuopsError: the first device's words, where none came up.
         """
         self._closing = False
-        starts = [self._services.loop.create_task(self._start(replica, cause)) for replica in self.all]
+        starts = [
+            self._services.loop.create_task(self._start(replica, cause, background=background)) for replica in self.all
+        ]
         try:
             await asyncio.wait(starts)
         except asyncio.CancelledError:
@@ -166,6 +179,7 @@ class Replicas:
         self._closing = True
         restarts = list(self._restarts.values())
         self._restarts.clear()
+        self._resting.clear()
         for task in restarts:
             task.cancel()
         await asyncio.gather(*restarts, return_exceptions=True)
@@ -177,7 +191,56 @@ class Replicas:
         replica.kill(why)
         self._count_ready()
 
-    async def _start(self, replica: Replica, cause: ColdCause) -> None:
+    def heed(self, ailing: Mapping[str, Ailment]) -> None:
+        """Let devices rest that are not well, and those that are well again work. Worth a call each second.
+
+        A device that rests has no worker: its runs are finished, or go elsewhere where nobody would answer them.
+        When it is well it is started anew, which is its probe.
+
+        Args:
+            ailing: device → what ails it; devices that are not named are well, or say nothing.
+        """
+        if self._closing:
+            return
+        able = [replica.spec.name for replica in self.all if replica.ready and not replica.spec.fallback]
+        rest = resting(ailing, able)
+        for replica in self.all:
+            name = replica.spec.name
+            ailment = rest.get(name)
+            if ailment is None:
+                self._fit[name].set()
+                continue
+            self._fit[name].clear()
+            if replica.ready:
+                self._failed.add(name)
+                self._rest(replica, ailment)
+            elif self._states[name] is State.SICK:
+                self._failed.add(name)
+                self._why[name] = ailment.why
+                self._count_ready()
+
+    def _rest(self, replica: Replica, ailment: Ailment) -> None:
+        name, why = replica.spec.name, ailment.why
+        self._why[name] = why
+        if ailment.answers:
+            replica.ready = False
+            self._resting.add(name)
+            self._change(name, Happening.SICKENED)
+            self._restarts[name] = self._services.loop.create_task(self._finish(replica, why))
+        elif replica.under_way:
+            # As if the worker had told it of the run that it is at: no request is to blame.
+            run = replica.under_way.pop(next(iter(replica.under_way)))
+            self._listener.reports.failed(replica, run, DeviceLostError(why), True)
+        else:
+            self.give_up(replica, why)
+
+    async def _finish(self, replica: Replica, why: str) -> None:
+        """The engine watches over runs that hang, here as elsewhere."""
+        while replica.under_way:
+            await asyncio.sleep(_LOOK_S)
+        replica.kill(why)
+
+    async def _start(self, replica: Replica, cause: ColdCause, *, background: bool = False) -> None:
         services, name, preparation = self._services, replica.spec.name, self._preparation
         self._change(name, Happening.STARTED)
         begun_us = services.clock.now_us()
@@ -185,7 +248,14 @@ class Replicas:
             worker = services.spares.take()
             # The old figures still hold after a restart, and measuring would only make it longer.
             sizes = [[] for _ in replica.curves] or preparation.sizes(replica.spec)
-            phases = dict(await replica.start(worker, sizes, preparation.budget_ms, preparation.open_limit_s))
+            phases = dict(
+                await replica.start(
+                    worker, sizes, preparation.budget_ms, preparation.open_limit_s, background=background
+                )
+            )
+            if not worker.is_alive:  # it ended after it had opened, before this task was told so
+                replica.ready = False
+                raise WorkerLostError(f"the worker {worker.pid} ended as soon as it was ready")
         except NpuopsError as error:
             self._why[name] = error.message
             self._failed.add(name)
@@ -225,7 +295,12 @@ class Replicas:
     def _ended(self, replica: Replica, runs: list[Run], why: str) -> None:
         """A worker is gone without being asked to."""
         name = replica.spec.name
-        if not self._closing and self._states[name] is State.READY:
+        if not self._closing and name in self._resting:
+            self._resting.discard(name)
+            self._restarts.pop(name).cancel()
+            self._tell_end(replica, self._why.get(name, why), wanted=True, replayed=len(runs))
+            self._restart_later(replica, None)
+        elif not self._closing and self._states[name] is State.READY:
             told = self._why.setdefault(name, f"its worker ended: {why}")
             self._change(name, Happening.LOST)
             self._tell_end(replica, told, wanted=False, replayed=len(runs))
@@ -242,12 +317,16 @@ class Replicas:
         self._restarts[name] = self._services.loop.create_task(self._restart(replica, delay_s))
 
     async def _restart(self, replica: Replica, delay_s: float) -> None:
-        """Until it is ready again; each failure makes the next pause longer."""
+        """Until it is ready again; each failure makes the next pause longer. Not while it has to rest."""
+        cause, fit = ColdCause.CRASH, self._fit[replica.spec.name]
         while True:
             if delay_s:
                 await asyncio.sleep(delay_s)
+            if not fit.is_set():
+                cause = ColdCause.HEALTH
+                await fit.wait()
             try:
-                await self._start(replica, ColdCause.CRASH)
+                await self._start(replica, cause)
             except _HOPELESS:
                 return
             except NpuopsError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
 
 from npuops.errors import DataError, NpuopsError
 from npuops.events import Observer
@@ -10,6 +12,7 @@ from npuops.runtime.delivery import refuse
 from npuops.runtime.facts import BatchRan, BatchRetried, RequestFailed, RequestShed, ShedReason
 from npuops.runtime.job import Job
 from npuops.runtime.replica import Answer, DeviceSpec, Replica, Run
+from npuops.runtime.signature import Shape
 
 
 class Reporter:
@@ -59,6 +62,11 @@ class Reporter:
     def ran(self, spec: DeviceSpec, run: Run, answer: Answer, now_us: int) -> None:
         """A run was answered."""
         jobs = run.jobs
+        key = jobs[0].form.key
+        elements = run.rows * _elements(key)
+        computed = (
+            elements if run.filled is None and run.padded == run.rows else run.padded * _elements(run.filled or key)
+        )
         self._observe(
             BatchRan(
                 model=self._model,
@@ -74,6 +82,8 @@ class Reporter:
                 started_us=answer.started_us,
                 computed_us=answer.computed_us,
                 answered_us=now_us,
+                elements=elements,
+                padded_elements=computed - elements,
             )
         )
 
@@ -95,5 +105,12 @@ class Reporter:
                 started_us=started_us,
                 computed_us=computed_us,
                 answered_us=answered_us,
+                elements=job.form.rows * _elements(job.form.key),
             )
         )
+
+
+@lru_cache(maxsize=4096)
+def _elements(shapes: tuple[Shape, ...]) -> int:
+    """Of all inputs together. Few shapes come again and again."""
+    return sum(map(prod, shapes))

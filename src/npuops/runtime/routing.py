@@ -8,6 +8,7 @@ from math import inf
 from npuops.build.fallback import FallbackPolicy
 from npuops.runtime.batch_curve import BatchCurve
 from npuops.runtime.buckets import NO_PADDING, AxisPadding, Bucket, choose, curve_over
+from npuops.runtime.curve_correction import CurveCorrection
 from npuops.runtime.fallback import FallbackBudget
 from npuops.runtime.job import NO_DEADLINE, Job
 from npuops.runtime.patience import followed, is_overdue, left_us, must_move
@@ -27,6 +28,7 @@ class Routing:
         self.budget = FallbackBudget(policy)
         self.shard = shard
         self.padding = padding
+        self._correction = CurveCorrection()
         self._curves: dict[tuple[str, object], tuple[object, BatchCurve]] = {}
 
     def reconfigure(self, policy: FallbackPolicy, shard: str) -> None:
@@ -158,8 +160,19 @@ class Routing:
         """A run was answered: it counts for the budget, and tells how the device keeps to its curve."""
         self.budget.ran(run.rows, replica.spec.fallback, run.dispatched_us)
         if replica.curves:
-            predicted_us = self.curve(replica, run.jobs[0].form).us(run.rows)
-            replica.pace = followed(replica.pace, predicted_us, answer.computed_us - answer.started_us)
+            form, took_us = run.jobs[0].form, answer.computed_us - answer.started_us
+            predicted_us = self.curve(replica, form).us(run.rows)
+            replica.pace = followed(replica.pace, predicted_us, took_us)
+            if run.bucket.shapes == form.key:  # else runs are shorter where their tensors are
+                self._correct(replica, run, took_us)
+
+    def _correct(self, replica: Replica, run: Run, took_us: int) -> None:
+        index, curves = run.bucket.index, replica.curves
+        right = self._correction.ran(replica.spec.name, index, curves, run.padded, took_us)
+        if right is not None:
+            # The pace had followed these runs: it is one against the new curve.
+            replica.pace *= curves[index].us(run.padded) / max(right[index].us(run.padded), 1e-3)
+            replica.curves = right
 
     def hangs(self, replicas: Sequence[Replica], replica: Replica, now_us: int, limit_us: float) -> str:
         """Why the oldest run of a device is not waited for any longer; "" while it is."""

@@ -13,13 +13,13 @@ from npuops.clock import Clock
 from npuops.errors import DataError, NpuopsError
 from npuops.events import Observer
 from npuops.models.steps import Pipeline
-from npuops.runtime.job import Completion, Job
+from npuops.runtime.bytes_tensor import check_elements, element_views
+from npuops.runtime.job import Bytes, Completion, Job
 from npuops.runtime.signature import form_of
 from npuops.runtime.step_errands import Errands, Inferred, Model, infer
 from npuops.runtime.step_facts import StepsRan, cancelled, unanswered
 from npuops.runtime.step_pool import Prepared, StepPool
-from npuops.runtime.steps import Pictures
-from npuops.runtime.text_tensor import read_text
+from npuops.runtime.steps import IMAGE, Pictures
 
 HOST: Final = "host"
 """The device of steps, in facts and metrics: they run on the server's own processor."""
@@ -94,7 +94,9 @@ class PipelinedModel:
         await self._errands.close("the model is being unloaded")
 
     async def _answer(self, job: Job) -> Completion:
-        pictures = read_text(job.parts[0], job.form.shapes[0])
+        # The request's own bytes, which stay until it is answered: copies would double what waits.
+        check_elements(job.parts[0], job.form.rows, IMAGE)
+        pictures = element_views(job.parts[0])
         if len(pictures) == 1:
             found = [await self._classify(pictures[0], job, "")]
         else:
@@ -109,11 +111,11 @@ class PipelinedModel:
         devices = dict.fromkeys(one.device for one in found)
         return Completion(parts, shapes, "+".join(devices), fell_back=any(one.fell_back for one in found))
 
-    async def _classify(self, picture: bytes, job: Job, which: str) -> Inferred:
+    async def _classify(self, picture: Bytes, job: Job, which: str) -> Inferred:
         prepared = await self._prepared(picture, job, which)
         return await infer(self._model, job, self._form, [prepared.tensor], prepared.ended_us)
 
-    async def _prepared(self, picture: bytes, job: Job, which: str) -> Prepared:
+    async def _prepared(self, picture: Bytes, job: Job, which: str) -> Prepared:
         model, version = self._identity
         try:
             prepared = await self._pool.submit(

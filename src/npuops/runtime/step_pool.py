@@ -15,10 +15,10 @@ from typing import Final
 import msgspec
 
 from npuops.clock import Clock
-from npuops.errors import DataError, DeadlineError, NotReadyError, NpuopsError, RunError
+from npuops.errors import DataError, DeadlineError, NotReadyError, NpuopsError
 from npuops.events import Observer
 from npuops.models.steps import PreStep
-from npuops.runtime.admission import Limits, admit
+from npuops.runtime.admission import Limits, Refusal, admit
 from npuops.runtime.doorbell import Told, raised
 from npuops.runtime.facts import ShedReason
 from npuops.runtime.fair_queue import FairQueue
@@ -30,6 +30,8 @@ from npuops.runtime.step_worker import StepWorker
 
 ATTEMPTS: Final = 2
 """Processes that a picture may cost: the first may have been ended by somebody else."""
+STARTS: Final = 3
+"""Processes that may fail to start for one picture, which no picture is to blame for."""
 TICK_S: Final = 0.02
 """How often those that wait are looked at for their deadlines."""
 _FORM: Final = Form(rows=1, shapes=((1,),), sizes=(-1,), total_bytes=0, key=((),))
@@ -38,6 +40,10 @@ _FIRST_US: Final = 4_000.0
 """Taken for the time of a picture before one was measured."""
 _NEWEST: Final = 0.1
 """Weight of the newest picture in the mean."""
+_OUTLIER: Final = 4.0
+"""Times the mean: a picture counts for no more, so that a huge one says little of the next ones."""
+_EVICTIONS: Final = 64
+"""Most pictures that one which comes may push out of a full queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +83,7 @@ class _Task:
     steps: bytes
     answer: asyncio.Future[Prepared]
     attempts: int = 0
+    starts: int = 0
 
 
 class StepPool:
@@ -84,6 +91,7 @@ class StepPool:
 
     Attributes:
         pids: of its processes.
+        idle: places whose process waits for a picture.
     """
 
     def __init__(
@@ -99,12 +107,14 @@ class StepPool:
         self._mean_us = _FIRST_US
         self._closed = False
         self.pids: set[int] = set()
+        self.idle = 0
 
     async def start(self) -> None:
         """Start the processes; they are ready when this returns. A second call does nothing.
 
         Raises:
             RunError: the system does not start a process, or it does not come up.
+            StorageError: there is no shared memory for it.
             NotReadyError: the pool was closed.
         """
         if self._closed:
@@ -145,11 +155,9 @@ class StepPool:
         job = Job(_FORM, [data], _answered, now_us, task, tenant, priority, deadline_us)
         queue = self._queue
         refusal = admit(self._options.waiting, len(queue), queue.bytes, len(data), self._wait_us(), deadline_us, now_us)
-        if refusal is not None:
-            gone = queue.yield_to(job) if refusal.reason is ShedReason.QUEUE_FULL else None
-            _fail(gone or job, refusal.error())
-            if gone is None:
-                return answer
+        if refusal is not None and not self._makes_room(job, refusal):
+            _fail(job, refusal.error())
+            return answer
         queue.push(job)
         answer.add_done_callback(lambda _: queue.withdraw(job) if answer.cancelled() else None)
         self._arrival.set()
@@ -183,8 +191,29 @@ class StepPool:
             _fail(job, NotReadyError("the server stops"))
 
     def _wait_us(self) -> float:
-        """Until a picture that comes now would be done."""
+        """Until a picture that comes now would be done.
+
+        0 where a process has nothing to do: a mean that slow pictures left behind would otherwise refuse everybody who
+        has a deadline, and without a picture that is let through it would never change.
+        """
+        if self.idle and not self._queue:
+            return 0.0
         return self._mean_us * (1 + len(self._queue) / len(self._places))
+
+    def _makes_room(self, job: Job, refusal: Refusal) -> bool:
+        """Who floods a full queue gives places to the others, as many as the newcomer needs."""
+        if refusal.reason is not ShedReason.QUEUE_FULL:
+            return False
+        limits, queue = self._options.waiting, self._queue
+        for _ in range(_EVICTIONS):
+            gone = queue.yield_to(job)
+            if gone is None:
+                return False
+            _fail(gone, refusal.error())
+            fits = not queue or queue.bytes + len(job.parts[0]) <= limits.max_queue_bytes
+            if fits and len(queue) < limits.max_queue_requests:
+                return True
+        return False
 
     async def _start(self) -> None:
         count = self._options.processes or max(1, len(os.sched_getaffinity(0)) // 2)
@@ -210,7 +239,11 @@ class StepPool:
         """Whose turn it is, as soon as there is somebody."""
         while (first := self._queue.next()) is None:
             self._arrival.clear()
-            await self._arrival.wait()
+            self.idle += 1
+            try:
+                await self._arrival.wait()
+            finally:
+                self.idle -= 1
         (job,) = self._queue.take(first.form.rows, first.form.key)
         return job
 
@@ -238,8 +271,11 @@ class StepPool:
     async def _revived(self, job: Job) -> StepWorker | None:
         try:
             return await self._new()
-        except RunError as error:
-            _fail(job, error)
+        except NpuopsError as error:  # killed while it started, no memory, no descriptor left: no end of the place
+            task: _Task = job.context
+            task.starts += 1
+            if task.starts == STARTS:
+                _fail(job, error)
             return None
 
     def _is_over(self, job: Job) -> bool:
@@ -263,7 +299,7 @@ class StepPool:
                 _fail(job, DataError("the picture ended the process that decoded it, twice"))
             return False
         ended_us = self._clock.now_us()
-        self._mean_us += _NEWEST * (ended_us - started_us - self._mean_us)
+        self._mean_us += _NEWEST * (min(ended_us - started_us, _OUTLIER * self._mean_us) - self._mean_us)
         if kind == ERROR:
             _fail(job, raised(msgspec.json.decode(payload, type=Told)))
         elif not task.answer.done():

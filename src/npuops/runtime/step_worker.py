@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from npuops.errors import RunError
@@ -27,33 +27,30 @@ class StepWorker:
     """
 
     def __init__(self) -> None:
-        """Start it; `ready` waits until it listens.
+        """Start it; `started` waits until it listens.
 
         Raises:
-            RunError: the system does not start a process.
+            RunError: the system does not start a process, or has no descriptor left.
+            StorageError: there is no shared memory for it.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            for end in (ours, theirs):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-            ours.setblocking(False)
-            shared = make_memory(TENSOR_BYTES)
-            self._memory = SharedMemory(os.dup(shared), TENSOR_BYTES)
+        with ExitStack() as undo:
             try:
-                self._child = subprocess.Popen(  # noqa: S603 - our own module, no word of a user
-                    [sys.executable, "-m", "npuops.runtime.step_process", str(theirs.fileno()), str(shared)],
-                    pass_fds=(theirs.fileno(), shared),
-                    stdin=subprocess.DEVNULL,
-                    start_new_session=True,
-                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-                )
+                self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+                undo.callback(self._socket.close)
+                with theirs:
+                    for end in (self._socket, theirs):
+                        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+                    self._socket.setblocking(False)
+                    shared = make_memory(TENSOR_BYTES)
+                    try:
+                        self._memory = SharedMemory(os.dup(shared), TENSOR_BYTES)
+                        undo.callback(self._memory.close)
+                        self._child = _start(theirs.fileno(), shared)
+                    finally:
+                        os.close(shared)
             except OSError as error:
-                ours.close()
-                self._memory.close()
                 raise RunError(f"cannot start a process: {error.strerror}") from error
-            finally:
-                os.close(shared)
-        self._socket = ours
+            undo.pop_all()
         self.pid = self._child.pid
 
     @classmethod
@@ -62,6 +59,7 @@ class StepWorker:
 
         Raises:
             RunError: the system does not start it, or it does not come up.
+            StorageError: there is no shared memory for it.
         """
         worker = cls()
         try:
@@ -118,3 +116,14 @@ class StepWorker:
                 raise EOFError
             at += count
         return buffer
+
+
+def _start(line: int, shared: int) -> subprocess.Popen[bytes]:
+    """The child, with the descriptors of its end of the line and of the memory."""
+    return subprocess.Popen(  # noqa: S603 - our own module, no word of a user
+        [sys.executable, "-m", "npuops.runtime.step_process", str(line), str(shared)],
+        pass_fds=(line, shared),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    )

@@ -80,10 +80,11 @@ class Pictures:
                 f"the model gave {scores.shape[1]} scores for {self._k} best classes"
                 + (f" of {len(self._labels)} labels" if self._labels is not None else "")
             )
+        # Of the scores themselves: as probabilities, those far behind the best are all 0, and no longer in an order.
+        index = top_k(scores, self._k)
         for step in self._pipeline.postprocess:
             if isinstance(step, Softmax):
                 scores = softmax(scores)
-        index = top_k(scores, self._k)
         best = np.take_along_axis(scores, index, axis=1).astype("<f4")
         parts = [best.tobytes(), index.astype("<i8").tobytes()]
         if self._labels is not None:
@@ -103,6 +104,11 @@ def _only_input(pipeline: Pipeline, inner: Signature) -> Port:
     port = inner.inputs[0]
     if port.shape is None or -1 in port.shape[1:] or port.dtype not in _NUMBERS:
         raise OptionError(f"the pipeline makes one picture of a fixed size, the model takes {port.dtype} {port.shape}")
+    if not port.shape or port.shape[0] not in {1, -1}:
+        raise OptionError(
+            f"the pipeline makes one picture, the model takes {list(port.shape)}",
+            advice="put an artifact with one row beside it, or build it with --dynamic-batch",
+        )
     return port
 
 

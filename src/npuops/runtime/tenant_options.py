@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from npuops.errors import NotServedError, OptionError, UnauthenticatedError
+from npuops.errors import ForbiddenError, OptionError, UnauthenticatedError
 from npuops.runtime.fair_queue import LOWEST_PRIORITY
 from npuops.runtime.job import DEFAULT_TENANT
 from npuops.runtime.quota import Quota, QuotaState
@@ -33,6 +33,7 @@ class TenantOptions:
         concurrency: requests that are not answered yet; None is no limit.
         api_key_sha256: hex digests of its API keys. Only digests: a configuration file is read by many. Keys are long
             and random, so a fast digest does (`printf %s "$KEY" | sha256sum`).
+        admin: its keys may load and unload models. Where no tenant has a key, everybody may.
     """
 
     weight: float = 1.0
@@ -41,6 +42,7 @@ class TenantOptions:
     burst: float | None = None
     concurrency: int | None = None
     api_key_sha256: tuple[str, ...] = ()
+    admin: bool = False
 
     def __post_init__(self) -> None:
         if not 0.001 <= self.weight <= 1000:
@@ -81,6 +83,16 @@ class Tenant:
         """The class of a request that asks for one."""
         own = self.options.priority
         return own if asked is None else min(max(asked, own), LOWEST_PRIORITY)
+
+    def follow(self, options: TenantOptions) -> None:
+        """Other options from now on; what it has used of its limits still counts."""
+        self.options = options
+        if not options.quota.is_limited:
+            self.quota = None
+        elif self.quota is None:
+            self.quota = QuotaState(options.quota)
+        elif self.quota.quota != options.quota:
+            self.quota.follow(options.quota)
 
 
 class Tenants:
@@ -123,6 +135,17 @@ class Tenants:
                 if other is not tenant:
                     raise OptionError(f"tenants {other.name!r} and {name!r} have the same API key")
 
+    def follow(self, other: Tenants) -> None:
+        """Become like another one, which nobody uses any further; what was used of the limits still counts."""
+        for name, tenant in other._by_name.items():
+            known = self._by_name.get(name)
+            if known is not None:
+                known.follow(tenant.options)
+        others = {name: self._by_name.get(name, tenant) for name, tenant in other._by_name.items()}
+        self._by_digest = {digest: others[tenant.name] for digest, tenant in other._by_digest.items()}
+        self._by_name, self._default_options = others, other._default_options
+        self._unknown, self._max_tenants = other._unknown, other._max_tenants
+
     @property
     def need_key(self) -> bool:
         """Whether only who has an API key gets in."""
@@ -137,7 +160,7 @@ class Tenants:
 
         Raises:
             UnauthenticatedError: the key is missing or unknown, or belongs to another tenant than the one named.
-            NotServedError: no such tenant, and the options refuse unknown ones.
+            ForbiddenError: no such tenant, and the options refuse unknown ones.
         """
         if not self._by_digest:
             return self.named(name)
@@ -158,14 +181,17 @@ class Tenants:
         """The tenant of that name, or who stands in for it.
 
         Raises:
-            NotServedError: no such tenant, and the options refuse unknown ones.
+            ForbiddenError: no such tenant, and the options refuse unknown ones.
         """
         tenant = self._by_name.get(name or DEFAULT_TENANT)
         if tenant is not None:
             return tenant
         if self._unknown == "refuse":
             # The names of others are nobody's business: no `did you mean`.
-            raise NotServedError("no such tenant", advice="ask whoever runs this server for your tenant's name")
+            raise ForbiddenError(
+                "this server takes only tenants that it knows",
+                advice="send your tenant's name as X-Npuops-Tenant; whoever runs this server knows it",
+            )
         if self._unknown == "share" or len(self._by_name) >= self._max_tenants or not NAME.fullmatch(name):
             return self._by_name[DEFAULT_TENANT]
         tenant = self._by_name[name] = Tenant(name, self._default_options)

@@ -1,45 +1,32 @@
-"""Text and bytes as tensors: each element is its length in four bytes, little-endian, then its bytes."""
+"""BYTES tensors (`bytes_tensor`) as numpy arrays of objects."""
 
 from __future__ import annotations
 
-import struct
+from math import prod
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npuops.errors import DataError
-from npuops.runtime.bytes_tensor import join_elements
+from npuops.runtime.bytes_tensor import LENGTH_BYTES, check_elements, end_of, join_elements, split_elements
 from npuops.runtime.job import Bytes
 from npuops.runtime.signature import Shape
 
-_LENGTH: Final = struct.Struct("<I")
-EMPTY_BYTES: Final = _LENGTH.size
+EMPTY_BYTES: Final = LENGTH_BYTES
 """Of an element without text: so many zeros."""
 
 
-def read_text(data: Bytes, shape: Shape) -> NDArray[Any]:
+def read_text(data: Bytes, shape: Shape, tensor: str = "") -> NDArray[Any]:
     """An array of `bytes` objects.
 
     Raises:
         DataError: the elements are not as many as the shape says, or one is cut off.
     """
-    count = int(np.prod(shape, dtype=np.int64))
-    elements: list[bytes] = []
-    view, at = memoryview(data), 0
-    while at < len(view) and len(elements) <= count:
-        end = at + _LENGTH.size
-        if end > len(view):
-            break
-        end += _LENGTH.unpack_from(view, at)[0]
-        if end > len(view):
-            raise DataError(f"text element {len(elements)} is cut off", advice="each has its length before it")
-        elements.append(bytes(view[at + _LENGTH.size : end]))
-        at = end
-    if at != len(view) or len(elements) != count:
-        raise DataError(f"{len(elements)} text elements in {len(view)} bytes; shape {list(shape)} holds {count}")
+    count = prod(shape)
+    check_elements(data, count, tensor)
     array = np.empty(count, dtype=object)
-    array[:] = elements
+    array[:] = split_elements(data)
     return array.reshape(shape)
 
 
@@ -72,11 +59,4 @@ def first_bytes(data: Bytes, count: int) -> int:
     Raises:
         DataError: there are fewer.
     """
-    at = 0
-    for _ in range(count):
-        if at + _LENGTH.size > len(data):
-            raise DataError(f"fewer than {count} text elements in {len(data)} bytes")
-        at += _LENGTH.size + _LENGTH.unpack_from(data, at)[0]
-    if at > len(data):
-        raise DataError(f"fewer than {count} text elements in {len(data)} bytes")
-    return at
+    return end_of(data, count)

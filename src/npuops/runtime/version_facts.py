@@ -24,3 +24,14 @@ class VersionChanged(ModelFact):
     reason: str
     seconds: float | None
     waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionStandsIn(ModelFact):
+    """None of the versions that are wanted comes up, so that an older one is served in their place.
+
+    Attributes:
+        instead_of: the versions that do not come up, by number.
+    """
+
+    instead_of: tuple[str, ...]

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from npuops.artifacts.verification import verify_folder
 from npuops.errors import IntegrityError, NpuopsError
 from npuops.runtime import doorbell
+from npuops.runtime.background import in_background
 from npuops.runtime.doorbell import Place
 from npuops.runtime.loaded_artifact import LoadedArtifact, measure_curve, warm_up
 from npuops.runtime.outlet import Outlet
@@ -87,6 +88,19 @@ class Worker:
             NpuopsError: one of them cannot be served here.
         """
         marks = [time.perf_counter()]
+        with in_background() if order.background else nullcontext():
+            warm = self._warmed(order, marks)
+        curves = [
+            measure_curve(loaded, sizes, order.budget_ms * 1000) if ready else []
+            for loaded, sizes, ready in zip(self._loaded, order.sizes, warm, strict=True)
+        ]
+        marks.append(time.perf_counter())
+        names = ("verify", "open", "warm_up", "measure")
+        spent = [after - before for before, after in itertools.pairwise(marks)]
+        return doorbell.Opened(curves=curves, phases=dict(zip(names, spent, strict=True)))
+
+    def _warmed(self, order: doorbell.Open, marks: list[float]) -> list[bool]:
+        """Verify, open and warm up; gives whether each could be, and adds the moments to `marks`."""
         artifacts = [verify_folder(Path(folder)) for folder in order.artifacts]
         for artifact, digest in zip(artifacts, order.digests or [""] * len(artifacts), strict=True):
             if digest not in {"", artifact.manifest.digest}:
@@ -96,14 +110,7 @@ class Worker:
         marks.append(time.perf_counter())
         warm = [warm_up(loaded) for loaded in self._loaded]
         marks.append(time.perf_counter())
-        curves = [
-            measure_curve(loaded, sizes, order.budget_ms * 1000) if ready else []
-            for loaded, sizes, ready in zip(self._loaded, order.sizes, warm, strict=True)
-        ]
-        marks.append(time.perf_counter())
-        names = ("verify", "open", "warm_up", "measure")
-        spent = [after - before for before, after in itertools.pairwise(marks)]
-        return doorbell.Opened(curves=curves, phases=dict(zip(names, spent, strict=True)))
+        return warm
 
     def run(self, message: bytes) -> bytes:
         """One run; gives the answer."""
@@ -128,10 +135,11 @@ class Worker:
         waiting.register(self._socket, select.POLLIN)
         if waiting.poll(0):
             return  # it is needed already, for a target that may be another one
-        for target in self._likely:
-            with suppress(NpuopsError, ImportError):  # who asks for it will be told
-                open_target(target)
-                importlib.import_module("onnxruntime")
+        with in_background():
+            for target in self._likely:
+                with suppress(NpuopsError, ImportError):  # who asks for it will be told
+                    open_target(target)
+                    importlib.import_module("onnxruntime")
 
     def _prepare(self, work: bytes) -> tuple[LoadedArtifact, dict[str, NDArray[Any]], int]:
         slot, index, places = doorbell.unpack_work(work)

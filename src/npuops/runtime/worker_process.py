@@ -47,6 +47,7 @@ class OpenOrder:
         geometry: of the shared memory.
         sizes: rows to measure each artifact at.
         budget_ms: of time to measure.
+        background: load with low priority.
         environment: for the vendor's code.
     """
 
@@ -55,6 +56,7 @@ class OpenOrder:
     geometry: Geometry
     sizes: tuple[tuple[int, ...], ...]
     budget_ms: float
+    background: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -123,6 +125,7 @@ class WorkerProcess:
             environment=dict(order.environment),
             sizes=[list(sizes) for sizes in order.sizes],
             budget_ms=order.budget_ms,
+            background=order.background,
         )
         descriptor = make_memory(nbytes)
         try:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
-from npuops.errors import DataError, UnauthenticatedError
-from npuops.runtime.admission import Refusal
+from npuops.errors import DataError, ForbiddenError, NpuopsError, UnauthenticatedError
+from npuops.runtime.facts import ShedReason
 from npuops.runtime.fair_queue import LOWEST_PRIORITY
 from npuops.runtime.job import DEFAULT_TENANT
+from npuops.runtime.quota import QuotaState
 from npuops.runtime.tenant_options import Tenants
 
 TENANT_FIELD = "x-npuops-tenant"
@@ -17,10 +19,23 @@ KEY_FIELD = "x-api-key"
 TIMEOUT_FIELD = "x-request-timeout-ms"
 
 
+class No(Protocol):
+    """Why a request is sent away."""
+
+    @property
+    def reason(self) -> ShedReason:
+        """For the metrics."""
+        ...
+
+    def error(self) -> NpuopsError:
+        """As the client gets it."""
+        ...
+
+
 class Share(Protocol):
     """What a tenant may use: a rate, and a number of requests at once."""
 
-    def try_take(self, now_us: int) -> Refusal | None:
+    def try_take(self, now_us: int) -> No | None:
         """One more request, unless the tenant has used its share up."""
         ...
 
@@ -29,19 +44,21 @@ class Share(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Access:
-    """One client's rights.
+    """One client's rights. Front ends keep it with the head that it was found by; `TenantGate.follow` changes it there.
 
     Attributes:
         tenant: its name.
         priority: of its requests that ask for none, 0 first.
         share: None where it is not limited.
+        admin: it may load and unload models.
     """
 
     tenant: str = DEFAULT_TENANT
     priority: int = 0
     share: Share | None = None
+    admin: bool = False
 
     def priority_of(self, asked: int) -> int:
         """The class of a request: no earlier than the tenant's own.
@@ -60,9 +77,37 @@ class Gate(Protocol):
 
         Raises:
             UnauthenticatedError: a key is needed, and this is none of them.
-            NotServedError: no such tenant.
+            ForbiddenError: no such tenant, and only known ones may ask.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """The share of a client that may not ask any more.
+
+    Attributes:
+        why: what it is told.
+        before: the share that its requests under way were taken from.
+    """
+
+    why: NpuopsError
+    before: Share | None
+    reason: ShedReason = ShedReason.QUOTA
+
+    def try_take(self, now_us: int) -> Revoked:
+        """Nothing is left."""
+        del now_us
+        return self
+
+    def give_back(self) -> None:
+        """A request that came before is answered."""
+        if self.before is not None:
+            self.before.give_back()
+
+    def error(self) -> NpuopsError:
+        """As the client gets it."""
+        return type(self.why)(self.why.message, advice=self.why.advice)
 
 
 class TenantGate:
@@ -71,16 +116,38 @@ class TenantGate:
     def __init__(self, tenants: Tenants) -> None:
         """Everybody is known from here on; who is asked for later is looked up in `tenants`."""
         self._tenants = tenants
+        self._given: WeakKeyDictionary[Access, tuple[str, str]] = WeakKeyDictionary()
 
     def access(self, tenant: str, key: str) -> Access:
         """As `Tenants.of`.
 
         Raises:
             UnauthenticatedError: the key is missing or unknown, or another tenant's.
-            NotServedError: no such tenant.
+            ForbiddenError: no such tenant, and only known ones may ask.
         """
+        access = self._look_up(tenant, key)
+        self._given[access] = (tenant, key)
+        return access
+
+    def follow(self, tenants: Tenants) -> None:
+        """Other tenants, limits, rights and keys from now on, also for clients that are known."""
+        self._tenants.follow(tenants)
+        for access, (tenant, key) in list(self._given.items()):
+            try:
+                now = self._look_up(tenant, key)
+            except NpuopsError as error:
+                before = access.share.before if isinstance(access.share, Revoked) else access.share
+                access.share, access.admin = Revoked(error, before), False
+                continue
+            if isinstance(access.share, QuotaState) and access.share is not now.share:
+                access.share.under_way = 0  # what is under way is given back to the new share: nobody knows how much
+            access.tenant, access.priority, access.share, access.admin = now.tenant, now.priority, now.share, now.admin
+
+    def _look_up(self, tenant: str, key: str) -> Access:
         found = self._tenants.of(tenant, key)
-        return Access(found.name, found.options.priority, found.quota)
+        # Without keys a name proves nothing, so that a right of some names would keep nobody out.
+        admin = found.options.admin or not self._tenants.need_key
+        return Access(found.name, found.options.priority, found.quota, admin)
 
 
 def access_of(gate: Gate, headers: Mapping[str, str]) -> Access:
@@ -97,6 +164,19 @@ def access_of(gate: Gate, headers: Mapping[str, str]) -> Access:
             raise UnauthenticatedError(f"authorization {scheme[:20]!r} is not taken", advice="Bearer, or X-Api-Key")
         key = word.strip()
     return gate.access(headers.get(TENANT_FIELD, ""), key)
+
+
+def require_admin(access: Access) -> None:
+    """Refuse what only an administrator may do.
+
+    Raises:
+        ForbiddenError: this client is none.
+    """
+    if not access.admin:
+        raise ForbiddenError(
+            f"tenant {access.tenant!r} may not load or unload models",
+            advice="use the API key of an administrator; whoever runs this server sets admin = true for a tenant",
+        )
 
 
 def timeout_us_of(headers: Mapping[str, str]) -> int:

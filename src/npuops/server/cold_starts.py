@@ -9,6 +9,7 @@ from typing import Final, Generic, TypeVar
 
 from npuops.clock import Clock
 from npuops.errors import NotReadyError, NotServedError, OverloadedError
+from npuops.server.places import OPERATOR
 from npuops.server.served_model import ServedModel
 from npuops.server.version_loader import Running, VersionLoader
 from npuops.server.warm_pool import expired, victim
@@ -73,8 +74,9 @@ class ColdStarts(Generic[R]):
             loader.waiting -= 1
         running = loader.running
         if running is None:
-            words = f"model {model.name!r} version {loader.version} did not load: {loader.reason or 'it was unloaded'}"
-            raise NotReadyError(words, retry_after_s=self._wait_s(loader))
+            why = model.places.hidden(loader.reason) or "it was unloaded"
+            words = f"model {model.name!r} version {loader.version} did not load: {why}"
+            raise NotReadyError(words, advice=OPERATOR, retry_after_s=self._wait_s(loader))
         return running
 
     @asynccontextmanager
@@ -137,7 +139,8 @@ class ColdStarts(Generic[R]):
             raise NotServedError(f"{where} was unloaded", advice="load it with the repository extension")
         if not loader.on_demand or loader.not_before_us > self._clock.now_us():
             why = model.why_not(loader.version) or str(loader.state).lower()
-            raise NotReadyError(f"{where} is not ready: {why}", retry_after_s=self._wait_s(loader))
+            advice = OPERATOR if loader.failed else ""
+            raise NotReadyError(f"{where} is not ready: {why}", advice=advice, retry_after_s=self._wait_s(loader))
         if model.waiting >= model.options.queue.max_requests:
             raise OverloadedError(f"{model.waiting} requests wait for {where} to load already")
 

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npuops.errors import DataError, nearest
-from npuops.runtime.bytes_tensor import check_elements, join_elements, split_elements
+from npuops.runtime.bytes_tensor import join_elements
 from npuops.runtime.job import Bytes
+from npuops.runtime.text_tensor import read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +125,9 @@ def from_bytes(part: Bytes, datatype: Datatype, shape: Sequence[int], tensor: st
     Raises:
         DataError: too few or too many bytes for the shape, or a BOOL that is neither 0 nor 1.
     """
-    count = prod(shape)
     if datatype.word == "BYTES":
-        check_elements(part, count, tensor)
-        texts = np.empty(count, object)
-        texts[:] = split_elements(part)
-        return texts.reshape(shape)
+        return read_text(part, tuple(shape), tensor)
+    count = prod(shape)
     size = memoryview(part).nbytes
     if size != count * datatype.item_bytes:
         raise DataError(

@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from npuops.runtime.replicas import Services
 from npuops.runtime.signature import Signature
 from npuops.server.device_plan import DevicePlan, plan_devices
 from npuops.server.engine_settings import engine_options
+from npuops.server.row_proof import Trial, prove_rows
 from npuops.server.served_version import ServedVersion
 from npuops.server.version_signature import rows_of
 from npuops.server.version_spec import FoundArtifact, VersionSpec
@@ -36,6 +38,7 @@ class EngineLauncher:
     def __init__(self, services: Services, weights: Callable[[str], float], scratch: Path) -> None:
         """`weights` gives the share of a tenant, above 0; `scratch`: where bundles are unpacked."""
         self._services, self._weights, self._scratch = services, weights, scratch
+        self._answering = 0
 
     async def launch(self, spec: VersionSpec, cause: ColdCause) -> ServedVersion:
         """Verify, load and warm up on every device.
@@ -46,9 +49,14 @@ class EngineLauncher:
         with ExitStack() as stack:
             folders = await unpacked(spec.artifacts, self._scratch, stack)
             engine = await self._started(spec, folders, cause)
+            self._answering += 1
+            stack.callback(self._answers_no_more)
             return ServedVersion(
                 spec, engine, labels=_labels(spec.artifacts[0].manifest), on_close=stack.pop_all().close
             )
+
+    def _answers_no_more(self) -> None:
+        self._answering -= 1
 
     async def _started(self, spec: VersionSpec, folders: Mapping[Path, Path], cause: ColdCause) -> Engine:
         devices = [
@@ -56,17 +64,18 @@ class EngineLauncher:
             for plan in plan_devices(spec.artifacts, spec.options)
             for device in _device_specs(plan, spec.signature, folders)
         ]
-        engine = Engine(
-            spec.model,
-            spec.version,
-            spec.signature,
-            devices,
-            engine_options(spec.options, spec.signature),
-            self._services,
-            self._weights,
-        )
+        services, trial = self._services, Trial(self._services.observe)
+        if spec.options.padding.rows:
+            services = replace(services, observe=trial)
+        options = engine_options(spec.options, spec.signature)
+        engine = Engine(spec.model, spec.version, spec.signature, devices, options, services, self._weights)
         try:
-            await engine.start(cause)
+            # Whoever waits for a cold model waits for the processor, too; a load that nobody waits for can yield.
+            await engine.start(cause, background=self._answering > 0 and cause is ColdCause.LOAD)
+            if spec.options.padding.rows:
+                shapes = [tuple(max(size, 1) for size in shape or ()) for shape in devices[0].buckets[0].shapes]
+                await prove_rows(spec.signature, shapes, engine.submit, services.clock.now_us)
+                trial.over = True
         except BaseException:
             await engine.close()
             raise

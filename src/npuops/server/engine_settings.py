@@ -25,6 +25,8 @@ def engine_options(options: ModelOptions, signature: Signature) -> EngineOptions
         limits=Limits(max_queue_requests=options.queue.max_requests, max_queue_bytes=options.queue.max_bytes),
         max_request_bytes=options.max_request_bytes,
         run_limit_s=options.run_limit_s,
+        open_limit_s=options.open_limit_s,
+        patience_s=options.patience_s,
         inline=options.inline,
         fallback=read_fallback_policy(options.fallback),
         shard=options.shard,

@@ -12,7 +12,7 @@ from npuops.clock import Clock
 from npuops.errors import DataError, DeadlineError, NpuopsError
 from npuops.events import Observer
 from npuops.runtime.facts import RequestShed
-from npuops.runtime.job import Bytes, Completion, Job
+from npuops.runtime.job import NO_DEADLINE, Bytes, Completion, Job
 from npuops.server.access import Access, Gate, Share, access_of, timeout_us_of
 from npuops.server.grpc_call import GrpcCall, Hold
 from npuops.server.grpc_decode import Asked, Skeletons
@@ -213,8 +213,8 @@ class GrpcInfer:
             now_us,
             request,
             access.tenant,
-            access.priority_of(plan.priority),
-            served.deadline_us(now_us, timeout_us),
+            access.priority_of(plan.priority) if plan.priority else access.priority,
+            served.deadline_us(now_us, timeout_us) if timeout_us or served.hurries else NO_DEADLINE,
             plan.fallback,
         )
         served.engine.submit(job)

@@ -11,7 +11,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
 from npuops.errors import DataError, NotReadyError, NotServedError, NpuopsError
-from npuops.server.access import Gate, access_of
+from npuops.server.access import Gate, access_of, require_admin
 from npuops.server.dataplane import Dataplane, no_cuda
 from npuops.server.grpc_call import GrpcCall, Method, Stream, Unary
 from npuops.server.grpc_infer import GrpcInfer
@@ -22,6 +22,7 @@ from npuops.server.status import GrpcStatus, words_of
 _log: Final = logging.getLogger("npuops.server")
 _OPEN: Final = frozenset({"ServerLive", "ServerReady"})
 """Need no API key, as over HTTP."""
+_ADMIN: Final = frozenset({"RepositoryModelLoad", "RepositoryModelUnload"})
 
 
 Answer = dict[str, Any]
@@ -68,7 +69,9 @@ class GrpcService:
 
         def handler(call: GrpcCall, message: bytes) -> None:
             if name not in _OPEN:
-                access_of(self._gate, call.head.metadata)
+                access = access_of(self._gate, call.head.metadata)
+                if name in _ADMIN:
+                    require_admin(access)
             try:
                 asked = request.FromString(message)
             except DecodeError as error:

@@ -1,4 +1,4 @@
-"""Bodies that do not come as they are: in chunks, or compressed."""
+"""Bodies that do not come as they are: in pieces, in chunks, or compressed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from npuops.runtime.job import Bytes
 UNPACK_HERE_BYTES: Final = 4096
 """A longer body is unpacked by another thread: a thousand times as many bytes may come out of it."""
 
+_LARGE_BYTES: Final = 4096
 _FRAMING_TIMES: Final = 8
 _FRAMING_BYTES: Final = 64 * 1024
 # The parser gets a head of our own: what the client's says (Upgrade, Expect) has been dealt with.
@@ -30,6 +31,37 @@ class Room:
 
     def __init__(self, size_bytes: int) -> None:
         self.left_bytes = size_bytes
+
+
+class Pieces:
+    """A body whose length is known, put together from what comes.
+
+    Large pieces stay as they came and are joined once; small ones are gathered as they come, because a client that
+    trickles would take the memory of an object for every byte.
+
+    Attributes:
+        missing: bytes that did not come yet.
+    """
+
+    __slots__ = ("_pieces", "missing")
+
+    def __init__(self, length: int) -> None:
+        self.missing = length
+        self._pieces: list[bytes | memoryview | bytearray] = []
+
+    def add(self, data: bytes | memoryview) -> None:
+        """`missing` bytes at most; they must not change any more."""
+        self.missing -= len(data)
+        if len(data) >= _LARGE_BYTES:
+            self._pieces.append(data)
+        elif self._pieces and isinstance(self._pieces[-1], bytearray):
+            self._pieces[-1] += data
+        else:
+            self._pieces.append(bytearray(data))
+
+    def whole(self) -> Bytes:
+        """The body, once nothing is missing."""
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
 
 class Chunks:

@@ -13,14 +13,16 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from npuops.errors import DeadlineError, NpuopsError, OverloadedError, TooLargeError
+from npuops.errors import DataError, DeadlineError, NpuopsError, OverloadedError, TooLargeError
 from npuops.runtime.job import Bytes
-from npuops.server.http_body import UNPACK_HERE_BYTES, Chunks, Room, unpacked
+from npuops.server.http_body import UNPACK_HERE_BYTES, Chunks, Pieces, Room, unpacked
 from npuops.server.http_known import Heads, HttpLimits, Known
 from npuops.server.http_response import CONTINUE, error_response
 
 _log: Final = logging.getLogger("npuops.server")
 _END: Final = b"\r\n\r\n"
+_TLS: Final = b"\x16\x03"
+"""The beginning of a TLS handshake (RFC 8446, 5.1)."""
 
 IDLE: Final = 0
 HEAD: Final = 1
@@ -70,7 +72,7 @@ class Connection(asyncio.Protocol):
         self._state = IDLE
         self._buffer = bytearray()
         self._known: Known | None = None
-        self._body = bytearray()
+        self._body: Pieces | None = None
         self._chunks: Chunks | None = None
         self._held = 0
         self._began_s = 0.0
@@ -112,9 +114,14 @@ class Connection(asyncio.Protocol):
             end = data.find(_END) + 4
             if end >= 4:
                 known = self._heads.get(data[:end])
-                if known is not None and known.body_bytes == len(data) - end:
-                    self._take(known, memoryview(data)[end:])
-                    return
+                if known is not None:
+                    came = len(data) - end
+                    if known.body_bytes == came:
+                        self._take(known, memoryview(data)[end:])
+                        return
+                    if known.body_bytes > came > 0:
+                        self._begin(known, memoryview(data)[end:])
+                        return
         self._receive(data)
 
     def pause_writing(self) -> None:
@@ -134,7 +141,9 @@ class Connection(asyncio.Protocol):
         self.on_lost = None
         if self._state == CLOSED:
             return
-        self._write(data)
+        transport = self._transport
+        if not transport.is_closing():  # uvloop raises on one that is; `connection_lost` tells of it
+            transport.write(data)
         if not keep_alive or self.ending:
             self._close()
             return
@@ -222,6 +231,9 @@ class Connection(asyncio.Protocol):
             self.since_s = self._loop.time()
         while buffer.startswith(b"\r\n"):  # some clients end a body with an empty line that belongs to nothing
             del buffer[:2]
+        if buffer.startswith(_TLS):  # it waits for an answer in TLS, and would never send an empty line
+            self._refuse(DataError("this port speaks HTTP without TLS", advice="ask http://, or set up [tls]"))
+            return
         end = buffer.find(_END) + 4
         if end < 4 or end > self._limits.head_bytes:
             if len(buffer) > self._limits.head_bytes:
@@ -236,16 +248,15 @@ class Connection(asyncio.Protocol):
         except NpuopsError as error:
             self._refuse(error)
             return
-        self._known = known
         if known.head.expects_continue and not rest:
             self._write(CONTINUE)
-        self.since_s = self._began_s = self._loop.time()
         if known.head.is_chunked:
+            self._known = known
+            self.since_s = self._began_s = self._loop.time()
             self._state, self._chunks = CHUNKS, Chunks(self._limits.body_bytes)
             self._feed(rest)
         else:
-            self._state = BODY
-            self._fill(rest)
+            self._begin(known, rest)
 
     def _check(self, known: Known) -> None:
         """A request that is refused whatever its body holds is refused before a long one is read."""
@@ -259,19 +270,24 @@ class Connection(asyncio.Protocol):
                 advice="send less at once, or raise limits.body_bytes of the server",
             )
 
-    def _fill(self, data: bytes) -> None:
-        assert self._known is not None  # noqa: S101 - the head came before the body
-        length = self._known.head.content_length
-        need = length - len(self._body)
-        if len(data) > need:
-            self._buffer += data[need:]
-            data = data[:need]
-        self._body += data
-        if len(self._body) == length:
-            body, self._body = self._body, bytearray()
-            self._whole(body)
-        else:
+    def _begin(self, known: Known, data: bytes | memoryview) -> None:
+        """A body of a known length, and what came of it with its head."""
+        self._known, self._state = known, BODY
+        self._body = Pieces(known.head.content_length)
+        self.since_s = self._began_s = self._loop.time()
+        self._fill(data)
+
+    def _fill(self, data: bytes | memoryview) -> None:
+        body = self._body
+        assert body is not None  # noqa: S101 - the head came before
+        if len(data) > body.missing:
+            self._buffer += data[body.missing :]
+            data = data[: body.missing]
+        body.add(data)
+        if body.missing:
             self._hold(len(data))
+        else:
+            self._whole(body.whole())
 
     def _feed(self, data: bytes) -> None:
         assert self._chunks is not None  # noqa: S101 - the state says so
@@ -298,10 +314,9 @@ class Connection(asyncio.Protocol):
         """What was held of a body is not any more."""
         self._room.left_bytes += self._held
         self._held = 0
-        self._body = bytearray()
-        self._chunks = None
+        self._body = self._chunks = None
 
-    def _whole(self, body: bytearray) -> None:
+    def _whole(self, body: Bytes) -> None:
         self._drop()
         known = self._known
         assert known is not None  # noqa: S101 - the head came before the body
@@ -320,7 +335,7 @@ class Connection(asyncio.Protocol):
             return
         self._take(known, whole)
 
-    async def _unpack_apart(self, known: Known, body: bytearray) -> None:
+    async def _unpack_apart(self, known: Known, body: Bytes) -> None:
         try:
             whole = await asyncio.to_thread(unpacked, body, known.head.encoding, self._limits.body_bytes)
         except NpuopsError as error:

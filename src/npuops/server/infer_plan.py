@@ -50,6 +50,7 @@ class InferPlan:
         has_json: an input's data stand in the JSON, so the head is no key.
         json_inputs: of those: the position in the request, name, datatype and shape.
         wanted: the outputs, in the order of the answer.
+        binary_outputs: positions in the model's order of the outputs that go out as bytes, as they go out.
         answers_binary: some output goes out as bytes behind the JSON.
         answers_json: some output goes out within the JSON.
         is_fixed: the JSON of an answer depends on nothing but shapes and device, so it may be kept.
@@ -68,6 +69,7 @@ class InferPlan:
         "_whole",
         "answers_binary",
         "answers_json",
+        "binary_outputs",
         "body_bytes",
         "cache",
         "fallback",
@@ -110,7 +112,8 @@ class InferPlan:
             if source.lies is Lies.JSON
         )
         self.has_json = bool(self.json_inputs)
-        self.answers_binary = any(each.binary for each in wanted)
+        self.binary_outputs = tuple(each.index for each in wanted if each.binary)
+        self.answers_binary = bool(self.binary_outputs)
         self.answers_json = any(not each.binary and each.region is None for each in wanted)
         self.is_fixed = not self.answers_json and all(each.port.item_bytes and not each.classes for each in wanted)
         self.uses_regions = any(each.region for each in wanted) or any(source.region for source in sources)

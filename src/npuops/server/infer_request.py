@@ -97,12 +97,16 @@ class InferHead:
 def read_head(document: object) -> InferHead:
     """The head of a parsed JSON request. What stands under `data` is not looked at, only whether it is there.
 
+    Clients that write all fields (pydantic's, MLServer's) write null where one has nothing: an optional one is absent.
+
     Raises:
         DataError: a field is unknown, missing, or of the wrong kind; the message names it and its tensor.
     """
     request = _object(document, "the request")
     _known(request, REQUEST_FIELDS, "the request")
-    identity = request.get("id", "")
+    identity = request.get("id")
+    if identity is None:
+        identity = ""
     if not isinstance(identity, str):
         raise DataError(f"'id' of the request is {_kind(identity)}, it must be a string")
     parameters = read_parameters(request.get("parameters"), "the request")
@@ -110,22 +114,23 @@ def read_head(document: object) -> InferHead:
     if "inputs" not in request:
         raise DataError("the request has no 'inputs'", advice="it must list each input with name, shape and datatype")
     inputs = tuple(_read_input(each, f"input {at}") for at, each in enumerate(_tensors(request["inputs"], "'inputs'")))
+    outputs = request.get("outputs")
     wishes = tuple(
         _read_output(each, f"output {at}", binary=binary)
-        for at, each in enumerate(_tensors(request.get("outputs", []), "'outputs'"))
+        for at, each in enumerate(_tensors([] if outputs is None else outputs, "'outputs'"))
     )
     return InferHead(id=identity, inputs=inputs, outputs=wishes, parameters=parameters, binary_output=binary)
 
 
 def read_parameters(value: object, owner: str) -> dict[str, Parameter]:
-    """The parameters of a request, an input or an output; absent is empty.
+    """The parameters of a request, an input or an output; absent is empty, and one that is null is absent.
 
     Raises:
         DataError: not an object, or a value that is not a string, a number or a boolean.
     """
     if value is None:
         return {}
-    found = _object(value, f"'parameters' of {owner}")
+    found = {key: each for key, each in _object(value, f"'parameters' of {owner}").items() if each is not None}
     for key, each in found.items():
         if not isinstance(each, bool | int | float | str):
             raise DataError(

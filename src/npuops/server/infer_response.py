@@ -8,7 +8,7 @@ writes `NaN`, which is not JSON, and many clients break on it; `null` would be a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import orjson
@@ -22,7 +22,9 @@ from npuops.server.datatypes import DATATYPES
 from npuops.server.infer_plan import InferPlan
 from npuops.server.infer_sources import ASK_BINARY, Wanted
 
-_TEXT = DATATYPES["BYTES"]
+_TEXT: Final = DATATYPES["BYTES"]
+ID_OPENING: Final = b'{"id":'
+"""Before the request's id in a head that has one."""
 
 
 class Answer(NamedTuple):
@@ -78,7 +80,7 @@ def response_head(
 def binary_parts(plan: InferPlan, completion: Completion) -> list[Bytes]:
     """The bytes behind the head of a plan that `is_fixed`; they are the completion's memory."""
     outputs = completion.outputs
-    return [outputs[wanted.index] for wanted in plan.wanted if wanted.binary]
+    return [outputs[index] for index in plan.binary_outputs]
 
 
 def response_json(plan: InferPlan, name: str, version: str, completion: Completion, identity: bytes = b"") -> bytes:
@@ -92,7 +94,7 @@ def response_json(plan: InferPlan, name: str, version: str, completion: Completi
 
 def with_id(head: bytes, identity: bytes) -> bytes:
     """The head with the request's `id`, given as JSON text; empty for none."""
-    return b"".join((b'{"id":', identity, b",", memoryview(head)[1:])) if identity else head
+    return b"".join((ID_OPENING, identity, b",", memoryview(head)[1:])) if identity else head
 
 
 def _opening(plan: InferPlan, name: str, version: str, completion: Completion) -> bytes:

@@ -116,10 +116,13 @@ class PaddingOptions:
     """`[padding]`: may a request be filled up to the next larger shape? Only the model's owner can know that.
 
     Attributes:
+        rows: artifacts of one static batch take fewer rows too, and requests share runs: rows do not know of each
+            other. The launch tries whether that can be true.
         values: input → what fills it. No entry: that input is never padded (other than by rows of a batch).
         crop: which output axes have to be cut back.
     """
 
+    rows: bool = False
     values: Mapping[str, float] = field(default_factory=dict)
     crop: tuple[CropOptions, ...] = ()
 
@@ -136,6 +139,8 @@ class ModelOptions:
         shard: `shape`, or the name of a request parameter: equal ones go to the same device. "" does not.
         max_request_bytes: of one request's inputs, and of its outputs, where the model leaves sizes free.
         run_limit_s: a run that takes longer is taken for hanging, and its worker is started again.
+        open_limit_s: a worker that takes longer to load is taken for hanging.
+        patience_s: how long requests wait while no device of the model is ready; then they get 503.
         batching, queue, device, idle, padding: tables, see their types.
     """
 
@@ -146,6 +151,8 @@ class ModelOptions:
     shard: str = ""
     max_request_bytes: int = 64 * 1024 * 1024
     run_limit_s: float = 30.0
+    open_limit_s: float = 600.0
+    patience_s: float = 10.0
     batching: BatchingOptions = field(default_factory=BatchingOptions)
     queue: QueueOptions = field(default_factory=QueueOptions)
     device: tuple[DeviceOptions, ...] = ()
@@ -158,7 +165,8 @@ class ModelOptions:
             check_version(version)
         read_fallback_policy(self.fallback)
         _at_least("max_request_bytes", self.max_request_bytes, 1)
-        _above("run_limit_s", self.run_limit_s)
+        for name in ("run_limit_s", "open_limit_s", "patience_s"):
+            _above(name, getattr(self, name))
 
     @property
     def rule(self) -> VersionRule:
@@ -180,6 +188,8 @@ class ModelOptions:
             device=self.device,
             padding=self.padding,
             max_request_bytes=self.max_request_bytes,
+            open_limit_s=self.open_limit_s,
+            patience_s=self.patience_s,
             # Without batches the curve is measured at one row alone, and nobody could say later whether they pay.
             batching=BatchingOptions(enabled=self.batching.enabled, max_rows=self.batching.max_rows),
         )

@@ -17,6 +17,7 @@ _BYTES: Final = "application/octet-stream"
 _ERRORS: Final[Mapping[str, str]] = {
     "400": "The request is malformed, or does not fit the model.",
     "401": "No API key, or an unknown one.",
+    "403": "The tenant is unknown, or may not do this.",
     "404": "No such model, version, region or path.",
     "413": "More bytes than the server takes.",
     "429": "The tenant's share is used up.",
@@ -283,7 +284,7 @@ def _request_schemas() -> dict[str, Schema]:
         "Parameters": {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}},
         "InferRequest": _closed(
             {
-                "id": _TEXT,
+                "id": _or_null(_TEXT),
                 "model_name": True,
                 "model_version": True,
                 "parameters": _with_parameters(
@@ -295,7 +296,7 @@ def _request_schemas() -> dict[str, Schema]:
                     }
                 ),
                 "inputs": {**_list(_ref("InferInput")), "maxItems": TENSOR_LIMIT},
-                "outputs": {**_list(_ref("RequestedOutput")), "maxItems": TENSOR_LIMIT},
+                "outputs": _or_null({**_list(_ref("RequestedOutput")), "maxItems": TENSOR_LIMIT}),
             },
             optional=("id", "model_name", "model_version", "parameters", "outputs"),
         ),
@@ -365,7 +366,13 @@ def _statistics_schemas() -> dict[str, Schema]:
 
 
 def _with_parameters(known: Mapping[str, Schema]) -> Schema:
-    return {**_object(known, optional=tuple(known)), "additionalProperties": {"type": ["string", "number", "boolean"]}}
+    optional = {name: _or_null(schema) for name, schema in known.items()}
+    others = {"type": ["string", "number", "boolean", "null"]}
+    return _or_null({**_object(optional, optional=tuple(known)), "additionalProperties": others})
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def _list(items: Schema) -> Schema:

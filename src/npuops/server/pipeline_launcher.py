@@ -42,8 +42,10 @@ class PipelinedVersion(ServedVersion):
 
     async def close(self) -> None:
         """End its processes and give their memory back; those that prepare pictures are the server's."""
-        await super().close()
-        await self.inner.close()
+        try:
+            await super().close()
+        finally:
+            await self.inner.close()
 
 
 class PipelineLauncher:

@@ -16,6 +16,7 @@ from npuops.events import Observer, Warned, ignore
 from npuops.runtime.signature import Signature
 from npuops.server.cold_starts import ROOM_WAIT_S, ColdStarts
 from npuops.server.load_request import read_load_request
+from npuops.server.places import OPERATOR, Places
 from npuops.server.repository_layout import Layout, ModelFolder, Scanner, settled
 from npuops.server.repository_upload import Intake, Uploads
 from npuops.server.served_model import IndexEntry, ServedModel
@@ -65,6 +66,7 @@ class Repository(Generic[R]):
         self.serving: dict[tuple[str, str], R] = {}
         self._intake = Intake(uploads, lambda: [path for model in self._models.values() for path in model.paths])
         self._scanner, self._launcher = scanner, launcher
+        self._places = Places(scanner.root)
         self._clock, self._observe = clock, observe
         self._gate = asyncio.Semaphore(LAUNCHES)
         self._models: dict[str, ServedModel[R]] = {}
@@ -99,27 +101,23 @@ class Repository(Generic[R]):
     def index(self, *, ready_only: bool = False) -> list[IndexEntry]:
         """Every version, loaded or not, and why not."""
         lines = [line for _, model in sorted(self._models.items()) for line in model.index()]
-        lines += [
-            IndexEntry(name=item.model, version=item.version, state="UNAVAILABLE", reason=item.reason)
-            for item in self._layout.problems
-            if item.model not in self._models
-        ]
+        for item in [item for item in self._layout.problems if item.model not in self._models]:
+            reason = self._places.hidden(item.reason)
+            lines.append(IndexEntry(name=item.model, version=item.version, state="UNAVAILABLE", reason=reason))
         return [line for line in lines if not ready_only or line.state == "READY"]
 
-    def spec(self, name: str, version: str = "") -> VersionSpec:
+    def spec(self, name: str, version: str = "", *, able: bool = False) -> VersionSpec:
         """What a version takes and gives, for its metadata; a cold one is not loaded for that.
 
         Raises:
             NotServedError: no such model or version.
-            NotReadyError: it has no version that can answer.
+            NotReadyError: it has no version that can answer; with `able` also where this one cannot.
         """
-        model = self._model(name)
-        loader = self._loader(model, version or self._default(model))
+        model, loader = self._found(name, version)
         spec = loader.spec or loader.wish
-        if spec is None:
-            raise NotReadyError(
-                f"model {name!r} version {loader.version} is not ready: {model.why_not(loader.version)}"
-            )
+        if spec is None or (able and not loader.able):
+            why = model.why_not(loader.version)
+            raise NotReadyError(f"model {model.name!r} version {loader.version} is not ready: {why}")
         return spec
 
     def able(self, name: str) -> list[str]:
@@ -142,8 +140,7 @@ class Repository(Generic[R]):
             NotReadyError: it loads, failed to, or there is no room in memory now.
             OverloadedError: too many requests wait for it already.
         """
-        model = self._model(name)
-        loader = self._loader(model, version or self._default(model))
+        model, loader = self._found(name, version)
         if loader.running is not None:
             return loader.running
         return await self._cold.wake(model, loader)
@@ -164,7 +161,17 @@ class Repository(Generic[R]):
             NpuopsError: whatever a version failed with; what was loaded before still answers, and what the request
                 brought is forgotten.
         """
-        request = read_load_request(parameters or {}, uploads=self._intake.is_open)
+        try:
+            await self._load_as_asked(name, parameters or {})
+        except NpuopsError as error:
+            told = self._places.without(error)
+            if told is error:
+                raise
+            self._observe(Warned(step="load", message=f"model {name!r}: {error.message}", advice=error.advice))
+            raise told from error
+
+    async def _load_as_asked(self, name: str, parameters: Mapping[str, Any]) -> None:
+        request = read_load_request(parameters, uploads=self._intake.is_open)
         await self.refresh(trust=(name,))
         async with self._intake.taken(name, request.files) as uploaded:
             if uploaded is not None and name not in self._models:
@@ -307,21 +314,11 @@ class Repository(Generic[R]):
         await self._intake.close()
 
     def _make_model(self, name: str) -> ServedModel[R]:
-        return ServedModel(name, self._make_loader, self._signature)
+        return ServedModel(name, self._make_loader, self._signature, self._places, self._observe)
 
     def _signature(self, name: str, version: str) -> Signature:
-        """What a model takes and gives, for the chains that it is in.
-
-        Raises:
-            NotServedError: no such model or version.
-            NotReadyError: it does not answer now, nor would it after a cold start.
-        """
-        model = self._model(name)
-        loader = self._loader(model, version or self._default(model))
-        spec = loader.spec or loader.wish
-        if spec is None or not loader.able:
-            raise NotReadyError(f"model {name!r} is not ready: {model.why_not(loader.version)}")
-        return spec.signature
+        """What a model that answers takes and gives, for the chains that it is in."""
+        return self.spec(name, version, able=True).signature
 
     def _make_loader(self, name: str, version: str) -> VersionLoader[R]:
         return VersionLoader(
@@ -374,6 +371,10 @@ class Repository(Generic[R]):
             advice = nearest(name, self._models) if self._models else "nothing is served here"
             raise NotServedError(f"no model {name!r} is served here", advice=advice) from None
 
+    def _found(self, name: str, version: str) -> tuple[ServedModel[R], VersionLoader[R]]:
+        model = self._model(name)
+        return model, self._loader(model, version or self._default(model))
+
     def _loader(self, model: ServedModel[R], version: str) -> VersionLoader[R]:
         try:
             return model.loaders[version]
@@ -393,4 +394,4 @@ class Repository(Generic[R]):
             advice = f"name a version: {', '.join(sorted(model.able, key=int))}"
             raise NotReadyError(f"model {model.name!r} is not ready: only canaries answer", advice=advice)
         why = model.why_not() or "it is loading"
-        raise NotReadyError(f"model {model.name!r} is not ready: {why}")
+        raise NotReadyError(f"model {model.name!r} is not ready: {why}", advice=OPERATOR if model.failed else "")

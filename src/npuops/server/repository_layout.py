@@ -130,7 +130,12 @@ def settled(now: Layout, before: Layout, *, trust: Collection[str] = ()) -> Layo
 
 
 class Scanner:
-    """Looks at one place again and again; a manifest is decoded once, until its file changes."""
+    """Looks at one place again and again; a manifest is decoded once, until its file changes.
+
+    Attributes:
+        root: the place.
+        single: it is one artifact, not a repository.
+    """
 
     def __init__(self, root: Path, *, options: ModelOptions | None = None) -> None:
         """Decide what the place is: that does not change while an artifact is written anew.
@@ -147,7 +152,7 @@ class Scanner:
             if not root.exists():
                 raise UsageError(f"there is nothing at {root}", advice="give an artifact, or a folder of models")
             self.single = is_bundle(root) or (root / MANIFEST_NAME).exists()
-        self._root = root
+        self.root = root
         self._options = options or ModelOptions()
         self._reader = ManifestReader()
         self._problems: list[Problem] = []
@@ -172,9 +177,9 @@ class Scanner:
         return replace(layout, problems=tuple(self._problems))
 
     def _one(self) -> Layout:
-        artifact = self._reader.read(self._root, name="")
+        artifact = self._reader.read(self.root, name="")
         stem = Path(artifact.manifest.model.name).stem
-        names = (stem, self._root.resolve().name.removesuffix(SUFFIX), "model")
+        names = (stem, self.root.resolve().name.removesuffix(SUFFIX), "model")
         name = next(word for word in names if MODEL_NAME.fullmatch(word))
         published([artifact.manifest], signature_of([artifact.manifest]))
         versions = {_ONLY_VERSION: VersionFiles(_ONLY_VERSION, (artifact,))}
@@ -200,11 +205,11 @@ class Scanner:
 
     def _models_or_unmounted(self) -> list[Path]:
         """What lies in the root. An empty folder in place of a volume with models is no order to unload them all."""
-        with storage_errors("list", self._root):
-            entries, volume = _entries(self._root), self._root.stat().st_dev
+        with storage_errors("list", self.root):
+            entries, volume = _entries(self.root), self.root.stat().st_dev
         if not entries and self._volume not in {None, volume}:
             raise StorageError(
-                f"{self._root} is empty, and on another file system than its models were",
+                f"{self.root} is empty, and on another file system than its models were",
                 advice="mount the volume again; models that are really gone are unloaded by the repository extension",
             )
         if entries:
@@ -268,7 +273,7 @@ class Scanner:
         """Chains that are made of each other could never load."""
         needs = {name: model.members for name, model in models.items() if model.members}
         for name in needs:
-            with self._reporting(self._root / name / CHAIN, name, _ONLY_VERSION):
+            with self._reporting(self.root / name / CHAIN, name, _ONLY_VERSION):
                 found = circle(name, needs)
                 if found:
                     models[name] = ModelFolder(name=name)
@@ -314,7 +319,7 @@ class Scanner:
         if not path.is_symlink():  # its folder was looked at before; resolving every name would cost most of a scan
             return
         try:
-            inside = path.resolve(strict=True).is_relative_to(self._root.resolve())
+            inside = path.resolve(strict=True).is_relative_to(self.root.resolve())
         except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
             raise ArtifactError(f"{path} is a link to nothing: {error}") from error
         if not inside:

@@ -47,6 +47,10 @@ class RepositoryWatch:
         """Take everything as it lies there now, also what changed a moment ago: SIGHUP. Returns at once."""
         self._asked.set()
 
+    def poll_every(self, poll_s: float | None) -> None:
+        """Look at the disk in another rhythm; None looks only when told to."""
+        self._poll_s = poll_s
+
     async def run(self) -> None:
         """Until it is cancelled."""
         loop = asyncio.get_running_loop()

@@ -10,9 +10,12 @@ from typing import Any, Final
 from npuops.config import read_options, read_toml
 from npuops.errors import OptionError
 from npuops.runtime.tenant_options import TenantOptions, Tenants, Unknown
+from npuops.server.cors import check_origins
 from npuops.server.http_known import HttpLimits
 
 ADVICE: Final = "docs/serving.md lists the keys of serve.toml"
+FOLLOWED: Final = frozenset({"tenant", "api_key_env", "unknown_tenants", "watch", "poll_s"})
+"""Keys that a server follows while it runs (SIGHUP)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +54,10 @@ class ServeOptions:
         api_key_env: tenant → variable of the environment that holds an API key of it, besides those in `tenant`.
         unknown_tenants: `share`: other names are the tenant `default`; `own`: each is one of its own; `refuse`.
         max_loaded: models in memory at the same time; None for all.
+        step_processes: that turn pictures into tensors, for models with a pipeline; None for half of the cores.
         watch: follow changes of the repository.
         poll_s: seconds between two looks at it; a change is followed when it stayed for this long.
+        cors_origins: sites whose pages may ask, as browsers name them (`https://app.example`), or `*`.
         client_shared_memory: clients on this machine may hand over tensors in shared memory.
         file_uploads: a load request may bring files. Whoever can send requests can then make the server run a model.
         access_log: a line of JSON for each request: a path, or `-` for standard output.
@@ -70,8 +75,10 @@ class ServeOptions:
     api_key_env: Mapping[str, str] = field(default_factory=dict)
     unknown_tenants: Unknown = "share"
     max_loaded: int | None = None
+    step_processes: int | None = None
     watch: bool = True
     poll_s: float = 5.0
+    cors_origins: tuple[str, ...] = ()
     client_shared_memory: bool = False
     file_uploads: bool = False
     access_log: str = ""
@@ -86,15 +93,26 @@ class ServeOptions:
             raise OptionError(
                 f"http_port and grpc_port are both {self.http_port}", advice="choose two, or grpc = false"
             )
-        if self.max_loaded is not None and self.max_loaded < 1:
-            raise OptionError(f"max_loaded is {self.max_loaded}, and must be at least 1")
+        for name in ("max_loaded", "step_processes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"{name} is {value}, and must be at least 1")
         above = {"poll_s": self.poll_s, "drain_s": self.drain_s}
         above |= {f"limits.{item.name}": getattr(self.limits, item.name) for item in fields(self.limits)}
         for name, value in above.items():
             if not 0 < value < float("inf"):
                 raise OptionError(f"{name} is {value}, and must be above 0")
+        check_origins(self.cors_origins)
         if self.otlp_endpoint and not self.otlp_endpoint.startswith(("http://", "https://")):
             raise OptionError(f"otlp_endpoint {self.otlp_endpoint!r} is no http:// or https:// URL")
+
+    def fixed_changes(self, other: ServeOptions) -> list[str]:
+        """Keys that differ, and that a server which runs cannot follow."""
+        return [
+            item.name
+            for item in fields(self)
+            if item.name not in FOLLOWED and getattr(self, item.name) != getattr(other, item.name)
+        ]
 
     def tenants(self, environment: Mapping[str, str]) -> Tenants:
         """Who shares the server, with all API keys.

@@ -9,14 +9,27 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from npuops.errors import ArtifactError, NotServedError, NpuopsError, OptionError, ServingError
+from npuops.events import Observer, ignore
 from npuops.runtime.chain import FindSignature, plan_chain
+from npuops.runtime.version_facts import VersionStandsIn
 from npuops.server.device_plan import plan_devices
 from npuops.server.engine_settings import engine_options
 from npuops.server.model_life import ModelState
 from npuops.server.model_options import ModelOptions, read_model_options
+from npuops.server.places import OPERATOR, Places
 from npuops.server.repository_layout import Layout, ModelFolder
 from npuops.server.version_loader import Running, VersionLoader
-from npuops.server.version_policy import VERSION, Listed, default_version, in_order, keeps_all, kept, ready, wanted
+from npuops.server.version_policy import (
+    VERSION,
+    Listed,
+    default_version,
+    in_order,
+    keeps_all,
+    kept,
+    ready,
+    stand_in,
+    wanted,
+)
 from npuops.server.version_signature import published, signature_of
 from npuops.server.version_spec import VersionFiles, VersionSpec, chain_spec
 from npuops.server.warm_pool import LoadedModel
@@ -24,6 +37,7 @@ from npuops.server.warm_pool import LoadedModel
 R = TypeVar("R", bound=Running)
 
 COLD_WORDS = "cold: the next request loads it"
+IN_PLACE = "it answers in place of what does not load: version"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +64,29 @@ class ServedModel(Generic[R]):
         waiting: requests that wait for a cold start.
         claims: on a place in memory, by those who are about to load it.
         turn: of the one among them that goes for a place.
+        standing_in: the version that answers while none of the latest ones comes up; None where these do.
     """
 
     def __init__(
-        self, name: str, make_loader: Callable[[str, str], VersionLoader[R]], find_signature: FindSignature
+        self,
+        name: str,
+        make_loader: Callable[[str, str], VersionLoader[R]],
+        find_signature: FindSignature,
+        places: Places,
+        observe: Observer = ignore,
     ) -> None:
-        """`find_signature`: of the models that a chain is made of."""
+        """Nothing of it is known yet.
+
+        Args:
+            name: of the model.
+            make_loader: by model and version.
+            find_signature: of the models that a chain is made of.
+            places: that clients do not hear of.
+            observe: gets a `VersionStandsIn`.
+        """
         self.name = name
+        self.places = places
+        self._observe = observe
         self.folder = ModelFolder(name=name)
         self.options = ModelOptions()
         self.unloaded = False
@@ -67,6 +97,7 @@ class ServedModel(Generic[R]):
         self.waiting = 0
         self.claims = 0
         self.turn = asyncio.Lock()
+        self.standing_in: str | None = None
         self._wanted: frozenset[str] = frozenset()
         self._broken: dict[str, str] = {}
         self._make_loader, self._find_signature = make_loader, find_signature
@@ -169,7 +200,30 @@ class ServedModel(Generic[R]):
         held = {version for version in self._broken if version in self.loaders}
         available = {} if self.unloaded else dict(self.folder.versions)
         present = set() if self.unloaded else {*available, *held}
-        self._wanted = wanted(self.options.rule, present, self.options.canary)
+        before = self.standing_in
+        self._follow(available, present, () if retry else self.failed, room=room, warm=warm, retry=retry)
+        for _ in present:  # what the options do not let run is known only now
+            if self._find_stand_in(present, self.failed) == self.standing_in:
+                break
+            self._follow(available, present, self.failed, room=room, warm=warm, retry=False)
+        self._drop_gone()
+        if self.standing_in not in {None, before}:
+            failed = tuple(in_order(self.failed))
+            self._observe(VersionStandsIn(model=self.name, version=str(self.standing_in), instead_of=failed))
+
+    def _follow(
+        self,
+        available: Mapping[str, VersionFiles],
+        present: Collection[str],
+        failed: Collection[str],
+        *,
+        room: bool,
+        warm: bool,
+        retry: bool,
+    ) -> None:
+        self.standing_in = self._find_stand_in(present, failed)
+        chosen = wanted(self.options.rule, present, self.options.canary)
+        self._wanted = chosen if self.standing_in is None else chosen | {self.standing_in}
         staying = self._staying(present)
         resting = any(loader.on_demand for loader in self.loaders.values())
         loaded = any(loader.warm and loader.in_memory for loader in self.loaders.values())
@@ -180,7 +234,16 @@ class ServedModel(Generic[R]):
                 self._want(available[version], warm=now, retry=retry)
         for version in set(self.loaders) - self._wanted - staying:
             self.loaders[version].want(None)
-        self._drop_gone()
+
+    @property
+    def failed(self) -> set[str]:
+        """Versions that do not come up, and are left alone until something of them changes."""
+        failed = {version for version, loader in self.loaders.items() if loader.failed}
+        loaders = {version: self.loaders.get(version) for version in self.flaws}
+        return failed | {version for version, loader in loaders.items() if loader is None or loader.running is None}
+
+    def _find_stand_in(self, present: Collection[str], failed: Collection[str]) -> str | None:
+        return stand_in(self.options.rule, present, failed, self.options.canary)
 
     def _staying(self, present: Collection[str]) -> frozenset[str]:
         if self.unloaded:
@@ -209,7 +272,8 @@ class ServedModel(Generic[R]):
             return chain_spec(self.name, files, plan, self.options)
         plan_devices(files.artifacts, self.options)
         manifests = [item.manifest for item in files.artifacts]
-        inside = signature_of(manifests, max_rows=self.options.batching.max_rows)
+        rows = self.options.batching.max_rows
+        inside = signature_of(manifests, max_rows=rows, free_rows=self.options.padding.rows)
         engine_options(self.options, inside)  # refused before a process is started
         signature = published(manifests, inside)
         return VersionSpec(
@@ -241,6 +305,8 @@ class ServedModel(Generic[R]):
             return True
         states = {version: loader.able for version, loader in self.loaders.items() if loader.wish is not None}
         states |= dict.fromkeys(self.flaws, False)
+        if self.standing_in is not None:
+            states = {version: able for version, able in states.items() if version not in self.failed}
         hopeless = self.folder.options is None or self._has_broken_version or self._lists_nothing
         if not started and self.default is None and hopeless:
             return False
@@ -274,23 +340,15 @@ class ServedModel(Generic[R]):
             words = f"model {self.name!r} version {version}: "
             if isinstance(error, NpuopsError):
                 # A new error: one that several wait for would collect all their tracebacks.
-                if self.uploaded is not None and isinstance(error, ArtifactError):
-                    raise OptionError(words + self._without_places(error.message), advice=error.advice) from error
-                raise type(error)(words + error.message, advice=error.advice) from error
-            raise ServingError(f"{words}{error}") from error
+                kind = OptionError if self.uploaded is not None and isinstance(error, ArtifactError) else type(error)
+                raise self.places.without(kind(words + error.message, advice=error.advice)) from error
+            raise ServingError(f"{words}{type(error).__name__}", advice=OPERATOR) from error
         if self._lists_nothing:
             listed = f"none of the versions that `versions` lists is here: {', '.join(self.options.versions)}"
             raise OptionError(f"model {self.name!r}: {listed}", advice=f"here are {', '.join(self.folder.versions)}")
         if not self.able:
             why = self.why_not() or "it has no version"
-            raise ArtifactError(f"model {self.name!r} cannot be loaded: {why}")
-
-    def _without_places(self, words: str) -> str:
-        """A client need not know where its files were put."""
-        for version, files in self.folder.versions.items():
-            for item in files.artifacts:
-                words = words.replace(str(item.path), f"{self.name}/{version}")
-        return words
+            raise ArtifactError(f"model {self.name!r} cannot be loaded: {why}", advice=OPERATOR)
 
     def index(self) -> Iterator[IndexEntry]:
         """All its versions on disk and in memory, by number; then what has no number."""
@@ -298,10 +356,12 @@ class ServedModel(Generic[R]):
         known = {*self.folder.versions, *self.loaders}
         absent = set(rule.versions) - known - set(self._broken) if isinstance(rule, Listed) else set()
         for version in in_order(known | absent):
-            yield IndexEntry(name=self.name, version=version, **self._state(version))
+            state, reason = self._state(version)
+            yield IndexEntry(name=self.name, version=version, state=state, reason=self.places.hidden(reason))
         for version, reason in sorted(self._broken.items()):
             if version not in known:
-                yield IndexEntry(name=self.name, version=version, state="UNAVAILABLE", reason=reason)
+                words = self.places.hidden(reason)
+                yield IndexEntry(name=self.name, version=version, state="UNAVAILABLE", reason=words)
 
     def why_not(self, version: str | None = None) -> str:
         """Why it, or one version, does not answer, in words."""
@@ -314,18 +374,19 @@ class ServedModel(Generic[R]):
         ]
         return "; ".join(lines)
 
-    def _state(self, version: str) -> dict[str, str]:
+    def _state(self, version: str) -> tuple[str, str]:
+        """Its state in the words of the protocol, and why it is not better."""
         loader = self.loaders.get(version)
-        broken = self._broken.get(version, "")
         flaw = self.flaws.get(version)
+        ails = (flaw.message if flaw is not None else "") or self._broken.get(version, "")
         if loader is None:
             chosen = (
                 "not chosen by `versions`" if version in self.folder.versions else "`versions` lists it; it is not here"
             )
-            why = (flaw.message if flaw is not None else broken) or ("unloaded" if self.unloaded else chosen)
-            return {"state": "UNAVAILABLE", "reason": why}
+            return "UNAVAILABLE", ails or ("unloaded" if self.unloaded else chosen)
         if loader.able and loader.state in {ModelState.COLD, ModelState.UNLOADING}:
-            return {"state": "READY", "reason": COLD_WORDS}
-        reason = (flaw.message if flaw is not None else "") or broken or loader.reason
+            return "READY", COLD_WORDS
         state = "UNAVAILABLE" if loader.state is ModelState.COLD else str(loader.state)
-        return {"state": state, "reason": reason}
+        if version == self.standing_in and loader.able:
+            return state, f"{IN_PLACE} {', '.join(in_order(self.failed))}"
+        return state, ails or loader.reason

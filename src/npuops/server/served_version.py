@@ -60,6 +60,7 @@ class ServedVersion:
         name, version: as requests say them.
         signature: what requests must look like.
         engine: where they go.
+        hurries: requests have a deadline even where they do not say one.
         plans: of its requests.
         labels: output → class names.
         spec: that it was launched with, or follows since.
@@ -70,6 +71,7 @@ class ServedVersion:
         "_most_us",
         "_on_close",
         "engine",
+        "hurries",
         "labels",
         "name",
         "plans",
@@ -126,6 +128,7 @@ class ServedVersion:
         queue = spec.options.queue
         self._default_us = NO_DEADLINE if queue.default_timeout_ms is None else int(queue.default_timeout_ms * 1000)
         self._most_us = NO_DEADLINE if queue.max_timeout_ms is None else int(queue.max_timeout_ms * 1000)
+        self.hurries = min(self._default_us, self._most_us) < NO_DEADLINE
 
     async def drain(self, limit_s: float) -> None:
         """Return when all that was taken is answered, or so much time is over."""

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from npuops.events import Event
 from npuops.runtime.facts import BatchRan, ModelFact, RequestFailed, RequestShed
+from npuops.runtime.version_facts import VersionChanged
+from npuops.server.model_life import LifeEvent, ModelState
 
 PENDING: Final = 512
 """Batches that wait to be folded: an append for each is all that the hot path pays."""
@@ -113,7 +115,9 @@ class _Sums:
 
 
 class Statistics:
-    """An `Observer` that keeps the protocol's statistics since the server started.
+    """An `Observer` that keeps the protocol's statistics, of each version since it was loaded.
+
+    One that was unloaded and is loaded again begins anew; one that only rested goes on.
 
     Args:
         unix_offset_us: what to add to the engine's clock to get microseconds since 1970.
@@ -123,9 +127,10 @@ class Statistics:
         self._unix_offset_us = unix_offset_us
         self._pending: list[BatchRan] = []
         self._sums: dict[Version, _Sums] = defaultdict(_Sums)
+        self._unloaded: set[Version] = set()
 
     def __call__(self, event: Event) -> None:
-        """Put a batch aside, count a failure, leave everything else."""
+        """Put a batch aside, count a failure, follow the versions' lives, leave everything else."""
         kind = type(event)
         if kind is BatchRan:
             self._pending.append(event)  # type: ignore[arg-type]  # mypy does not narrow by `type() is`
@@ -133,6 +138,8 @@ class Statistics:
                 self._fold()
         elif kind is RequestShed or kind is RequestFailed:
             self._count_failure(event)  # type: ignore[arg-type]
+        elif kind is VersionChanged:
+            self._follow(event)  # type: ignore[arg-type]
 
     def of(self, versions: Iterable[Version]) -> tuple[ModelStatistics, ...]:
         """Statistics of these versions, in their order; zeros where nothing happened yet."""
@@ -144,10 +151,15 @@ class Statistics:
         document: dict[str, Any] = msgspec.to_builtins(self.of([(model, version)])[0])
         return document
 
-    def forget(self, version: Version) -> None:
-        """Begin anew: the version was unloaded."""
-        self._fold()
-        self._sums.pop(version, None)
+    def _follow(self, change: VersionChanged) -> None:
+        version = (change.model, change.version)
+        if change.event == LifeEvent.LOAD and version in self._unloaded:
+            self._fold()
+            self._sums.pop(version, None)
+        if change.event in {LifeEvent.CLOSED, LifeEvent.UNLOAD} and change.state == ModelState.UNAVAILABLE:
+            self._unloaded.add(version)
+        elif change.event in {LifeEvent.REST, LifeEvent.LOAD}:
+            self._unloaded.discard(version)
 
     def _count_failure(self, event: ModelFact) -> None:
         self._sums[event.model, event.version].failed += 1

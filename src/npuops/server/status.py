@@ -15,6 +15,7 @@ from npuops.errors import (
     CancelledError,
     DataError,
     DeadlineError,
+    ForbiddenError,
     NotReadyError,
     NotServedError,
     NpuopsError,
@@ -25,6 +26,7 @@ from npuops.errors import (
     TooLargeError,
     UnauthenticatedError,
 )
+from npuops.server.places import names_alone
 
 
 class GrpcStatus(IntEnum):
@@ -68,6 +70,7 @@ STATUS_OF: Final[Mapping[type[NpuopsError], Status]] = {
     DataError: Status(400, GrpcStatus.INVALID_ARGUMENT),
     OptionError: Status(400, GrpcStatus.INVALID_ARGUMENT),
     UnauthenticatedError: Status(401, GrpcStatus.UNAUTHENTICATED),
+    ForbiddenError: Status(403, GrpcStatus.PERMISSION_DENIED),
     NotServedError: Status(404, GrpcStatus.NOT_FOUND),
     TooLargeError: Status(413, GrpcStatus.RESOURCE_EXHAUSTED),
     QuotaError: Status(429, GrpcStatus.RESOURCE_EXHAUSTED),
@@ -101,11 +104,13 @@ def status_of(error: BaseException) -> Status:
 def words_of(error: BaseException) -> str:
     """The message, and the advice after a semicolon. Of a foreign error only that it happened.
 
-    A foreign error's own text may hold paths, or a customer's data: it belongs into the log.
+    A foreign error's own text may hold paths, or a customer's data: it belongs into the log. Of the server's own
+    failures clients do not hear where files lie; what is wrong with a request is told in the client's own words.
     """
     if not isinstance(error, NpuopsError):
         return f"the server failed ({type(error).__name__}); its log says more"
-    return f"{error.message}; {error.advice}" if error.advice else error.message
+    words = f"{error.message}; {error.advice}" if error.advice else error.message
+    return words if status_of(error).http < 500 else names_alone(words)
 
 
 def error_body(error: BaseException) -> bytes:

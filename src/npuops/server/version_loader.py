@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from npuops.clock import Clock
-from npuops.errors import NpuopsError
+from npuops.errors import (
+    BusyError,
+    DeviceError,
+    NpuopsError,
+    StorageError,
+    ToolchainCrashError,
+    ToolchainTimeoutError,
+)
 from npuops.events import Observer, Warned
 from npuops.runtime.facts import ColdCause
 from npuops.runtime.version_facts import VersionChanged
+from npuops.runtime.worker_process import WorkerLostError
 from npuops.server.model_life import LifeEvent, ModelState, next_state
 from npuops.server.version_spec import VersionSpec
 from npuops.server.warm_pool import back_off_s
@@ -46,6 +54,19 @@ class Running(Protocol):
         """End its processes and give their memory back. A second call does nothing."""
         ...
 
+
+PASSING: Final = (
+    WorkerLostError,
+    ToolchainTimeoutError,
+    ToolchainCrashError,
+    DeviceError,
+    StorageError,
+    BusyError,
+    OSError,
+    MemoryError,
+)
+"""A version that failed with one of these is tried again after a pause, though nothing of it has changed: a worker that
+was killed for the memory of others, a device that did not answer, a disk that was full."""
 
 R = TypeVar("R", bound=Running)
 R_co = TypeVar("R_co", bound=Running, covariant=True)
@@ -104,6 +125,7 @@ class VersionLoader(Generic[R]):
         self.loaded_us = 0
         self._on_demand = False
         self._failures = 0
+        self._tries = 0
         self._failed: VersionSpec | None = None
         self._launcher, self._gate, self._clock = launcher, gate, clock
         self._observe, self._drain_s, self._changed = observe, drain_s, changed
@@ -121,6 +143,12 @@ class VersionLoader(Generic[R]):
     def on_demand(self) -> bool:
         """It rests, or comes back from there: a request may load it."""
         return self._on_demand and self.wish is not None and self.running is None
+
+    @property
+    def failed(self) -> bool:
+        """Nothing of it answers, and what is there now was tried in vain."""
+        tried = self.wish is not None and (self._failures > 0 or self._has_failed(self.wish))
+        return tried and self.running is None and not self.busy
 
     @property
     def retiring(self) -> bool:
@@ -142,15 +170,15 @@ class VersionLoader(Generic[R]):
         """Set what it should be; whoever wants to see it so awaits `settled`.
 
         A launch under way for something else is cancelled. A version that failed is not tried again until its files
-        or options change.
+        or options change, unless it failed with what may pass (`PASSING`).
 
         Args:
             wish: None to close it.
             warm: False leaves it to the next request.
             retry: try again even what failed.
         """
-        if retry or (wish is not None and self.wish is not None and not wish.runs_like(self.wish)):
-            self._failures, self.not_before_us = 0, 0
+        if retry or (wish is not None and self.wish is not None and not _is_same_try(wish, self.wish)):
+            self._failures, self._tries, self.not_before_us = 0, 0, 0
         if retry:
             self._failed = None
         self.wish, self.warm = wish, warm and wish is not None
@@ -184,12 +212,7 @@ class VersionLoader(Generic[R]):
         return self._has_failed(wish)
 
     def _has_failed(self, wish: VersionSpec) -> bool:
-        failed = self._failed
-        return (
-            failed is not None
-            and wish.runs_like(failed)
-            and [item.stamp for item in wish.artifacts] == [item.stamp for item in failed.artifacts]
-        )
+        return self._failed is not None and _is_same_try(wish, self._failed)
 
     def _launch_is_wanted(self) -> bool:
         return (
@@ -253,7 +276,7 @@ class VersionLoader(Generic[R]):
 
     def _install(self, new: R, wish: VersionSpec, *, seconds: float) -> None:
         old, self.running, self.spec = self.running, new, wish
-        self.error, self._failed, self._failures = None, None, 0
+        self.error, self._failed, self._failures, self._tries = None, None, 0, 0
         self.proven, self._on_demand = True, False
         self.loaded_us = self._clock.now_us()
         self._become(LifeEvent.LOADED, seconds=seconds)
@@ -279,9 +302,19 @@ class VersionLoader(Generic[R]):
             self.warm = False
         else:
             self._failed = wish
+            if isinstance(error, PASSING):
+                self._tries += 1
+                asyncio.get_running_loop().call_later(back_off_s(self._tries), self._try_again, wish)
         if self.running is not None:
             words = f"what was loaded before still answers; its replacement failed: {words}"
         self._become(LifeEvent.FAILED, words, seconds=seconds)
+
+    def _try_again(self, wish: VersionSpec) -> None:
+        """What it failed with may be over."""
+        if self._failed is wish and self.wish is not None and not self.busy:
+            self._failed = None
+            if not self._is_settled():
+                self._task = asyncio.get_running_loop().create_task(self._settle())
 
     async def _end(self, running: R) -> None:
         try:
@@ -311,6 +344,12 @@ class VersionLoader(Generic[R]):
                 waiting=self.waiting,
             )
         )
+
+
+def _is_same_try(wish: VersionSpec, other: VersionSpec) -> bool:
+    """Launching the one would end as launching the other did. Bytes that are mended change no digest, but a stamp."""
+    stamps = ([item.stamp for item in spec.artifacts] for spec in (wish, other))
+    return wish.runs_like(other) and next(stamps) == next(stamps)
 
 
 def _words(error: BaseException) -> str:

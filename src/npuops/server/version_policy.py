@@ -84,6 +84,28 @@ def wanted(rule: VersionRule, available: Collection[str], canary: Collection[str
     return frozenset(chosen) | (frozenset(available) & frozenset(canary))
 
 
+def stand_in(
+    rule: VersionRule, available: Collection[str], failed: Collection[str], canary: Collection[str] = ()
+) -> str | None:
+    """What is loaded where all of the latest versions have failed: the highest one below them that has not.
+
+    A list says which versions may answer, and `all` has no others: there nothing stands in.
+
+    Args:
+        rule: of the model.
+        available: versions on disk or in memory.
+        failed: those that did not come up, and are not tried again before something of them changes.
+        canary: they stand in for nobody.
+    """
+    if not isinstance(rule, Latest):
+        return None
+    stable = [version for version in in_order(available) if version not in canary]
+    if any(version not in failed for version in stable[-rule.count :]):
+        return None
+    sound = [version for version in stable[: -rule.count] if version not in failed]
+    return sound[-1] if sound else None
+
+
 def keeps_all(rule: VersionRule, available: Collection[str], canary: Collection[str] = ()) -> bool:
     """A list of which nothing is there, beside stable versions that are: a slip of the pen, or a copy that comes later.
 

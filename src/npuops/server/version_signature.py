@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Final
 
 from npuops.artifacts.manifest import Manifest
-from npuops.errors import DataError
+from npuops.errors import DataError, OptionError
 from npuops.models.model import Dim, TensorInfo
 from npuops.runtime.signature import Port, Signature, port_of
 from npuops.runtime.steps import Pictures
@@ -17,7 +17,7 @@ DYNAMIC_ROWS: Final = 64
 """Most rows of one run where the artifact names no limit; beyond, a batch gains nothing on the chips that we know."""
 
 
-def signature_of(manifests: Sequence[Manifest], *, max_rows: int | None = None) -> Signature:
+def signature_of(manifests: Sequence[Manifest], *, max_rows: int | None = None, free_rows: bool = False) -> Signature:
     """What these artifacts take and give as one version.
 
     They must agree in names, dtypes and ranks of all tensors, in their order. Shapes may differ:
@@ -26,22 +26,26 @@ def signature_of(manifests: Sequence[Manifest], *, max_rows: int | None = None) 
       artifact, and another n in another one (buckets), it counts the rows of a batch.
     - A size of any other axis that is not the same everywhere is free (-1): buckets of other shapes.
 
-    A single artifact with a fixed first axis is not batched, even if that is 8: nobody said that its rows do not know
-    of each other.
+    A single artifact with a fixed first axis is not batched, even if that is 8, unless `free_rows` says that its rows
+    do not know of each other.
 
     Args:
         manifests: of all artifacts, at least one.
         max_rows: most rows of one run; None takes the largest bucket, or `DYNAMIC_ROWS`.
+        free_rows: a fixed first axis counts the rows of a batch.
 
     Raises:
         DataError: they contradict each other, or carry a dtype that no protocol does.
+        OptionError: `free_rows`, and they have no common first axis.
     """
     first = manifests[0]
     for other in manifests[1:]:
         _compare("inputs", first, first.inputs, other, other.inputs)
         _compare("outputs", first, first.outputs, other, other.outputs)
     rows = [rows_of(manifest) for manifest in manifests]
-    batched = None in rows or (all(rows) and len(set(rows)) > 1)
+    if free_rows and 0 in rows:
+        raise OptionError("[padding] rows: not all inputs and outputs have the same first axis", advice="take it out")
+    batched = None in rows or (all(rows) and (len(set(rows)) > 1 or (free_rows and rows != [1])))
     limit = max(count if count else DYNAMIC_ROWS for count in rows) if batched else 1
     return Signature(
         inputs=_ports([manifest.inputs for manifest in manifests], batched=batched),

@@ -1,9 +1,10 @@
 """Vendor code runs in a child process with a time limit: a crash or a hang ends the child, not us.
 
 `call` starts `python -m npuops.targets.child FOLDER`, where FOLDER is private to this call and holds the
-pickled request; the child leaves the pickled reply there. What the vendor's code prints goes to a file
-and comes back as `words`. Progress crosses on a pipe, one JSON line each. A child ends with its parent, also
-when that is killed; what the child started ends with the child.
+pickled request; the child leaves the pickled reply there, and its temporary files, which a vendor's code that
+crashes or is killed cannot remove. What it prints goes to a file and comes back as `words`. Progress crosses on a
+pipe, one JSON line each. A child ends with its parent, also when that is killed; what the child started ends with
+the child.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from typing import Any
 
 from npuops.errors import NpuopsError, StorageError, ToolchainCrashError, ToolchainError, ToolchainTimeoutError
 from npuops.events import Observer, StepProgressed, ignore
+from npuops.private_folder import private_folder
 
 WORDS_KEPT = 4000
 """Characters of the vendor's output that an error carries (its end: the cause comes last)."""
@@ -36,6 +37,9 @@ PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>."""
 
 PROGRESS_FD = "NPUOPS_CHILD_PROGRESS_FD"
+
+SCRATCH = "tmp"
+"""Below a call's folder: what the child finds as TMPDIR."""
 
 LOOK_S = 0.2
 """How often the parent looks whether the child ended, in case that somebody else holds its pipe open."""
@@ -103,12 +107,13 @@ def progress(step: str, done: int, total: int | None = None, detail: str = "") -
 
 @contextlib.contextmanager
 def _private_folder() -> Iterator[Path]:
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="npuops-child-")
-    except OSError as error:
-        raise StorageError(f"no temporary folder can be made: {error.strerror}", advice="set TMPDIR") from error
-    with folder as name:
-        yield Path(name)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(private_folder())
+            (folder / SCRATCH).mkdir()
+        except OSError as error:
+            raise StorageError(f"no temporary folder can be made: {error.strerror}", advice="set TMPDIR") from error
+        yield folder
 
 
 def _write_request(folder: Path, request: tuple[str, str, dict[str, Any]]) -> None:
@@ -129,7 +134,7 @@ def _no_room(folder: Path, error: OSError) -> StorageError:
 
 def _run(folder: Path, what: str, timeout_s: float, observe: Observer) -> int:
     read_end, write_end = os.pipe()
-    environment = {**os.environ, PROGRESS_FD: str(write_end)}
+    environment = {**os.environ, PROGRESS_FD: str(write_end), "TMPDIR": str(folder / SCRATCH)}
     with (folder / "words").open("wb") as words:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             # -u: words in a buffer are lost in a crash. -P: nothing is imported from where the user happens to stand.

@@ -186,9 +186,12 @@ class OpenvinoSession:
             raise RunError(f"this session on {self._engine.target} is closed", advice="open the artifact again")
         check_inputs(inputs, self.inputs)
         try:
-            self._request.infer({name: np.asarray(inputs[name], order="C") for name in self._read})
+            self._request.infer({name: _fed(np.asarray(inputs[name], order="C")) for name in self._read})
             # The buffers are the request's: the next inference writes over them.
-            return {tensor.name: self._request.get_tensor(tensor.name).data.copy() for tensor in self.outputs}
+            return {
+                tensor.name: _given(self._request.get_tensor(tensor.name).data.copy(), tensor)
+                for tensor in self.outputs
+            }
         except Exception as error:
             raise RunError(
                 f"{self._engine.target} refused an input: {words_of(error)}",
@@ -211,6 +214,23 @@ class OpenvinoSession:
     def close(self) -> None:
         """Give the device back. A second call does nothing."""
         self._request = None
+
+
+def _fed(array: NDArray[Any]) -> Any:
+    """An input as OpenVINO takes it. Its Python side knows no array of bfloat16, and takes one for other numbers."""
+    if array.dtype.name != "bfloat16":
+        return array
+    openvino = runtime()
+    return openvino.Tensor(array.view(np.uint16), array.shape, openvino.Type.bf16)
+
+
+def _given(array: NDArray[Any], tensor: TensorInfo) -> NDArray[Any]:
+    """An output with its own dtype: OpenVINO calls the bits of bfloat16 float16."""
+    if tensor.dtype != "bfloat16":
+        return array
+    import ml_dtypes  # noqa: PLC0415 - few models need it
+
+    return array.view(ml_dtypes.bfloat16)
 
 
 def median_costs(session: OpenvinoSession, inputs: Tensors) -> tuple[OpCost, ...]:

@@ -114,7 +114,8 @@ class OrtCpuTarget:
         Raises:
             CompileError: ORT refuses the graph.
             OptionError: an option that does not exist or cannot have that value.
-            UnsupportedModelError: not ONNX, not quantized although the precision says so, or too large for one file.
+            UnsupportedModelError: not ONNX, not quantized although the precision says so, too large for one file, or
+                text goes in and bfloat16 comes out.
         """
         check_compile_call(NAME, model, options, self.traits)
         vendor = checked_options(NAME, options.vendor, OPTIONS, reserved={})
@@ -160,6 +161,7 @@ class OrtCpuRunner:
         Raises:
             IncompatibleArtifactError: optimized by another ORT version, or for another processor.
             ToolchainError: ORT refused.
+            UnsupportedModelError: an input is text and an output is bfloat16.
         """
         _check_loads(artifact)
         engine = _engine(artifact)

@@ -20,6 +20,7 @@ from npuops.errors import MissingToolchainError, ToolchainError
 from npuops.models.content import read_content
 from npuops.models.onnx_file import external_files, parse_onnx, read_onnx
 from npuops.models.placement import Placement, RunsOn
+from npuops.targets.ort_values import with_bfloat16
 
 CPU_PROVIDER: Final = "CPUExecutionProvider"
 
@@ -119,6 +120,7 @@ def open_session(
     Raises:
         MissingToolchainError: the plugin is not installed, or has no such device here.
         ToolchainError: ONNX Runtime's words in the message.
+        UnsupportedModelError: an input is text and an output is bfloat16.
     """
     options = session_options(engine, whole=whole)
     if adjust is not None:
@@ -129,7 +131,7 @@ def open_session(
         session = runtime().InferenceSession(source, options, providers=providers, enable_fallback=0)
     except Exception as error:
         raise ToolchainError(f"{engine.target} cannot load {path.name}: {first_lines(error)}") from error
-    return _verified(engine, session)
+    return with_bfloat16(_verified(engine, session))
 
 
 def graph_bytes(path: Path) -> bytes:

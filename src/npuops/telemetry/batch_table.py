@@ -18,9 +18,11 @@ SeriesName = tuple[str, str, str]
 
 _SERIES = attrgetter("model", "version", "device")
 _ARRIVED = attrgetter("arrived_us")
-_NUMBERS = attrgetter(
-    *("dispatched_us", "started_us", "computed_us", "answered_us", "rows", "padded_rows", "fell_back")
+_COLUMNS = (
+    *("dispatched_us", "started_us", "computed_us", "answered_us", "rows", "padded_rows", "fell_back"),
+    *("elements", "padded_elements"),
 )
+_NUMBERS = attrgetter(*_COLUMNS)
 _TENANTS = attrgetter("tenants")
 
 
@@ -48,6 +50,8 @@ class BatchTable:
         requests: [batches] that shared the batch.
         rows: [batches] of all its requests.
         padded_rows: [batches] computed for nothing.
+        elements: [batches] of the inputs, as they came.
+        padded_elements: [batches] that they were filled up with, along any axis.
         fell_back: [batches] 1 where the model's fallback ran it.
         dma_in_us: [batches] from leaving the queue to the beginning of the computation.
         compute_us: [batches] on the device.
@@ -66,6 +70,8 @@ class BatchTable:
     requests: Ints
     rows: Ints
     padded_rows: Ints
+    elements: Ints
+    padded_elements: Ints
     fell_back: Ints
     dma_in_us: Ints
     compute_us: Ints
@@ -86,14 +92,19 @@ def table_of(batches: Sequence[BatchRan], index: SeriesIndex) -> BatchTable:
     requests = np.fromiter(map(len, arrivals), np.int64, count)
     arrived = np.fromiter(chain.from_iterable(arrivals), np.int64, int(requests.sum()))
     owner = np.repeat(np.arange(count), requests)
-    numbers = np.fromiter(chain.from_iterable(map(_NUMBERS, batches)), np.int64, count * 7).reshape(count, 7)
-    dispatched, started, computed, answered, rows, padded_rows, fell_back = np.ascontiguousarray(numbers.T)
+    width = len(_COLUMNS)
+    numbers = np.fromiter(chain.from_iterable(map(_NUMBERS, batches)), np.int64, count * width).reshape(count, width)
+    (
+        dispatched, started, computed, answered, rows, padded_rows, fell_back, elements, padded_elements,
+    ) = np.ascontiguousarray(numbers.T)  # fmt: skip
     return BatchTable(
         names=index.names,
         series=np.fromiter(map(index.__getitem__, map(_SERIES, batches)), np.int64, count),
         requests=requests,
         rows=rows,
         padded_rows=padded_rows,
+        elements=elements,
+        padded_elements=padded_elements,
         fell_back=fell_back,
         dma_in_us=started - dispatched,
         compute_us=computed - started,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,11 +13,12 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from npuops import __version__
+from npuops.devices.health import Health
 from npuops.telemetry import metric_catalogue as catalogue
 from npuops.telemetry.histogram_text import histogram_text
 from npuops.telemetry.metric_catalogue import Kind, Metric
 from npuops.telemetry.metrics import Counts, MetricState
-from npuops.telemetry.serving_snapshot import ServingSnapshot
+from npuops.telemetry.serving_snapshot import ChipReading, ServingSnapshot
 
 _END: Final = b"# EOF\n"
 """Of OpenMetrics; the histograms stand before it."""
@@ -55,7 +56,7 @@ class StateCollector(Collector):
     def __init__(self, state: MetricState, snapshot: ServingSnapshot) -> None:
         self._state = state
         self._gauges = {**gauges_of(snapshot), **state.ratios, catalogue.BUILD: _build()}
-        self._counters = {**state.counters, **_drops(snapshot)}
+        self._counters = {**state.counters, **_drops(snapshot), **_chip_counts(snapshot)}
 
     def collect(self) -> Iterator[Any]:
         """All families but the histograms, in the order of the catalogue."""
@@ -90,9 +91,46 @@ def gauges_of(snapshot: ServingSnapshot) -> dict[Metric, Counts]:
         catalogue.WORKER_MEMORY: {
             name: gauge.resident_bytes for name, gauge in devices.items() if gauge.resident_bytes is not None
         },
+        catalogue.CPU_OPS: {
+            name: gauge.cpu_ops_ratio for name, gauge in devices.items() if gauge.cpu_ops_ratio is not None
+        },
         **_preprocessing(snapshot),
         catalogue.CONNECTIONS: {(protocol,): count for protocol, count in snapshot.connections.items()},
+        **_chips(snapshot),
     }
+
+
+def _chips(snapshot: ServingSnapshot) -> dict[Metric, Counts]:
+    readings: dict[Metric, Callable[[ChipReading], float | None]] = {
+        catalogue.CHIP_TEMPERATURE: lambda chip: chip.temperature_celsius,
+        catalogue.CHIP_CLOCK: lambda chip: chip.clock_hertz,
+        catalogue.CHIP_POWER: lambda chip: chip.power_watts,
+        catalogue.CHIP_BUSY: lambda chip: chip.busy_ratio,
+        catalogue.CHIP_MEMORY: lambda chip: chip.memory_used_bytes,
+        catalogue.CHIP_MEMORY_TOTAL: lambda chip: chip.memory_total_bytes,
+    }
+    return {
+        catalogue.CHIP_HEALTH: {
+            (chip.device, chip.basis, health.value): int(health == chip.health)
+            for chip in snapshot.chips
+            for health in Health
+        },
+        **{metric: _known(snapshot, read) for metric, read in readings.items()},
+    }
+
+
+def _chip_counts(snapshot: ServingSnapshot) -> dict[Metric, Counts]:
+    return {
+        catalogue.CHIP_ENERGY: _known(snapshot, lambda chip: chip.energy_joules),
+        **{
+            metric: _known(snapshot, lambda chip, name=name: chip.counters.get(name))  # type: ignore[misc]
+            for name, metric in catalogue.CHIP_COUNTERS.items()
+        },
+    }
+
+
+def _known(snapshot: ServingSnapshot, read: Callable[[ChipReading], float | None]) -> Counts:
+    return {(chip.device, chip.basis): value for chip in snapshot.chips if (value := read(chip)) is not None}
 
 
 def _preprocessing(snapshot: ServingSnapshot) -> dict[Metric, Counts]:

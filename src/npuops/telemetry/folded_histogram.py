@@ -43,6 +43,12 @@ class FoldedHistogram:
         weighed = values if weights is None else values * weights
         self.sums += np.bincount(series, weights=weighed, minlength=len(self.sums))
 
+    def clear(self, series: Sequence[int]) -> None:
+        """Forget what was counted of some series."""
+        known = [number for number in series if number < len(self.sums)]
+        self.counts[known] = 0
+        self.sums[known] = 0
+
     def copy(self) -> FoldedHistogram:
         """Of its own, whatever happens to this one later."""
         copied = FoldedHistogram(())

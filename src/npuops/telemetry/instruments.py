@@ -54,14 +54,22 @@ class Instruments:
         self._metrics = Metrics(tenants)
         self._live = Live(clock, unix_offset_us(clock))
         self._spans = OtlpSpans(traces, lambda: unix_offset_us(clock)) if traces else None
-        self.traces = Traces(self._spans, traces.ratio) if traces and self._spans else None
+        self.traces = Traces(self._spans, traces.ratio, self._spans.new_trace_id) if traces and self._spans else None
         folders: list[Folder] = [self._metrics, self._live, *([self.traces] if self.traces else [])]
         self.observe = Intake(folders)
+
+    @property
+    def traces_dropped(self) -> int | None:
+        """Requests that were to be recorded and whose trace was not sent; None where traces are off."""
+        if self.traces is None:
+            return None
+        return self.traces.dropped + (self._spans.dropped if self._spans is not None else 0)
 
     def every_second(self) -> None:
         """The beat: call it about once a second, or the live page has no points."""
         self.observe.flush()
         self._live.sample(self._snapshot())
+        self._metrics.sweep(self._clock.now_us())
 
     def scrape(self) -> Scrape:
         """For `GET /metrics`: copy here, then `expose` where it holds up nobody."""

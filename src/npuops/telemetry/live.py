@@ -34,18 +34,19 @@ BOUNDS_US: Final = np.asarray(log_bounds(16, 60_000_000, 8), np.int64)
 """Eight buckets for each doubling: a percentile is right within 9 %, mostly within 4 %."""
 EVENTS: Final = 40
 _SECOND_US: Final = 1_000_000
+_WIDTH: Final = 7
 
 Version = tuple[str, str]
 
 
 class _Sums:
-    """One series in one second. `numbers`: requests, batches, rows, padded rows, requests that fell back."""
+    """One series in one second. `numbers`: requests, batches, rows and elements with their padding, fallen back."""
 
     __slots__ = ("counts", "numbers")
 
     def __init__(self) -> None:
         self.counts: NDArray[np.int64] = np.zeros(len(BOUNDS_US) + 1, np.int64)
-        self.numbers: NDArray[np.int64] = np.zeros(5, np.int64)
+        self.numbers: NDArray[np.int64] = np.zeros(_WIDTH, np.int64)
 
 
 class Live:
@@ -64,7 +65,8 @@ class Live:
         self._sheds: Counter[Version] = Counter()
         self._failures: Counter[Version] = Counter()
         self._closed_up_to = int(self._started) - 1
-        self._points: deque[LivePoint] = deque(maxlen=WINDOW_S)
+        # Encoded once: whoever opens the page gets five minutes, and requests wait while those are put together.
+        self._points: deque[tuple[int, msgspec.Raw]] = deque(maxlen=WINDOW_S)
         self._events: deque[LiveEvent] = deque(maxlen=EVENTS)
         self._snapshot = ServingSnapshot()
 
@@ -80,6 +82,8 @@ class Live:
             np.ones_like(cell_of),
             table.rows,
             table.padded_rows,
+            table.elements,
+            table.padded_elements,
             table.fell_back * table.requests,
         )
         numbers = np.stack([np.bincount(cell_of, weights=column) for column in columns], axis=1).astype(np.int64)
@@ -114,7 +118,8 @@ class Live:
         now = int(self._now_s())
         for second in range(max(self._closed_up_to + 1, now - WINDOW_S), now):
             newest = second == now - 1
-            self._points.append(self._close(second, snapshot, count_rest=newest))
+            point = self._close(second, snapshot, count_rest=newest)
+            self._points.append((second, msgspec.Raw(msgspec.json.encode(point))))
         self._closed_up_to = max(self._closed_up_to, now - 1)
         for second in [second for second in self._open if second < now]:
             del self._open[second]
@@ -126,7 +131,7 @@ class Live:
                 server=__version__,
                 started=self._started,
                 now=self._now_s(),
-                points=tuple(point for point in self._points if point.t > since),
+                points=tuple(point for second, point in self._points if second > since),
                 versions=self._snapshot.versions,
                 chips=self._snapshot.chips,
                 events=tuple(self._events),
@@ -144,6 +149,7 @@ class Live:
             t=second,
             requests=sum(int(sums.numbers[0]) for sums in found.values()),
             latency=_latency([sums.counts for sums in found.values()]),
+            loaded=len(snapshot.versions),
             series=tuple(_series(name, sums) for name, sums in sorted(found.items())),
             versions=tuple(_versions(snapshot, sheds, failures)),
             chips=tuple(
@@ -208,7 +214,7 @@ def _milliseconds(us: float | None) -> float | None:
 
 def _series(name: SeriesName, sums: _Sums) -> SeriesSecond:
     model, version, device = name
-    requests, batches, rows, padded_rows, fell_back = sums.numbers.tolist()
+    requests, batches, rows, padded_rows, elements, padded_elements, fell_back = sums.numbers.tolist()
     return SeriesSecond(
         model=model,
         version=version,
@@ -217,6 +223,8 @@ def _series(name: SeriesName, sums: _Sums) -> SeriesSecond:
         batches=batches,
         rows=rows,
         padded_rows=padded_rows,
+        elements=elements,
+        padded_elements=padded_elements,
         fell_back=fell_back,
         latency=_latency([sums.counts]),
     )
@@ -228,7 +236,7 @@ def _versions(
     held = {(gauges.model, gauges.version): gauges for gauges in snapshot.versions}
     for model, version in dict.fromkeys((*held, *sheds, *failures)):
         gauges = held.get((model, version))
-        yield VersionSecond(
+        second = VersionSecond(
             model=model,
             version=version,
             queue=gauges.queue_requests if gauges else None,
@@ -236,3 +244,5 @@ def _versions(
             shed=sheds.get((model, version), 0),
             failed=failures.get((model, version), 0),
         )
+        if second.queue or second.in_flight or second.shed or second.failed:
+            yield second

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from npuops.telemetry.serving_snapshot import ChipReading, VersionGauges
 
 SCHEMA: Final = "npuops.live/1"
@@ -34,6 +36,8 @@ class SeriesSecond:
         batches: that they were run in.
         rows: of them, without padding.
         padded_rows: computed for nothing.
+        elements: of their inputs, without padding.
+        padded_elements: that the inputs were filled up with, along any axis.
         fell_back: requests that the fallback ran.
     """
 
@@ -44,6 +48,8 @@ class SeriesSecond:
     batches: int
     rows: int
     padded_rows: int
+    elements: int
+    padded_elements: int
     fell_back: int
     latency: LatencyFigures
 
@@ -86,11 +92,14 @@ class LivePoint:
         t: the second, since 1970; the last one that began before the figures were taken.
         requests: answered, over all series.
         latency: over all series.
+        loaded: versions that were.
+        versions: those that had anything to tell; of the others all is 0.
     """
 
     t: int
     requests: int
     latency: LatencyFigures
+    loaded: int
     series: tuple[SeriesSecond, ...] = ()
     versions: tuple[VersionSecond, ...] = ()
     chips: tuple[ChipSecond, ...] = ()
@@ -129,7 +138,7 @@ class LiveAnswer:
         started: when the server started; another value than before means that it restarted.
         now: the server's clock, seconds since 1970.
         window_s: seconds that are kept.
-        points: seconds after the one that was asked for, oldest first, without a gap.
+        points: seconds after the one that was asked for, oldest first, without a gap; each the JSON of a `LivePoint`.
         versions: that are loaded.
         chips: behind the devices.
         events: newest first.
@@ -138,7 +147,7 @@ class LiveAnswer:
     server: str
     started: float
     now: float
-    points: tuple[LivePoint, ...]
+    points: tuple[msgspec.Raw, ...]
     versions: tuple[VersionGauges, ...]
     chips: tuple[ChipReading, ...]
     events: tuple[LiveEvent, ...]

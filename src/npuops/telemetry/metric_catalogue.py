@@ -60,8 +60,17 @@ BATCH_ROWS: Final = Metric("npuops_batch_rows", _HISTOGRAM, DEVICE, "Rows of a b
 PADDED_ROWS: Final = Metric(
     "npuops_padded_rows_total", _COUNTER, DEVICE, "Rows that a device computed only to fill a static shape."
 )
+ELEMENTS: Final = Metric(
+    "npuops_input_elements_total", _COUNTER, DEVICE, "Elements of the inputs that ran, as the requests brought them."
+)
+PADDED_ELEMENTS: Final = Metric(
+    "npuops_padded_elements_total",
+    _COUNTER,
+    DEVICE,
+    "Elements that inputs were filled up with to fit a static shape, along the batch axis or any other.",
+)
 PADDING_RATIO: Final = Metric(
-    "npuops_padding_ratio", _GAUGE, DEVICE, "Padded rows to all computed rows in the last minute."
+    "npuops_padding_ratio", _GAUGE, DEVICE, "Padded elements to all computed ones in the last minute."
 )
 FALLBACKS: Final = Metric(
     "npuops_fallback_requests_total", _COUNTER, DEVICE, "Successful requests that the model's fallback ran."
@@ -73,7 +82,7 @@ COLD_STARTS: Final = Metric(
     "npuops_cold_start_seconds",
     _HISTOGRAM,
     (*DEVICE, "cause"),
-    "Time until a worker was ready, by why it had to start: load, wake, crash.",
+    "Time until a worker was ready, by why it had to start: load, wake, crash, health.",
 )
 COLD_PHASES: Final = Metric(
     "npuops_cold_start_phase_seconds", _HISTOGRAM, (*DEVICE, "phase"), "Time of each phase of a cold start."
@@ -137,7 +146,48 @@ CONNECTIONS: Final = Metric("npuops_connections", _GAUGE, ("protocol",), "Open c
 LOG_DROPS: Final = Metric(
     "npuops_access_log_dropped_total", _COUNTER, (), "Records that the access log could not write."
 )
-SPAN_DROPS: Final = Metric("npuops_trace_dropped_requests_total", _COUNTER, (), "Sampled requests without a trace.")
+SPAN_DROPS: Final = Metric(
+    "npuops_trace_dropped_requests_total", _COUNTER, (), "Sampled requests whose trace was not sent."
+)
+CHIP: Final = ("device", "basis")
+CHIP_HEALTH: Final = Metric(
+    "npu_health", _GAUGE, (*CHIP, "health"), "1 for the health that the chip is in, 0 for the others."
+)
+CHIP_TEMPERATURE: Final = Metric("npu_temperature_celsius", _GAUGE, CHIP, "Temperature of the chip.")
+CHIP_CLOCK: Final = Metric("npu_clock_hertz", _GAUGE, CHIP, "Clock of the chip; many report 0 while they are idle.")
+CHIP_POWER: Final = Metric("npu_power_watts", _GAUGE, CHIP, "Power that the chip draws.")
+CHIP_ENERGY: Final = Metric(
+    "npu_energy_joules_total", _COUNTER, CHIP, "Energy that the chip has used since its driver was loaded."
+)
+CHIP_BUSY: Final = Metric("npu_busy_ratio", _GAUGE, CHIP, "Share of the last second in which the chip had work.")
+CHIP_MEMORY: Final = Metric("npu_memory_used_bytes", _GAUGE, CHIP, "Memory of the chip in use.")
+CHIP_MEMORY_TOTAL: Final = Metric("npu_memory_total_bytes", _GAUGE, CHIP, "Memory that the chip has.")
+CHIP_COUNTERS: Final = {
+    "resets": Metric("npu_resets_total", _COUNTER, CHIP, "Resets of the chip, those that somebody ordered included."),
+    "throttles": Metric("npu_throttles_total", _COUNTER, CHIP, "Times that heat or power lowered the chip's clock."),
+    "corrected_errors": Metric(
+        "npu_corrected_errors_total", _COUNTER, CHIP, "Memory errors that the chip has corrected."
+    ),
+    "uncorrected_errors": Metric(
+        "npu_uncorrected_errors_total", _COUNTER, CHIP, "Memory errors that the chip could not correct."
+    ),
+    "refused_for_memory": Metric(
+        "npu_refused_for_memory_total", _COUNTER, CHIP, "Programs and jobs that found no room on the chip."
+    ),
+    "refused_for_version": Metric(
+        "npu_refused_for_version_total",
+        _COUNTER,
+        CHIP,
+        "Programs, and firmware at boot, whose version does not fit the chip.",
+    ),
+}
+"""By the name of the quantity."""
+CPU_OPS: Final = Metric(
+    "npuops_artifact_cpu_ops_ratio",
+    _GAUGE,
+    DEVICE,
+    "Operators of the device's artifact that its compiler left to the CPU, to all of them.",
+)
 BUILD: Final = Metric("npuops_build_info", _GAUGE, ("python", "version"), "Always 1; the labels tell what runs.")
 
 CATALOGUE: Final = (
@@ -147,6 +197,8 @@ CATALOGUE: Final = (
     FAILURES,
     BATCH_ROWS,
     PADDED_ROWS,
+    ELEMENTS,
+    PADDED_ELEMENTS,
     PADDING_RATIO,
     FALLBACKS,
     FALLBACK_RATIO,
@@ -174,8 +226,18 @@ CATALOGUE: Final = (
     SLOTS,
     DEVICE_STATE,
     WORKER_MEMORY,
+    CPU_OPS,
     CONNECTIONS,
     LOG_DROPS,
     SPAN_DROPS,
+    CHIP_HEALTH,
+    CHIP_TEMPERATURE,
+    CHIP_CLOCK,
+    CHIP_POWER,
+    CHIP_ENERGY,
+    CHIP_BUSY,
+    CHIP_MEMORY,
+    CHIP_MEMORY_TOTAL,
+    *CHIP_COUNTERS.values(),
     BUILD,
 )

@@ -24,6 +24,7 @@ from npuops.runtime.facts import (
     WorkerStarted,
 )
 from npuops.runtime.step_facts import StepProcessEnded, StepsRan
+from npuops.runtime.version_facts import VersionChanged
 from npuops.telemetry import metric_catalogue as catalogue
 from npuops.telemetry.batch_table import BatchTable, Ints, SeriesName
 from npuops.telemetry.folded_histogram import FoldedHistogram
@@ -45,6 +46,8 @@ OTHER: Final = "other"
 """Stands for every tenant above the limit, and for an error that is not a name."""
 MAX_TENANTS: Final = 50
 RECENT_S: Final = 60
+KEPT_S: Final = 600
+"""Series of a version that is gone: long enough for every scrape to see their last values, and then no longer."""
 _ERROR_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,79}")
 _MAX_ERRORS: Final = 50
 
@@ -113,6 +116,7 @@ class Metrics:
         self._steps_names = _Names()
         self._counters: dict[Metric, dict[Labels, float]] = defaultdict(lambda: defaultdict(float))
         self._recent = RecentSums(columns=4, seconds=RECENT_S)
+        self._gone_us: dict[Labels, int | None] = {}
 
     def fold_batches(self, table: BatchTable) -> None:
         """Count batches and their requests."""
@@ -127,9 +131,11 @@ class Metrics:
         self._rows.add(series, table.rows)
         fell_back = table.fell_back * requests
         self._recent.add(
-            table.answered_us, series, np.stack([requests, fell_back, table.rows, table.padded_rows], axis=1)
+            table.answered_us, series, np.stack([requests, fell_back, table.elements, table.padded_elements], axis=1)
         )
         self._count_series(catalogue.PADDED_ROWS, series, table.padded_rows)
+        self._count_series(catalogue.ELEMENTS, series, table.elements)
+        self._count_series(catalogue.PADDED_ELEMENTS, series, table.padded_elements)
         self._count_series(catalogue.FALLBACKS, series, fell_back)
         tenants = np.fromiter(map(self._tenants.__getitem__, table.tenants), np.int64, len(table.tenants))
         self._tenant_total.add(tenants, table.total_us)
@@ -163,6 +169,10 @@ class Metrics:
                 self._count(catalogue.PREPROCESSING_EXITS, ())
             case BatchRetried(model=model, version=version, device=device, requests=requests):
                 self._count(catalogue.RETRIES, (model, version, device), requests)
+            case VersionChanged(model=model, version=version, event="closed"):
+                self._gone_us[model, version] = None  # `sweep` knows the time
+            case VersionChanged(model=model, version=version):
+                self._gone_us.pop((model, version), None)
             case _:
                 return
 
@@ -176,7 +186,8 @@ class Metrics:
         counters = {metric: dict(counts) for metric, counts in self._counters.items()}
         requests = defaultdict(float, counters.get(catalogue.REQUESTS, {}))
         for (model, version, _), count in zip(self._names, successes, strict=False):
-            requests[(model, version, "success")] += count
+            if count:
+                requests[(model, version, "success")] += count
         counters[catalogue.REQUESTS] = requests
         of_tenants = self._tenant_total.counts.sum(axis=1).tolist()
         by_tenant = counters.setdefault(catalogue.TENANT_REQUESTS, {})
@@ -200,13 +211,36 @@ class Metrics:
             },
         )
 
+    def sweep(self, now_us: int) -> None:
+        """Forget versions that are gone for `KEPT_S`; one that comes back counts from 0. Call it now and then."""
+        for version, since_us in list(self._gone_us.items()):
+            if since_us is None:
+                self._gone_us[version] = now_us
+            elif now_us - since_us > KEPT_S * 1_000_000:
+                del self._gone_us[version]
+                self._forget(version)
+
+    def _forget(self, version: Labels) -> None:
+        for metric, counts in self._counters.items():
+            if metric.labels[:2] == catalogue.VERSION:
+                self._counters[metric] = defaultdict(
+                    float, {labels: count for labels, count in counts.items() if labels[:2] != version}
+                )
+        of_series = [row for row, name in enumerate(self._names) if name[:2] == version]
+        for histogram in (*self._stages.values(), self._rows):
+            histogram.clear(of_series)
+        self._cold.clear([row for name, row in self._cold_names.items() if name[:2] == version])
+        self._phases.clear([row for name, row in self._phase_names.items() if name[:2] == version])
+        self._steps.clear([row for name, row in self._steps_names.items() if name[1:] == version])
+
     def _ratios(self, now_us: int) -> dict[Metric, Counts]:
         padding: dict[Labels, float] = {}
         versions: dict[Labels, list[float]] = {}
         sums = self._recent.sums(now_us)
-        for name, (requests, fell_back, rows, padded) in zip(self._names, sums.tolist(), strict=False):
+        for name, (requests, fell_back, elements, padded) in zip(self._names, sums.tolist(), strict=False):
             if requests:
-                padding[name] = padded / max(rows + padded, 1)
+                if elements + padded:
+                    padding[name] = padded / (elements + padded)
                 of_version = versions.setdefault(name[:2], [0.0, 0.0])
                 of_version[0] += fell_back
                 of_version[1] += requests
@@ -238,8 +272,9 @@ class Metrics:
 
     def _count_series(self, metric: Metric, series: Ints, values: Ints) -> None:
         counts = self._counters[metric]
-        for number, count in enumerate(np.bincount(series, weights=values).tolist()):
-            counts[self._names[number]] += count
+        sums = np.bincount(series, weights=values)
+        for number in np.unique(series).tolist():  # the server may know a thousand, and these are a few
+            counts[self._names[number]] += float(sums[number])
 
     def _count(self, metric: Metric, labels: Labels, count: float = 1) -> None:
         self._counters[metric][labels] += count

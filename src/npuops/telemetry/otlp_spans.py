@@ -1,5 +1,6 @@
-"""Traced requests as OpenTelemetry spans, sent over OTLP/HTTP by the SDK's own thread.
+"""Traced requests as OpenTelemetry spans, made and sent over OTLP/HTTP by the SDK's own thread.
 
+The event loop only puts requests aside; where the collector does not take them, the newest are dropped and counted.
 The SDK comes with the extra `otel` and is imported only when traces are wanted.
 """
 
@@ -17,6 +18,10 @@ from npuops.telemetry.traces import TracedRequest
 
 Stage = tuple[str, int, int]
 """Name, begin and end, in microseconds on the engine's clock."""
+MAX_WAITING: Final = 2048
+"""Requests that wait for the SDK's thread at most; half a megabyte."""
+BATCH: Final = 128
+"""Requests in one message to the collector: some 700 spans, a quarter of a megabyte."""
 CLOSE_S: Final = 3.0
 """A collector that does not answer holds up the server's end for so long."""
 _NEEDED: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
@@ -40,6 +45,17 @@ def stages_of(request: TracedRequest) -> Iterator[Stage]:
         yield "respond", request.completed_us, request.responded_us
 
 
+class _Ended:
+    """A request on its way to the SDK's thread, which asks a span for its context."""
+
+    __slots__ = ("context", "offset_us", "request")
+
+    def __init__(self, context: Any, request: TracedRequest, offset_us: int) -> None:
+        self.context = context
+        self.request = request
+        self.offset_us = offset_us
+
+
 class OtlpSpans:
     """Give it to `Traces` as `emit`.
 
@@ -59,7 +75,7 @@ class OtlpSpans:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import ReadableSpan  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult  # noqa: PLC0415
         from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope  # noqa: PLC0415
         from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags  # noqa: PLC0415
@@ -71,14 +87,51 @@ class OtlpSpans:
         self._ok, self._error = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
         self._resource = Resource.create({"service.name": options.service_name, "service.version": __version__})
         self._scope = InstrumentationScope("npuops", __version__)
+        self._failed = SpanExportResult.FAILURE
         self._exporter = OTLPSpanExporter(endpoint=options.endpoint)
-        self._processor = BatchSpanProcessor(self._exporter)
+        self._ended = threading.Event()
+        self._given = self._refused = 0  # by the event loop
+        self._taken = self._delivered = self._unsent = 0  # by the SDK's thread
+        # A queue of the SDK that is never full: when it is, it drops, and says so in the log for each span.
+        self._processor = BatchSpanProcessor(self, max_queue_size=2 * MAX_WAITING, max_export_batch_size=BATCH)
+        self._sampled_context = self._context(1, 1, False, self._sampled)
+
+    @property
+    def dropped(self) -> int:
+        """Requests that were not sent, since the start."""
+        return self._refused + (self._given - self._delivered if self._ended.is_set() else self._unsent)
 
     def __call__(self, request: TracedRequest) -> None:
-        """Queue the request's spans; the SDK drops the oldest when its queue is full."""
-        offset_us = self._unix_offset_us()
-        for span in self._spans(request, offset_us):
-            self._processor.on_end(span)
+        """Put a request aside for the SDK's thread; drop it where that has too many. Never waits."""
+        if self._given - self._taken >= MAX_WAITING:
+            self._refused += 1
+            return
+        self._given += 1
+        self._processor.on_end(_Ended(self._sampled_context, request, self._unix_offset_us()))
+
+    def export(self, ended: Sequence[_Ended]) -> Any:
+        """Make the spans of these requests, and send them; in the SDK's thread, which takes this for its exporter."""
+        self._taken += len(ended)
+        result = self._failed
+        if not self._ended.is_set():
+            result = self._exporter.export(
+                [span for each in ended for span in self._spans(each.request, each.offset_us)]
+            )
+        if result is self._failed:
+            self._unsent += len(ended)
+        else:
+            self._delivered += len(ended)
+        return result
+
+    def shutdown(self) -> None:
+        """Give up what is being sent, and send no more; a second call does nothing."""
+        if not self._ended.is_set():
+            self._ended.set()
+            self._exporter.shutdown()
+
+    def new_trace_id(self) -> str:
+        """For a request that begins a trace."""
+        return f"{self._ids.generate_trace_id():032x}"
 
     def flush(self) -> bool:
         """Send what is queued; waits for the receiver."""
@@ -86,16 +139,15 @@ class OtlpSpans:
 
     def close(self) -> None:
         """Send the rest, for `CLOSE_S` at most, and end the SDK's thread."""
-        # The exporter tries again and again where nobody answers; ending it is what cuts that short.
-        limit = threading.Timer(CLOSE_S, self._exporter.shutdown)
-        limit.daemon = True
-        limit.start()
-        self._processor.shutdown()
-        limit.cancel()
+        # A collector that takes the connection and says nothing is waited for by the exporter, whatever it is told.
+        last = threading.Thread(target=self._processor.shutdown, name="traces-end", daemon=True)
+        last.start()
+        last.join(CLOSE_S)
+        self.shutdown()
 
     def _spans(self, request: TracedRequest, offset_us: int) -> Sequence[Any]:
         parent = request.parent
-        trace_id = int(parent.trace_id, 16) if parent else self._ids.generate_trace_id()
+        trace_id = int(request.trace_id or self.new_trace_id(), 16)
         remote = self._context(trace_id, int(parent.span_id, 16), True, self._sampled) if parent else None
         own = self._context(trace_id, self._ids.generate_span_id(), False, self._sampled)
         spans = [
@@ -139,6 +191,7 @@ def attributes_of(request: TracedRequest) -> dict[str, str | int | bool]:
             "npuops.batch.rows": batch.rows,
             "npuops.batch.requests": len(batch.arrived_us),
             "npuops.batch.padded_rows": batch.padded_rows,
+            "npuops.batch.padded_elements": batch.padded_elements,
         }
     if request.error:
         found["error.type"] = request.error

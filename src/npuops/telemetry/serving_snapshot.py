@@ -13,18 +13,22 @@ class DeviceGauges:
     Attributes:
         device: as in the facts.
         state: the word of the runtime's table of states.
+        why: it is in that state; "" where all is well.
         in_flight: requests that are with the worker.
         slots_held: shared-memory slots in use.
         slots: that there are.
         resident_bytes: of the worker process; None where it has none, or it is unknown.
+        cpu_ops_ratio: operators of its artifact that the compiler left to the CPU, to all of them; None is unknown.
     """
 
     device: str
     state: str
     in_flight: int
+    why: str = ""
     slots_held: int = 0
     slots: int = 0
     resident_bytes: int | None = None
+    cpu_ops_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +57,29 @@ class ChipReading:
         device: as in the facts where a model uses it, otherwise its address.
         label: for people, for example `Intel NPU (ivpu)`.
         basis: `measured`, or `modelled` for a virtual device.
+        health: `healthy`, `degraded`, `unhealthy`, `gone` or `unknown`.
+        state: more exactly, for example `throttled`.
+        why: it is in that state.
+        busy_ratio: since the look before.
+        energy_joules: since its driver was loaded.
+        counters: what it counts of its troubles since then, by the name of the quantity; what it does not count is
+            not there.
     """
 
     device: str
     label: str
     basis: str
+    health: str = "unknown"
+    state: str = "unknown"
+    why: str = ""
     temperature_celsius: float | None = None
     clock_hertz: float | None = None
     power_watts: float | None = None
     busy_ratio: float | None = None
+    memory_used_bytes: float | None = None
+    memory_total_bytes: float | None = None
+    energy_joules: float | None = None
+    counters: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

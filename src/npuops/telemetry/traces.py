@@ -33,6 +33,7 @@ class TracedRequest:
 
     Attributes:
         parent: the client's span; None begins a trace.
+        trace_id: 32 hexadecimal digits, the client's or our own; "" leaves it to whoever emits.
         name: of the span, for example `POST /v2/models/{model}/infer`.
         model: that was asked for.
         version: of it.
@@ -58,6 +59,7 @@ class TracedRequest:
         "received_us",
         "responded_us",
         "steps",
+        "trace_id",
         "version",
     )
 
@@ -65,6 +67,7 @@ class TracedRequest:
         self, parent: TraceParent | None, name: str, model: str, version: str, received_us: int, arrived_us: int
     ) -> None:
         self.parent = parent
+        self.trace_id = parent.trace_id if parent is not None else ""
         self.name = name
         self.model = model
         self.version = version
@@ -97,10 +100,12 @@ class Traces:
     Args:
         emit: gets each request once, when it is complete.
         ratio: of the requests without a `traceparent` that are recorded.
+        new_trace_id: makes one, for a request that begins a trace.
     """
 
-    def __init__(self, emit: Emit, ratio: float) -> None:
+    def __init__(self, emit: Emit, ratio: float, new_trace_id: Callable[[], str] = str) -> None:
         self._emit = emit
+        self._new_trace_id = new_trace_id
         self._ratio = ratio
         self._credit = 0.0
         self._waiting: dict[Key, list[TracedRequest]] = {}
@@ -133,6 +138,7 @@ class Traces:
             self._dropped += 1
             return None
         request = TracedRequest(parent, name, model, version, received_us, arrived_us)
+        request.trace_id = request.trace_id or self._new_trace_id()
         request.steps = self._steps.pop(request.key, None)
         self._waiting.setdefault(request.key, []).append(request)
         self._count += 1
