@@ -18,7 +18,7 @@ from npuops.runtime.facts import BatchRan, ModelFact, RequestFailed, RequestShed
 from npuops.runtime.version_facts import VersionChanged
 from npuops.server.model_life import LifeEvent, ModelState
 
-PENDING: Final = 512
+PENDING: Final = 128
 """Batches that wait to be folded: an append for each is all that the hot path pays."""
 
 Version = tuple[str, str]

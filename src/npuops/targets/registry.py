@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 from npuops.errors import ToolchainError, UnknownTargetError, nearest
@@ -46,6 +48,12 @@ def unknown_variant(family: str, variant: str, known: tuple[str, ...]) -> Unknow
 
 
 def _points() -> dict[str, EntryPoint]:
+    return _points_on(tuple(sys.path))
+
+
+@lru_cache(maxsize=4)
+def _points_on(_path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Of the packages that this process can import: reading their metadata takes 10 ms, and a server asks often."""
     points: dict[str, EntryPoint] = {}
     for point in entry_points(group=GROUP):
         other = points.setdefault(point.name, point)

@@ -14,8 +14,8 @@ from npuops.events import Event
 from npuops.runtime.facts import BatchRan, RequestShed
 from npuops.telemetry.batch_table import BatchTable, SeriesIndex, table_of
 
-PENDING: Final = 512
-"""Facts that wait at most: folding them takes less than a millisecond of the event loop."""
+PENDING: Final = 128
+"""Facts that wait at most: folding them takes 0.2 ms of the event loop; four times as many show in a p99."""
 
 ShedKey = tuple[str, str, str, str]
 """Model, version, tenant, reason."""
