@@ -112,6 +112,7 @@ def test_what_one_model_gives_the_next_one_takes() -> None:
         np.testing.assert_array_equal(left, 2 * ROWS)
         assert found.device == "cpu"
         assert {(job.tenant, job.deadline_us) for one in models.values() for job in one.jobs} == {("t", 99)}
+        assert {job.account for one in models.values() for job in one.jobs} == {""}, "the chain counts it once"
         assert chain.in_flight == 0
 
     models = diamond()

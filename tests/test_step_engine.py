@@ -74,6 +74,7 @@ def test_pictures_in_labels_out_in_their_order() -> None:
         assert (np.frombuffer(found.outputs[1], "<f4").reshape(3, 2)[:, 0] > 0.9).all()
         assert (found.device, found.fell_back) == ("cpu", False)
         assert {(job.tenant, job.priority, job.deadline_us) for job in inner.jobs} == {("camera", 2, 1 << 60)}
+        assert sorted(job.account for job in inner.jobs) == ["", "", "camera"], "one request, whatever it is made of"
 
     serve(test)
 

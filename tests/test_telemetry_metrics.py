@@ -124,6 +124,22 @@ def test_tenants_are_bounded_and_those_of_the_configuration_come_first() -> None
     assert scraped.value("npuops_tenant_request_seconds_count", tenant="camera") == 1
 
 
+def test_parts_of_requests_are_nobodys_and_count_for_their_model_alone() -> None:
+    scraped = Scraped(
+        batch_ran(arrived_us=(1_000_000, 1_000_000, 1_000_000), tenants=("", "t", "")),
+        RequestFailed(model="mobilenet", version="1", tenant="", device="npu0", error="RunError"),
+        RequestShed(model="mobilenet", version="1", tenant="", reason=ShedReason.DEADLINE),
+    )
+    outcomes = {
+        outcome: scraped.value("npuops_requests_total", model="mobilenet", version="1", outcome=outcome)
+        for outcome in ("success", "failure", "shed")
+    }
+    assert outcomes == {"success": 3, "failure": 1, "shed": 1}
+    for name in ("requests_total", "request_seconds_count", "requests_shed_total"):
+        assert scraped.labels(f"npuops_tenant_{name}", "tenant") <= {"t"}
+    assert scraped.value("npuops_tenant_requests_total", tenant="t", outcome="success") == 1
+
+
 def test_a_sentence_is_no_error_label_and_neither_is_one_class_too_many() -> None:
     sentence = RequestFailed(**WHERE, tenant="a", error="shape [1, 3] is wrong for request 17")
     classes = [RequestFailed(**WHERE, tenant="a", error=f"Error{number}") for number in range(80)]

@@ -107,12 +107,12 @@ class ChainEngine:
         try:
             found = await self._answer(job)
         except asyncio.CancelledError:
-            self._observe(cancelled(self._identity, job.tenant))
+            self._observe(cancelled(self._identity, job.account))
             raise
         except BaseException as group:
             error = first_error(group)
             if isinstance(error, NpuopsError):
-                self._observe(unanswered(self._identity, job.tenant, CHAIN, error))
+                self._observe(unanswered(self._identity, job.account, CHAIN, error))
             raise
         now_us = self._clock.now_us()
         self._observe(
@@ -123,7 +123,7 @@ class ChainEngine:
                 fell_back=found.fell_back,
                 inline=False,
                 arrived_us=(job.arrived_us,),
-                tenants=(job.tenant,),
+                tenants=(job.account,),
                 rows=job.form.rows,
                 padded_rows=0,
                 dispatched_us=job.arrived_us,
@@ -163,7 +163,7 @@ class ChainEngine:
             form = self._form(index, tuple(shape for _, shape in given))
         except DataError as error:
             raise DataError(f"step {step.model!r}: {error.message}", advice=error.advice) from error
-        run = await infer(model, job, form, [part for part, _ in given], self._clock.now_us())
+        run = await infer(model, job, form, [part for part, _ in given], self._clock.now_us(), account="")
         for name, part, shape in zip(step.gives, run.outputs, run.shapes, strict=True):
             if name:
                 tensors[name].set_result((part, shape))

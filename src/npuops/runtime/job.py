@@ -54,6 +54,7 @@ class Job:
         arrived_us: on the engine's clock.
         deadline_us: on the engine's clock; `NO_DEADLINE` where it has none.
         tenant: whose share it uses.
+        account: whose counters it is told under: the tenant's, or nobody's ("") where it is a part of another request.
         priority: 0 first.
         fallback: the request's own word on the fallback; "" leaves it to the model.
         context: the front end's own; nobody else looks at it.
@@ -63,6 +64,7 @@ class Job:
     """
 
     __slots__ = (
+        "account",
         "arrived_us",
         "attempts",
         "avoid",
@@ -95,6 +97,7 @@ class Job:
         self.arrived_us = arrived_us
         self.context = context
         self.tenant = tenant
+        self.account = tenant
         self.priority = priority
         self.deadline_us = deadline_us
         self.fallback: Fallback = fallback

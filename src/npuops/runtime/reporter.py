@@ -29,7 +29,7 @@ class Reporter:
 
     def shed(self, job: Job, reason: ShedReason) -> None:
         """A request is not run, and nobody waits for its answer."""
-        self._observe(RequestShed(model=self._model, version=self._version, tenant=job.tenant, reason=reason))
+        self._observe(RequestShed(model=self._model, version=self._version, tenant=job.account, reason=reason))
 
     def fail(self, job: Job, replica: Replica, error: NpuopsError) -> None:
         """A request ran, and failed."""
@@ -37,7 +37,7 @@ class Reporter:
             RequestFailed(
                 model=self._model,
                 version=self._version,
-                tenant=job.tenant,
+                tenant=job.account,
                 device=replica.spec.name,
                 error=type(error).__name__,
             )
@@ -75,7 +75,7 @@ class Reporter:
                 fell_back=spec.fallback,
                 inline=False,
                 arrived_us=tuple([job.arrived_us for job in jobs]),
-                tenants=tuple([job.tenant for job in jobs]),
+                tenants=tuple([job.account for job in jobs]),
                 rows=run.rows,
                 padded_rows=run.padded - run.rows,
                 dispatched_us=run.dispatched_us,
@@ -98,7 +98,7 @@ class Reporter:
                 fell_back=spec.fallback,
                 inline=True,
                 arrived_us=(job.arrived_us,),
-                tenants=(job.tenant,),
+                tenants=(job.account,),
                 rows=job.form.rows,
                 padded_rows=0,
                 dispatched_us=dispatched_us,

@@ -98,11 +98,16 @@ class PipelinedModel:
         check_elements(job.parts[0], job.form.rows, IMAGE)
         pictures = element_views(job.parts[0])
         if len(pictures) == 1:
-            found = [await self._classify(pictures[0], job, "")]
+            found = [await self._classify(pictures[0], job, "", job.account)]
         else:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._classify(picture, job, f"picture {place} of {len(pictures)}: "))
+                    group.create_task(
+                        # Of the request's pictures one stands for it in the tenant's counters.
+                        self._classify(
+                            picture, job, f"picture {place} of {len(pictures)}: ", job.account if place == 1 else ""
+                        )
+                    )
                     for place, picture in enumerate(pictures, start=1)
                 ]
             found = [task.result() for task in tasks]
@@ -111,21 +116,21 @@ class PipelinedModel:
         devices = dict.fromkeys(one.device for one in found)
         return Completion(parts, shapes, "+".join(devices), fell_back=any(one.fell_back for one in found))
 
-    async def _classify(self, picture: Bytes, job: Job, which: str) -> Inferred:
-        prepared = await self._prepared(picture, job, which)
-        return await infer(self._model, job, self._form, [prepared.tensor], prepared.ended_us)
+    async def _classify(self, picture: Bytes, job: Job, which: str, account: str) -> Inferred:
+        prepared = await self._prepared(picture, job, which, account)
+        return await infer(self._model, job, self._form, [prepared.tensor], prepared.ended_us, account=account)
 
-    async def _prepared(self, picture: Bytes, job: Job, which: str) -> Prepared:
+    async def _prepared(self, picture: Bytes, job: Job, which: str, account: str) -> Prepared:
         model, version = self._identity
         try:
             prepared = await self._pool.submit(
                 self._steps, picture, tenant=job.tenant, priority=job.priority, deadline_us=job.deadline_us
             )
         except asyncio.CancelledError:
-            self._observe(cancelled(self._identity, job.tenant))
+            self._observe(cancelled(self._identity, account))
             raise
         except NpuopsError as error:
-            self._observe(unanswered(self._identity, job.tenant, HOST, error))
+            self._observe(unanswered(self._identity, account, HOST, error))
             if which and isinstance(error, DataError):
                 raise DataError(which + error.message, advice=error.advice) from error
             raise

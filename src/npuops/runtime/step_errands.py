@@ -50,7 +50,7 @@ class Inferred:
         self.fell_back = completion.fell_back
 
 
-async def infer(model: Model, outer: Job, form: Form, parts: Sequence[Bytes], now_us: int) -> Inferred:
+async def infer(model: Model, outer: Job, form: Form, parts: Sequence[Bytes], now_us: int, *, account: str) -> Inferred:
     """Run one request of a model on behalf of another one, whose deadline, tenant and place it has.
 
     Args:
@@ -59,6 +59,7 @@ async def infer(model: Model, outer: Job, form: Form, parts: Sequence[Bytes], no
         form: of the new one.
         parts: its inputs.
         now_us: when it comes: not when the outer one did, since what happened in between is not this model's queue.
+        account: of the tenant, or "" where the outer request is counted elsewhere (`Job.account`).
 
     Raises:
         NpuopsError: the model's answer.
@@ -75,6 +76,7 @@ async def infer(model: Model, outer: Job, form: Form, parts: Sequence[Bytes], no
         deadline_us=outer.deadline_us,
         fallback=outer.fallback,
     )
+    inner.account = account
     model.submit(inner)
     try:
         return await answer

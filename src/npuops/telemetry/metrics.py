@@ -42,6 +42,8 @@ COLD_BOUNDS_US: Final = tuple(
 ROW_BOUNDS: Final = tuple(2**power for power in range(11))
 
 QUEUE, DMA_IN, COMPUTE, DMA_OUT, TOTAL = STAGES = ("queue", "dma_in", "compute", "dma_out", "total")
+NOBODY: Final = ""
+"""Stands for the parts of requests that are counted as a whole."""
 OTHER: Final = "other"
 """Stands for every tenant above the limit, and for an error that is not a name."""
 MAX_TENANTS: Final = 50
@@ -68,12 +70,13 @@ class _Tenants(dict[str, int]):
 
     def __init__(self, known: Iterable[str]) -> None:
         super().__init__()
-        self.names = [OTHER]
+        self.names = [OTHER, NOBODY]
+        self[NOBODY] = 1
         for tenant in known:
             self[tenant]
 
     def __missing__(self, tenant: str) -> int:
-        if tenant == OTHER or len(self.names) > MAX_TENANTS:
+        if tenant == OTHER or len(self.names) > MAX_TENANTS + 1:
             return 0
         self[tenant] = number = len(self.names)
         self.names.append(tenant)
@@ -139,6 +142,7 @@ class Metrics:
         self._count_series(catalogue.FALLBACKS, series, fell_back)
         tenants = np.fromiter(map(self._tenants.__getitem__, table.tenants), np.int64, len(table.tenants))
         self._tenant_total.add(tenants, table.total_us)
+        self._tenant_total.clear([self._tenants[NOBODY]])
 
     def fold_sheds(self, sheds: Mapping[ShedKey, int]) -> None:
         """Count requests that were not run."""
@@ -146,8 +150,9 @@ class Metrics:
             label = self._tenants.names[self._tenants[tenant]]
             self._count(catalogue.REQUESTS, (model, version, "shed"), count)
             self._count(catalogue.SHEDS, (model, version, reason), count)
-            self._count(catalogue.TENANT_REQUESTS, (label, "shed"), count)
-            self._count(catalogue.TENANT_SHEDS, (label, reason), count)
+            if label != NOBODY:
+                self._count(catalogue.TENANT_REQUESTS, (label, "shed"), count)
+                self._count(catalogue.TENANT_SHEDS, (label, reason), count)
 
     def note(self, event: Event) -> None:
         """Count a rare fact; unknown ones are nobody's metric."""
@@ -155,7 +160,8 @@ class Metrics:
             case RequestFailed(model=model, version=version, tenant=tenant, device=device, error=error):
                 self._count(catalogue.REQUESTS, (model, version, "failure"))
                 self._count(catalogue.FAILURES, (model, version, device, self._error_label(error)))
-                self._count(catalogue.TENANT_REQUESTS, (self._tenants.names[self._tenants[tenant]], "failure"))
+                if tenant != NOBODY:
+                    self._count(catalogue.TENANT_REQUESTS, (self._tenants.names[self._tenants[tenant]], "failure"))
             case WorkerStarted():
                 self._note_start(event)
             case WorkerEnded(model=model, version=version, device=device):
