@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from npuops.runtime.worker_process import SparePool
 
 SEEN = """
 import os, threading
@@ -72,3 +75,31 @@ def test_without_any_way_nothing_happens() -> None:
     )
     before, within, after = done.stdout.splitlines()
     assert before == within == after
+
+
+def priority(pid: int) -> tuple[int, str]:
+    """Nice value, and that of the autogroup."""
+    group = Path(f"/proc/{pid}/autogroup")
+    return os.getpriority(os.PRIO_PROCESS, pid), group.read_text().split()[-1] if group.exists() else "-"
+
+
+def test_a_spare_is_in_the_background_until_it_is_taken() -> None:
+    async def main() -> tuple[tuple[int, str], tuple[int, str], tuple[int, str]]:
+        pool = SparePool(asyncio.get_running_loop(), 1)
+        (pid,) = pool.pids
+        waiting = priority(pid)
+        taken = pool.take()
+        assert taken.pid == pid
+        while priority(pid) == waiting and waiting != priority(os.getpid()):
+            await asyncio.sleep(0.01)  # the kernel may put it off
+        found = waiting, priority(pid), priority(os.getpid())
+        await pool.close()
+        taken.kill()
+        await taken.ended()
+        return found
+
+    waiting, taken, ours = asyncio.run(main())
+    assert taken == (ours[0], "0" if ours[1] != "-" else "-")
+    if waiting == taken:
+        pytest.skip("this host has neither autogroups nor the right to take a nice value back (CAP_SYS_NICE)")
+    assert waiting[0] > 0 or waiting[1] == "10"

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import median
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -109,7 +110,21 @@ def test_tenants_take_turns_and_a_late_one_does_not_wait_for_the_backlog() -> No
     assert tenants(batch(queue, 2)) == "aa"
     for _ in range(3):
         queue.push(job("b"))
-    assert tenants(emptied(queue)) in {"abababa", "bababaa"}
+    assert tenants(emptied(queue)) == "bbabaaa", "b has what a had while it was alone, then they take turns"
+
+
+def test_what_a_tenant_got_while_nobody_else_waited_counts_as_its_share() -> None:
+    queue = queue_of([each for _ in range(20) for each in (job("a"), job("b"))])
+    assert tenants(batch(queue, 40)).count("b") == 20
+    for _ in range(5):
+        queue.push(job("a"))
+        for _ in range(9):
+            queue.push(job("a"))
+            assert tenants(batch(queue)) == "a"
+        for _ in range(3):
+            queue.push(job("b"))
+        assert tenants(batch(queue, 3)) == "bbb"
+        assert tenants(emptied(queue)) == "a"
 
 
 def test_a_weight_is_a_share_of_rows() -> None:
@@ -444,6 +459,18 @@ def test_a_tenant_that_sends_ten_times_its_share_costs_the_others_a_run_and_a_ha
     for tenant in others:
         assert loud.shed[tenant] == 0
         assert median(loud.waited_us[tenant]) <= median(calm.waited_us[tenant]) + 1.5 * curve.us(best)
+
+
+def test_a_flood_lengthens_the_others_p99_by_less_than_a_quarter() -> None:
+    run_us = 2_800.0
+    share = 1e6 / run_us / 4
+    others = {"a": 0.6 * share, "b": 0.6 * share, "c": 0.6 * share}
+
+    def p99_us(noisy: float) -> float:
+        seen = simulate(BatchCurve(((1, run_us),)), 10_000.0, {**others, "noisy": noisy * share}, 100.0)
+        return float(np.percentile([each for tenant in others for each in seen.waited_us[tenant]], 99))
+
+    assert p99_us(10.0) < 1.25 * p99_us(1.0)
 
 
 def test_a_flood_does_not_lower_the_throughput() -> None:

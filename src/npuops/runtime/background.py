@@ -1,4 +1,4 @@
-"""Low priority on the host's processors for a process that prepares, so that those that answer come first.
+"""Low priority on the host's processors for processes that prepare, so that those that answer come first.
 
 Two ways, each taken only where it can be taken back:
 
@@ -24,9 +24,8 @@ NICE: Final = 10
 _CAP_SYS_NICE: Final = 1 << 23
 _LIMIT_OF_ZERO: Final = 20
 """RLIMIT_NICE counts the other way round (setrlimit(2))."""
-_AUTOGROUP: Final = Path("/proc/self/autogroup")
 _AUTOGROUPS: Final = Path("/proc/sys/kernel/sched_autogroup_enabled")
-_AGAIN_S: Final = 0.02
+AGAIN_S: Final = 0.02
 """The kernel takes ten changes of autogroups a second from all who lack CAP_SYS_ADMIN together."""
 _PATIENCE_S: Final = 5.0
 
@@ -34,23 +33,34 @@ _PATIENCE_S: Final = 5.0
 @contextmanager
 def in_background() -> Iterator[None]:
     """What happens within has low priority, in all threads of this process; those that it starts included."""
-    niced, grouped = _may_take_nice_back(), _has_own_autogroup()
-    if niced:
-        _set_nice(NICE)
-    if grouped:
-        _set_autogroup(NICE)
+    send_to_background(os.getpid())
     try:
         yield
     finally:
-        if niced:
-            _set_nice(0)
-        if grouped:
-            _set_autogroup(0)
+        patience = time.monotonic() + _PATIENCE_S
+        while not bring_forward(os.getpid()) and time.monotonic() < patience:
+            time.sleep(AGAIN_S)
+
+
+def send_to_background(pid: int) -> None:
+    """Lower the priority of a process of ours, in the ways that can be taken back."""
+    if _may_take_nice_back() and os.getpriority(os.PRIO_PROCESS, pid) == 0:  # else somebody set it, and knows why
+        _set_nice(pid, NICE)
+    if _has_own_autogroup(pid, 0):
+        _set_autogroup(pid, NICE)
+
+
+def bring_forward(pid: int) -> bool:
+    """Undo `send_to_background`; False where the kernel puts it off: then try again after `AGAIN_S`."""
+    try:
+        if _may_take_nice_back() and os.getpriority(os.PRIO_PROCESS, pid) == NICE:
+            _set_nice(pid, 0)
+    except ProcessLookupError:
+        return True
+    return not _has_own_autogroup(pid, NICE) or _set_autogroup(pid, 0)
 
 
 def _may_take_nice_back() -> bool:
-    if os.getpriority(os.PRIO_PROCESS, 0) != 0:
-        return False  # somebody set it, and knows why
     soft, _ = resource.getrlimit(resource.RLIMIT_NICE)
     return soft >= _LIMIT_OF_ZERO or soft == resource.RLIM_INFINITY or _has_capability()
 
@@ -62,35 +72,34 @@ def _has_capability() -> bool:
     return False
 
 
-def _set_nice(value: int) -> None:
+def _set_nice(pid: int, value: int) -> None:
     """Of all threads: those that a library started meanwhile have it from their maker."""
-    for thread in Path("/proc/self/task").iterdir():
-        with suppress(ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, int(thread.name), value)
+    with suppress(FileNotFoundError, ProcessLookupError):  # it ended
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(ProcessLookupError):
+                os.setpriority(os.PRIO_PROCESS, int(thread.name), value)
 
 
-def _has_own_autogroup() -> bool:
-    """This process leads its session, the kernel groups by session, and nobody has changed the group's weight."""
-    if os.getsid(0) != os.getpid():
-        return False
+def _has_own_autogroup(pid: int, value: int) -> bool:
+    """It leads its session, the kernel groups by session, and the group's nice value is this one."""
     try:
-        enabled = _AUTOGROUPS.read_text(encoding="ascii").strip() == "1"
-        return enabled and _AUTOGROUP.read_text(encoding="ascii").split()[-1:] == ["0"]
+        if os.getsid(pid) != pid or _AUTOGROUPS.read_text(encoding="ascii").strip() != "1":
+            return False
+        return _autogroup(pid).read_text(encoding="ascii").split()[-1:] == [str(value)]
     except OSError:
         return False
 
 
-def _set_autogroup(value: int) -> None:
-    """A change that the kernel puts off is tried again; one that it forbids leaves things as they are."""
-    patience = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            _AUTOGROUP.write_text(str(value), encoding="ascii")
-        except BlockingIOError:
-            if time.monotonic() > patience:
-                return
-            time.sleep(_AGAIN_S)
-        except OSError:
-            return
-        else:
-            return
+def _set_autogroup(pid: int, value: int) -> bool:
+    """False where the kernel puts the change off; one that it forbids leaves things as they are."""
+    try:
+        _autogroup(pid).write_text(str(value), encoding="ascii")
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _autogroup(pid: int) -> Path:
+    return Path(f"/proc/{pid}/autogroup")

@@ -144,7 +144,8 @@ class Engine:
         self._dispatcher.pump()
 
     async def drain(self, limit_s: float) -> bool:
-        """Wait until nothing is waiting or under way; False where the time is over first."""
+        """Wait until nothing is waiting or under way; False where the time is over first. No new request comes."""
+        self._outage.is_last = True
         return await self._dispatcher.idle(limit_s)
 
     async def close(self, why: str = "the model is being unloaded") -> None:

@@ -130,7 +130,10 @@ class FairQueue:
         room = self._take_again(batch, max_rows, key) if self._again else max_rows
         busy = [band for band in self._by_priority if band.turns]
         if len(busy) == 1 and len(busy[0].turns) == 1:
-            room = _take_alone(batch, room, key, busy[0].top())
+            left, lane = room, busy[0].top()
+            room = _take_alone(batch, room, key, lane)
+            if room < left:  # for nothing it would get ahead of those who come later
+                self._charge(busy[0], lane, left - room)
         if room > 0 and self.count > len(batch) + len(self._again):
             self._take_in_turn(batch, room, key, max_rows)
         for job in batch:

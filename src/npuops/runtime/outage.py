@@ -11,11 +11,13 @@ class Outage:
 
     Attributes:
         since_us: no device is ready, but perhaps fallbacks; 0 while one is, or before the first was.
+        is_last: the version is on its way out: a device that does not come up at once is not waited for.
     """
 
     def __init__(self, model: str, replicas: Replicas, patience_s: float) -> None:
         """`patience_s`: how long it is worth waiting for a device's restart."""
         self.since_us = 0
+        self.is_last = False
         self._model, self._replicas, self._patience_us = model, replicas, patience_s * 1e6
 
     def look(self, now_us: int) -> None:
@@ -29,7 +31,8 @@ class Outage:
         """Nobody should wait any more. `restarts`: wait for more of them, where one failed already."""
         if not self.since_us:
             return False
-        return now_us - self.since_us > self._patience_us or (not restarts and self._replicas.own_failed)
+        waits = restarts and not self.is_last
+        return now_us - self.since_us > self._patience_us or (not waits and self._replicas.own_failed)
 
     def error(self) -> NotReadyError:
         """For who waits or comes."""

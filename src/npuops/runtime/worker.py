@@ -135,11 +135,10 @@ class Worker:
         waiting.register(self._socket, select.POLLIN)
         if waiting.poll(0):
             return  # it is needed already, for a target that may be another one
-        with in_background():
-            for target in self._likely:
-                with suppress(NpuopsError, ImportError):  # who asks for it will be told
-                    open_target(target)
-                    importlib.import_module("onnxruntime")
+        for target in self._likely:
+            with suppress(NpuopsError, ImportError):  # who asks for it will be told
+                open_target(target)
+                importlib.import_module("onnxruntime")
 
     def _prepare(self, work: bytes) -> tuple[LoadedArtifact, dict[str, NDArray[Any]], int]:
         slot, index, places = doorbell.unpack_work(work)

@@ -21,6 +21,7 @@ from typing import Final
 
 from npuops.errors import RunError
 from npuops.runtime import doorbell
+from npuops.runtime.background import AGAIN_S, bring_forward, send_to_background
 from npuops.runtime.doorbell import NonsenseError
 from npuops.runtime.slots import Geometry, SharedMemory, make_memory
 
@@ -156,6 +157,15 @@ class WorkerProcess:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
+    def step_back(self) -> None:
+        """Nobody waits for it: whoever answers goes first."""
+        send_to_background(self.pid)
+
+    def come_forward(self) -> None:
+        """It is needed."""
+        if self.is_alive and not bring_forward(self.pid):
+            self._loop.call_later(AGAIN_S, self.come_forward)
+
     async def ended(self) -> str:
         """Wait until it is gone; gives why."""
         return await asyncio.shield(self._ended)
@@ -259,6 +269,7 @@ class SparePool:
         while self._spares:
             spare = self._spares.pop(0)
             if spare.is_alive:
+                spare.come_forward()
                 return spare
         return self._made()
 
@@ -285,6 +296,7 @@ class SparePool:
         try:
             while len(self._spares) < self._count:
                 self._spares.append(self._made())
+                self._spares[-1].step_back()
         except RunError as error:
             _log.warning("no spare worker: %s", error.message)  # the next `take` tries again, and is told
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from npuops.clock import Clock
-from npuops.errors import DataError, DeadlineError, NpuopsError
+from npuops.errors import DataError, DeadlineError, NotReadyError, NpuopsError
 from npuops.events import Observer
 from npuops.runtime.facts import RequestShed
 from npuops.runtime.job import NO_DEADLINE, Bytes, Completion, Job
@@ -33,11 +33,12 @@ class Request:
 
     Attributes:
         identity: its `id`; empty while that is not known.
+        asked: what is needed to ask another version: the head, the inputs, the client's rights and its time limit.
         tell: gets the request, and its completion or error, exactly once unless it was cancelled.
         owner: the call, or the stream's own record.
     """
 
-    __slots__ = ("call", "held", "identity", "job", "owner", "plan", "served", "share", "tell", "waking")
+    __slots__ = ("asked", "call", "held", "identity", "job", "owner", "plan", "served", "share", "tell", "waking")
 
     def __init__(self, call: GrpcCall, tell: Callable[[Request, Completion | NpuopsError], None]) -> None:
         self.call = call
@@ -48,6 +49,7 @@ class Request:
         self.job: Job | None = None
         self.identity = ""
         self.waking: asyncio.Task[None] | None = None
+        self.asked: tuple[Asked, Sequence[Bytes], Access, int]
         self.plan: InferPlan
         self.served: ServedVersion
 
@@ -155,7 +157,7 @@ class GrpcInfer:
         asked, request.identity, pieces = self._skeletons.read(message)
         served = self._serving.get((asked.model, asked.version))
         if served is not None:
-            self._run(request, served, asked, pieces, access, timeout_us)
+            self._run(request, served, asked, pieces, access, timeout_us, self._clock.now_us())
             return
         waking = self._woken(request, asked, pieces, access, timeout_us)
         request.waking = asyncio.get_running_loop().create_task(waking)
@@ -171,7 +173,7 @@ class GrpcInfer:
             request.waking = None
             if timeout_us:
                 timeout_us = max(1, timeout_us - (self._clock.now_us() - began_us))
-            self._run(request, served, asked, pieces, access, timeout_us)
+            self._run(request, served, asked, pieces, access, timeout_us, self._clock.now_us())
         except NpuopsError as error:
             request.tell(request, error)
         except TimeoutError:
@@ -189,7 +191,9 @@ class GrpcInfer:
         pieces: Sequence[Bytes],
         access: Access,
         timeout_us: int,
+        now_us: int,
     ) -> None:
+        request.asked = (asked, pieces, access, timeout_us)
         memo = asked.memo
         if memo is not None and memo[0] is served:
             plan = memo[1]
@@ -199,7 +203,6 @@ class GrpcInfer:
         parts = plan.arrange(pieces, None if self._regions is None else self._regions.read)
         if plan.uses_regions:
             request.held = self._hold(plan)
-        now_us = self._clock.now_us()
         if access.share is not None:
             self._take_share(access.share, served, access.tenant, now_us)
             request.share = access.share
@@ -237,7 +240,20 @@ class GrpcInfer:
         request.job = None
         if request.share is not None:
             request.share.give_back()
-        request.tell(request, result)
+        if type(result) is not NotReadyError or not self._moves_on(request, job.arrived_us):
+            request.tell(request, result)
+
+    def _moves_on(self, request: Request, arrived_us: int) -> bool:
+        """A version that was replaced meanwhile, and has no device any more, hands its requests to its successor."""
+        asked, pieces, access, timeout_us = request.asked
+        successor = self._serving.get((asked.model, asked.version))
+        if successor is None or successor is request.served:
+            return False
+        try:
+            self._run(request, successor, asked, pieces, access, timeout_us, arrived_us)
+        except NpuopsError as error:
+            request.tell(request, error)
+        return True
 
 
 class InferStream:

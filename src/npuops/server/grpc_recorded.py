@@ -139,12 +139,13 @@ class RecordedGrpcInfer(GrpcInfer):
         pieces: Sequence[Bytes],
         access: Access,
         timeout_us: int,
+        now_us: int,
     ) -> None:
         record = _record_of(request)
         if record is not None:
             record.model, record.version, record.tenant = served.name, served.version, access.tenant
             record.request_id = request.identity
-        super()._run(request, served, asked, pieces, access, timeout_us)
+        super()._run(request, served, asked, pieces, access, timeout_us, now_us)
 
     def _received(self, job: Job, result: Completion | NpuopsError) -> None:
         record = _record_of(job.context)

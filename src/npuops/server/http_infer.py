@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from npuops.clock import Clock
-from npuops.errors import DeadlineError, NpuopsError
+from npuops.errors import DeadlineError, NotReadyError, NpuopsError
 from npuops.events import Observer
 from npuops.runtime.facts import RequestShed
 from npuops.runtime.job import NO_DEADLINE, Bytes, Completion, Job
@@ -92,6 +92,7 @@ class Exchange:
     """The request that a connection is answering."""
 
     __slots__ = (
+        "_body",
         "_connection",
         "_held",
         "_infer",
@@ -111,6 +112,7 @@ class Exchange:
         self._held: Held | None = None
         self._job: Job | None = None
         self._waking: asyncio.Task[None] | None = None
+        self._body: Bytes = b""
         self._known: Known
         self._plan: InferPlan
         self._served: ServedVersion
@@ -151,7 +153,7 @@ class Exchange:
     def _submit(self, served: ServedVersion, known: Known, body: Bytes, now_us: int) -> None:
         target: InferTarget = known.context
         access = target.access
-        self._served = served
+        self._served, self._body = served, body
         try:
             plan, parts = self._understand(served, known.head.json_bytes, body)
             if plan.uses_regions and self._infer.regions is not None:
@@ -229,16 +231,17 @@ class Exchange:
         return plan, plan.gather(rest, data, self._infer.read)
 
     def _answer(self, job: Job, result: Completion | NpuopsError) -> None:
-        del job
         self._job = None  # it holds the body
-        known, connection = self._known, self._connection
+        known, connection, body = self._known, self._connection, self._body
+        self._body = b""
         target: InferTarget = known.context
         share = target.access.share
         if share is not None:
             share.give_back()
         keep_alive = known.head.keep_alive and not connection.ending
         if type(result) is not Completion:
-            connection.fail(result, keep_alive=keep_alive)  # type: ignore[arg-type]
+            if type(result) is not NotReadyError or not self._moves_on(known, body, job.arrived_us):
+                connection.fail(result, keep_alive=keep_alive)  # type: ignore[arg-type]
             return
         plan = self._plan
         try:
@@ -260,6 +263,14 @@ class Exchange:
         except Exception as error:  # noqa: BLE001 - a defect of ours: logged, and the client gets no details
             _log.exception("answering %s failed", known.head.path)
             connection.fail(error, keep_alive=keep_alive)
+
+    def _moves_on(self, known: Known, body: Bytes, arrived_us: int) -> bool:
+        """A version that was replaced meanwhile, and has no device any more, hands its requests to its successor."""
+        successor = self._infer.serving.get((known.context.model, known.context.version))
+        if successor is None or successor is self._served:
+            return False
+        self._submit(successor, known, body, arrived_us)
+        return True
 
     def _around(self, plan: InferPlan, completion: Completion, *, keep_alive: bool) -> tuple[bytes, bytes]:
         """HTTP's head and the JSON, before and after the id: of all answers with these shapes and an id as long."""

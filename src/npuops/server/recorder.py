@@ -55,10 +55,10 @@ class RequestRecord:
         self.tenant = self.request_id = self.error = ""
 
     def answered(self, job: Job, result: Completion | BaseException, now_us: int) -> None:
-        """The engine's word on it."""
+        """The engine's word on it; the last one counts, since a successor may answer what its version could not."""
         self.arrived_us, self.completed_us, self.tenant = job.arrived_us, now_us, job.tenant
         if type(result) is Completion:
-            self.device, self.fell_back = result.device, result.fell_back
+            self.device, self.fell_back, self.error = result.device, result.fell_back, ""
         else:
             self.error = type(result).__name__
 
