@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from npuops.runtime.background import NICE
 from npuops.runtime.worker_process import SparePool
 
 SEEN = """
@@ -59,8 +60,9 @@ def test_a_process_that_shares_its_session_leaves_the_others_alone() -> None:
     assert before.split()[-1] == within.split()[-1] == after.split()[-1]
 
 
-def test_a_nice_value_that_somebody_set_stays() -> None:
-    before, within, after = told(session=False, nice=3)
+@pytest.mark.parametrize("nice", [3, NICE])
+def test_a_nice_value_that_somebody_set_stays(nice: int) -> None:
+    before, within, after = told(session=False, nice=nice)
     assert before == within == after
 
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npuops.errors import DataError
-from npuops.runtime.text_tensor import EMPTY_BYTES, first_bytes, read_text, read_words, write_text
+from npuops.runtime.bytes_tensor import end_of
+from npuops.runtime.text_tensor import EMPTY_BYTES, read_text, read_words, write_text
 
 
 @given(st.lists(st.binary(max_size=20), max_size=10))
@@ -18,9 +19,9 @@ def test_text_is_read_as_it_was_written(words: list[bytes]) -> None:
     data = write_text(array)
     assert list(read_text(data, (len(words),))) == words
     for count in range(len(words) + 1):
-        assert data[: first_bytes(data, count)] == write_text(array[:count])
+        assert data[: end_of(data, count)] == write_text(array[:count])
     with pytest.raises(DataError):
-        first_bytes(data, len(words) + 1)
+        end_of(data, len(words) + 1)
     with pytest.raises(DataError):
         read_text(data, (len(words) + 1,))
 

@@ -16,6 +16,7 @@ import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -33,31 +34,36 @@ _PATIENCE_S: Final = 5.0
 @contextmanager
 def in_background() -> Iterator[None]:
     """What happens within has low priority, in all threads of this process; those that it starts included."""
-    send_to_background(os.getpid())
+    lowered = send_to_background(os.getpid())
     try:
         yield
     finally:
         patience = time.monotonic() + _PATIENCE_S
-        while not bring_forward(os.getpid()) and time.monotonic() < patience:
+        while not bring_forward(os.getpid(), lowered) and time.monotonic() < patience:
             time.sleep(AGAIN_S)
 
 
-def send_to_background(pid: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """What was done to a process: only that is taken back, and not what somebody else set, who knows why."""
+
+    nice: bool = False
+    autogroup: bool = False
+
+
+def send_to_background(pid: int) -> Lowered:
     """Lower the priority of a process of ours, in the ways that can be taken back."""
-    if _may_take_nice_back() and os.getpriority(os.PRIO_PROCESS, pid) == 0:  # else somebody set it, and knows why
+    nice = _may_take_nice_back() and os.getpriority(os.PRIO_PROCESS, pid) == 0
+    if nice:
         _set_nice(pid, NICE)
-    if _has_own_autogroup(pid, 0):
-        _set_autogroup(pid, NICE)
+    return Lowered(nice, _has_fresh_autogroup(pid) and _set_autogroup(pid, NICE))
 
 
-def bring_forward(pid: int) -> bool:
+def bring_forward(pid: int, lowered: Lowered) -> bool:
     """Undo `send_to_background`; False where the kernel puts it off: then try again after `AGAIN_S`."""
-    try:
-        if _may_take_nice_back() and os.getpriority(os.PRIO_PROCESS, pid) == NICE:
-            _set_nice(pid, 0)
-    except ProcessLookupError:
-        return True
-    return not _has_own_autogroup(pid, NICE) or _set_autogroup(pid, 0)
+    if lowered.nice:
+        _set_nice(pid, 0)
+    return not lowered.autogroup or _set_autogroup(pid, 0)
 
 
 def _may_take_nice_back() -> bool:
@@ -80,12 +86,12 @@ def _set_nice(pid: int, value: int) -> None:
                 os.setpriority(os.PRIO_PROCESS, int(thread.name), value)
 
 
-def _has_own_autogroup(pid: int, value: int) -> bool:
-    """It leads its session, the kernel groups by session, and the group's nice value is this one."""
+def _has_fresh_autogroup(pid: int) -> bool:
+    """It leads its session, the kernel groups by session, and nobody has changed the group's weight."""
     try:
         if os.getsid(pid) != pid or _AUTOGROUPS.read_text(encoding="ascii").strip() != "1":
             return False
-        return _autogroup(pid).read_text(encoding="ascii").split()[-1:] == [str(value)]
+        return _autogroup(pid).read_text(encoding="ascii").split()[-1:] == ["0"]
     except OSError:
         return False
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from npuops.errors import DataError, NpuopsError, OptionError, RunError
 from npuops.runtime.buckets import AxisPadding, cropped_shapes
+from npuops.runtime.bytes_tensor import end_of
 from npuops.runtime.doorbell import Place
 from npuops.runtime.gathering import CARRIERS
 from npuops.runtime.job import Bytes, Completion, Job
 from npuops.runtime.replica import Answer, Run
 from npuops.runtime.signature import Port, Shape, Signature
-from npuops.runtime.text_tensor import first_bytes
 
 _SHAPES_KEPT: Final = 1024
 _log: Final = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def refuse(job: Job, error: NpuopsError) -> None:
 
 def _text(view: memoryview, place: Place, shape: Shape) -> Bytes:
     data = view[place.offset : place.offset + place.size]
-    return data[: first_bytes(data, prod(shape))]
+    return data[: end_of(data, prod(shape))]
 
 
 def _first_rows(jobs: Sequence[Job]) -> list[int]:

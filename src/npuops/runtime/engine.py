@@ -34,8 +34,6 @@ TICK_S: Final = 0.02
 """How often waiting requests are looked at for their deadlines, and runs for hanging."""
 _CAUTION: Final = 1.05
 """On a predicted wait. Who is let in and comes late was computed for nothing; who is sent away may ask elsewhere."""
-_EVICTIONS: Final = 64
-"""Most requests that lose their place to one newcomer."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -106,11 +104,10 @@ class Engine:
         if (self._closed or self._outage.since_us) and not self._may_wait(job):
             return
         queue, limits = self._queue, self._options.limits
-        waiting = queue.count
         form = job.form
         nbytes = form.total_bytes if -1 not in form.sizes else bytes_of(job)
         # What `admit` would answer in the common case: calling it takes as long as all the rest of this method.
-        has_room = waiting < limits.max_queue_requests and queue.bytes + nbytes <= limits.max_queue_bytes
+        has_room = queue.count < limits.max_queue_requests and queue.bytes + nbytes <= limits.max_queue_bytes
         if not (has_room and job.deadline_us == NO_DEADLINE) and not self._is_admitted(job, nbytes):
             return
         self.last_used_us = job.arrived_us
@@ -298,20 +295,12 @@ class Engine:
         return False
 
     def _makes_room(self, job: Job, refusal: Refusal) -> bool:
-        """Who floods a full queue gives a place to the others."""
-        if refusal.reason is not ShedReason.QUEUE_FULL:
-            return False
-        limits, queue = self._options.limits, self._queue
-        for _ in range(_EVICTIONS):
-            gone = queue.yield_to(job)
-            if gone is None:
-                return False
+        def evict(gone: Job) -> None:
             self._recovery.forget(gone)
             self._reporter.refuse(gone, refusal.error(), refusal.reason)
-            fits = not queue or queue.bytes + bytes_of(job) <= limits.max_queue_bytes
-            if fits and len(queue) < limits.max_queue_requests:
-                return True
-        return False
+
+        is_full = refusal.reason is ShedReason.QUEUE_FULL
+        return is_full and self._queue.make_room(job, self._options.limits, evict)
 
     def _predicted_wait_us(self, job: Job) -> float:
         return _CAUTION * self._routing.wait_us(self._replicas.all, job, self._queue.rows, self._options.budget_us)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Final
 
+from npuops.runtime.admission import Limits
 from npuops.runtime.job import NO_DEADLINE, Job
 from npuops.runtime.queue_lanes import Band, Lane
 from npuops.runtime.signature import Shape
@@ -36,6 +37,8 @@ LOOK_AHEAD: Final = 32
 
 _SWEEP: Final = 64
 _IDLE_LANES: Final = 256
+_EVICTIONS: Final = 64
+"""Most requests that lose their place to one newcomer."""
 
 
 def bytes_of(job: Job) -> int:
@@ -219,6 +222,24 @@ class FairQueue:
             if last is not None:
                 return last
         return None
+
+    def make_room(self, job: Job, limits: Limits, evict: Callable[[Job], None]) -> bool:
+        """Who floods a full queue gives places to the others, as many as this newcomer needs; False: it stays full.
+
+        Args:
+            job: the newcomer.
+            limits: of this queue.
+            evict: is told of each job that lost its place.
+        """
+        for _ in range(_EVICTIONS):
+            gone = self.yield_to(job)
+            if gone is None:
+                return False
+            evict(gone)
+            fits = not self.count or self.bytes + bytes_of(job) <= limits.max_queue_bytes
+            if fits and self.count < limits.max_queue_requests:
+                return True
+        return False
 
     def _last_of(self, lane: Lane | None) -> Job | None:
         while lane:

@@ -42,8 +42,6 @@ _NEWEST: Final = 0.1
 """Weight of the newest picture in the mean."""
 _OUTLIER: Final = 4.0
 """Times the mean: a picture counts for no more, so that a huge one says little of the next ones."""
-_EVICTIONS: Final = 64
-"""Most pictures that one which comes may push out of a full queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,19 +199,8 @@ class StepPool:
         return self._mean_us * (1 + len(self._queue) / len(self._places))
 
     def _makes_room(self, job: Job, refusal: Refusal) -> bool:
-        """Who floods a full queue gives places to the others, as many as the newcomer needs."""
-        if refusal.reason is not ShedReason.QUEUE_FULL:
-            return False
-        limits, queue = self._options.waiting, self._queue
-        for _ in range(_EVICTIONS):
-            gone = queue.yield_to(job)
-            if gone is None:
-                return False
-            _fail(gone, refusal.error())
-            fits = not queue or queue.bytes + len(job.parts[0]) <= limits.max_queue_bytes
-            if fits and len(queue) < limits.max_queue_requests:
-                return True
-        return False
+        is_full = refusal.reason is ShedReason.QUEUE_FULL
+        return is_full and self._queue.make_room(job, self._options.waiting, lambda gone: _fail(gone, refusal.error()))
 
     async def _start(self) -> None:
         count = self._options.processes or max(1, len(os.sched_getaffinity(0)) // 2)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npuops.errors import DataError
-from npuops.runtime.bytes_tensor import LENGTH_BYTES, check_elements, end_of, join_elements, split_elements
+from npuops.runtime.bytes_tensor import LENGTH_BYTES, check_elements, join_elements, split_elements
 from npuops.runtime.job import Bytes
 from npuops.runtime.signature import Shape
 
@@ -51,12 +51,3 @@ def write_text(array: NDArray[Any]) -> bytes:
     return join_elements(
         element if isinstance(element, bytes) else str(element).encode() for element in array.reshape(-1)
     )
-
-
-def first_bytes(data: Bytes, count: int) -> int:
-    """Bytes of the first `count` elements.
-
-    Raises:
-        DataError: there are fewer.
-    """
-    return end_of(data, count)

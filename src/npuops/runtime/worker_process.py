@@ -21,7 +21,7 @@ from typing import Final
 
 from npuops.errors import RunError
 from npuops.runtime import doorbell
-from npuops.runtime.background import AGAIN_S, bring_forward, send_to_background
+from npuops.runtime.background import AGAIN_S, Lowered, bring_forward, send_to_background
 from npuops.runtime.doorbell import NonsenseError
 from npuops.runtime.slots import Geometry, SharedMemory, make_memory
 
@@ -90,6 +90,7 @@ class WorkerProcess:
         self._on_message: Callable[[bytes], None] | None = None
         self._on_end: Callable[[str], None] | None = None
         self._why = ""
+        self._lowered = Lowered()
         try:
             self._socket, self._process = _spawn(module, likely)
         except OSError as error:
@@ -159,11 +160,11 @@ class WorkerProcess:
 
     def step_back(self) -> None:
         """Nobody waits for it: whoever answers goes first."""
-        send_to_background(self.pid)
+        self._lowered = send_to_background(self.pid)
 
     def come_forward(self) -> None:
         """It is needed."""
-        if self.is_alive and not bring_forward(self.pid):
+        if self.is_alive and not bring_forward(self.pid, self._lowered):
             self._loop.call_later(AGAIN_S, self.come_forward)
 
     async def ended(self) -> str:
