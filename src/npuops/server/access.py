@@ -8,7 +8,8 @@ from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from npuops.errors import DataError, ForbiddenError, NpuopsError, UnauthenticatedError
-from npuops.runtime.facts import ShedReason
+from npuops.events import Observer
+from npuops.runtime.facts import RequestShed, ShedReason
 from npuops.runtime.fair_queue import LOWEST_PRIORITY
 from npuops.runtime.job import DEFAULT_TENANT
 from npuops.runtime.quota import QuotaState
@@ -42,6 +43,18 @@ class Share(Protocol):
     def give_back(self) -> None:
         """A request that was taken is answered."""
         ...
+
+
+def take_share(share: Share, tenant: str, version: tuple[str, str], now_us: int, observe: Observer) -> None:
+    """One more request of this tenant to a model's version.
+
+    Raises:
+        NpuopsError: the share is used up, or was revoked; `observe` is told.
+    """
+    no = share.try_take(now_us)
+    if no is not None:
+        observe(RequestShed(model=version[0], version=version[1], tenant=tenant, reason=no.reason))
+        raise no.error()
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)

@@ -11,9 +11,8 @@ from typing import Any, Final
 from npuops.clock import Clock
 from npuops.errors import DataError, DeadlineError, NotReadyError, NpuopsError
 from npuops.events import Observer
-from npuops.runtime.facts import RequestShed
 from npuops.runtime.job import NO_DEADLINE, Bytes, Completion, Job
-from npuops.server.access import Access, Gate, Share, access_of, timeout_us_of
+from npuops.server.access import Access, Gate, access_of, take_share, timeout_us_of
 from npuops.server.grpc_call import GrpcCall, Hold
 from npuops.server.grpc_decode import Asked, Skeletons
 from npuops.server.grpc_encode import response_parts, stream_error, stream_response
@@ -204,7 +203,7 @@ class GrpcInfer:
         if plan.uses_regions:
             request.held = self._hold(plan)
         if access.share is not None:
-            self._take_share(access.share, served, access.tenant, now_us)
+            take_share(access.share, access.tenant, (served.name, served.version), now_us, self._observe)
             request.share = access.share
         if plan.timeout_us:
             timeout_us = min(plan.timeout_us, timeout_us) if timeout_us else plan.timeout_us
@@ -221,12 +220,6 @@ class GrpcInfer:
             plan.fallback,
         )
         served.engine.submit(job)
-
-    def _take_share(self, share: Share, served: ServedVersion, tenant: str, now_us: int) -> None:
-        refusal = share.try_take(now_us)
-        if refusal is not None:
-            self._observe(RequestShed(model=served.name, version=served.version, tenant=tenant, reason=refusal.reason))
-            raise refusal.error()
 
     def _hold(self, plan: InferPlan) -> Held | None:
         if not any(wanted.region is not None for wanted in plan.wanted):

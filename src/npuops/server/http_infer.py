@@ -16,9 +16,8 @@ from typing import Any, Final
 from npuops.clock import Clock
 from npuops.errors import DeadlineError, NotReadyError, NpuopsError
 from npuops.events import Observer
-from npuops.runtime.facts import RequestShed
 from npuops.runtime.job import NO_DEADLINE, Bytes, Completion, Job
-from npuops.server.access import Access, Share
+from npuops.server.access import Access, take_share
 from npuops.server.http_connection import Connection
 from npuops.server.http_known import Known
 from npuops.server.http_response import BINARY, JSON, OK_JSON, response, response_head
@@ -159,7 +158,7 @@ class Exchange:
             if plan.uses_regions and self._infer.regions is not None:
                 self._held = self._infer.regions.hold(plan)
             if access.share is not None:
-                self._take_share(access.share, access.tenant, now_us)
+                take_share(access.share, access.tenant, (served.name, served.version), now_us, self._infer.observe)
         except NpuopsError as error:
             self._held = None
             self._connection.fail(error, keep_alive=known.head.keep_alive)
@@ -181,15 +180,6 @@ class Exchange:
         )
         self._connection.on_lost = self._lost
         served.engine.submit(job)
-
-    def _take_share(self, share: Share, tenant: str, now_us: int) -> None:
-        refusal = share.try_take(now_us)
-        if refusal is not None:
-            served = self._served
-            self._infer.observe(
-                RequestShed(model=served.name, version=served.version, tenant=tenant, reason=refusal.reason)
-            )
-            raise refusal.error()
 
     def _lost(self) -> None:
         """The client went away."""

@@ -24,7 +24,7 @@ class HttpServer:
     """One port.
 
     Attributes:
-        heads: the heads that are known; `forget` them when models, tenants or keys change.
+        heads: the heads that are known.
     """
 
     def __init__(
