@@ -21,7 +21,8 @@ from npuops.runtime.background import in_background
 def seen():
     group = Path("/proc/self/autogroup")
     nices = {os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in os.listdir("/proc/self/task")}
-    return sorted(nices), group.read_text().split()[-1] if group.exists() else "-"
+    words = group.read_text().split() if group.exists() else []
+    return sorted(nices), words[-1] if words else "-"
 
 print(*seen())
 release = threading.Event()
@@ -80,9 +81,10 @@ def test_without_any_way_nothing_happens() -> None:
 
 
 def priority(pid: int) -> tuple[int, str]:
-    """Nice value, and that of the autogroup."""
+    """Nice value, and that of the autogroup: "-" without one, where the kernel's file is absent or empty."""
     group = Path(f"/proc/{pid}/autogroup")
-    return os.getpriority(os.PRIO_PROCESS, pid), group.read_text().split()[-1] if group.exists() else "-"
+    words = group.read_text().split() if group.exists() else []
+    return os.getpriority(os.PRIO_PROCESS, pid), words[-1] if words else "-"
 
 
 def test_a_spare_is_in_the_background_until_it_is_taken() -> None:
@@ -92,7 +94,8 @@ def test_a_spare_is_in_the_background_until_it_is_taken() -> None:
         waiting = priority(pid)
         taken = pool.take()
         assert taken.pid == pid
-        while priority(pid) == waiting and waiting != priority(os.getpid()):
+        lowered = waiting[0] > os.getpriority(os.PRIO_PROCESS, 0) or waiting[1] == str(NICE)
+        while lowered and priority(pid) == waiting:
             await asyncio.sleep(0.01)  # the kernel may put it off
         found = waiting, priority(pid), priority(os.getpid())
         await pool.close()
@@ -101,7 +104,8 @@ def test_a_spare_is_in_the_background_until_it_is_taken() -> None:
         return found
 
     waiting, taken, ours = asyncio.run(main())
-    assert taken == (ours[0], "0" if ours[1] != "-" else "-")
+    assert taken[0] == ours[0]
+    assert taken[1] in ("0", "-")
     if waiting == taken:
         pytest.skip("this host has neither autogroups nor the right to take a nice value back (CAP_SYS_NICE)")
-    assert waiting[0] > 0 or waiting[1] == "10"
+    assert waiting[0] > ours[0] or waiting[1] == str(NICE)

@@ -56,7 +56,8 @@ def test_twenty_loads_and_unloads_leave_memory_as_it_was(tmp_path: Path, inline:
         before, files = resident_bytes(), descriptors()
         for _ in range(20):
             await cycle()
-        assert resident_bytes() - before < WEIGHTS_MIB * MIB, "one model or more stayed"
+        # malloc may keep one model's worth at the top of a thread's heap, untrimmed; a leak keeps twenty.
+        assert resident_bytes() - before < 2 * WEIGHTS_MIB * MIB, "models stayed"
         assert descriptors() <= files
         assert segments() == 0
         assert children() == []

@@ -130,7 +130,8 @@ class StageRun:
         gc.disable()  # nothing in the loop makes cycles, and a collection would look like the server's pause
         sweep = None
         try:
-            await asyncio.sleep(max(start_s - time.perf_counter(), 0))
+            while (early_s := start_s - time.perf_counter()) > 0:  # a loop's timer may ring a moment too early
+                await asyncio.sleep(early_s)
             self._zero = start_s or time.perf_counter()
             before = processor_time()
             sweep = self._loop.create_task(self._sweep())
