@@ -1,0 +1,103 @@
+"""One look at the host: who is there, what they did so far, what they are set to, and what they told us."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npuops.eevdf.setting import Setting
+from npuops.hostsched.hint import Hint
+
+RUN_NS, WAIT_NS, TURNS, VOLUNTARY, INVOLUNTARY = range(5)
+COUNTERS: Final = ("run_ns", "wait_ns", "turns", "voluntary", "involuntary")
+"""Columns of `Frame.counters`, all since the task began. The kernel books a wait only when the task runs next."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TaskId:
+    """One thread, for good: the kernel gives its number to others after it ends, but not with the same start.
+
+    Attributes:
+        tid: the kernel's number.
+        start_ticks: field 22 of /proc/TID/stat.
+    """
+
+    tid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class GroupId:
+    """Tasks that share as one: nice counts only among them.
+
+    Attributes:
+        kind: `autogroup`, `cgroup1` or `cgroup2`.
+        name: number of the autogroup, or path of the cgroup.
+    """
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What seldom changes about a task.
+
+    Attributes:
+        id: the thread.
+        pid: its process.
+        command: `comm` of the thread.
+        group: whom it shares with; None where the kernel makes no groups.
+        cpus: on how many CPUs it may run.
+    """
+
+    id: TaskId
+    pid: int
+    command: str
+    group: GroupId | None
+    cpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The machine as a whole; counters since boot.
+
+    Attributes:
+        cpus: online.
+        runnable: tasks that run or want to, now.
+        busy_us: of all CPUs.
+        steal_us: taken by the hypervisor, of all CPUs.
+        pressure_us: time in which some task waited for a CPU (PSI); None where the kernel has none.
+    """
+
+    cpus: int
+    runnable: int
+    busy_us: int
+    steal_us: int
+    pressure_us: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One look.
+
+    Attributes:
+        at_us: monotonic.
+        tasks: those that opted in, in an order that lasts while they do.
+        counters: int64 of shape (tasks, 5), columns as in `COUNTERS`.
+        settings: what each is set to.
+        hints: what its application last said of it, or None.
+        group_nices: nice of each autogroup or cgroup whose tasks all opted in: those may be set; the rest may not.
+        host: the machine.
+    """
+
+    at_us: int
+    tasks: tuple[Task, ...]
+    counters: NDArray[np.int64]
+    settings: tuple[Setting, ...]
+    hints: tuple[Hint | None, ...]
+    group_nices: dict[GroupId, int]
+    host: Host
