@@ -76,6 +76,8 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "NPUOPS_CACHE": str(tmp_path / "cache"),
+        "NPUOPS_LEASES": str(tmp_path),
+        "NPUOPS_HINT_SOCKET": str(tmp_path / "hints.sock"),
     }
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -127,5 +129,6 @@ def test_a_command_line_that_is_shown_exists(page: str, line: str) -> None:
         assert name in command.commands, page
         command = command.commands[name]
     known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)} | {"--help"}
-    used = {word.partition("=")[0] for word in words[2:] if word.startswith("-") and len(word) > 1}
+    own = words[: words.index("--")] if "--" in words else words  # behind it is another command
+    used = {word.partition("=")[0] for word in own[2:] if word.startswith("-") and len(word) > 1}
     assert used <= known, page

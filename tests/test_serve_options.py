@@ -42,6 +42,7 @@ def test_an_unknown_key_names_the_nearest(text: str, words: str) -> None:
         "step_processes = 0",
         "poll_s = 0",
         "drain_s = inf",
+        "hint_slo_ms = 0",
         "[limits]\nbody_bytes = 0",
         "[tls]\ncert = 'a'",
         "otlp_endpoint = 'collector:4318'",

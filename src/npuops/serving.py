@@ -51,6 +51,7 @@ from npuops.server.statistics import Statistics
 from npuops.server.tls import HTTP2, server_tls
 from npuops.serving_chips import Chips
 from npuops.serving_gauges import chip_users, gauges, heed_chips
+from npuops.serving_hints import ServerHints
 from npuops.serving_pages import pages
 from npuops.serving_records import Records
 from npuops.serving_scratch import Scratch
@@ -128,6 +129,7 @@ class Server:
         poll_s = options.poll_s if options.watch else None
         self._watch = RepositoryWatch(self._repository, poll_s=poll_s, observe=self._tell)
         self._tasks: list[asyncio.Task[None]] = []
+        self._hints = self._make_hints() if options.hints else None
 
     async def start(self) -> Ports:
         """Listen, look at the repository, and begin to load.
@@ -143,6 +145,8 @@ class Server:
             grpc = places[0][1]
         await self._repository.refresh()
         self._tasks = [self._loop.create_task(self._watch.run()), self._loop.create_task(self._beat())]
+        if self._hints is not None:
+            self._tasks.append(self._loop.create_task(self._hints.run()))
         return Ports(http=http, grpc=grpc)
 
     @property
@@ -223,6 +227,12 @@ class Server:
         )
         http2 = Http2Limits(header_list_bytes=limits.head_bytes, handshake_s=math.ceil(limits.head_s))
         return GrpcServer(methods, calls, http2, on_drain=(infer.drain, health.stop), make_call=make_call)
+
+    def _make_hints(self) -> ServerHints:
+        path, slo_ms = self._options.hint_socket or None, self._options.hint_slo_ms
+        hints = ServerHints(self._running, self._pool, path=path, slo_ms=slo_ms)
+        self._observers = (*self._observers, hints.observe)
+        return hints
 
     def _tls(self, protocols: Sequence[str] = ()) -> ssl.SSLContext | None:
         files = self._options.tls

@@ -35,6 +35,7 @@ VERBS: Final[dict[str, str]] = {
     "verify": "Verify an artifact's digests and signature.",
     "cache": "What the compile cache holds; make room.",
     "bench": "Load a server: latency percentiles against load.",
+    "hostsched": "CPU scheduling that follows what runs now: observe, advise, act, put back.",
     "demo": "The whole story on the bundled model, no argument.",
 }
 """Verb → one line of help. The verb's module is `npuops.cli.<verb>`; its function is `command`, or `app` its group."""
@@ -53,7 +54,7 @@ class Verbs(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb. Its errors end here, before typer would word an interrupt and a closed pipe by itself."""
-        with ending_errors(sys.argv):
+        with ending_errors(_own_words(sys.argv)):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -93,6 +94,11 @@ def _root(
     ] = False,
 ) -> None:
     del version
+
+
+def _own_words(arguments: list[str]) -> list[str]:
+    """Up to `--`: what stands behind it is a command's, also its `--json`."""
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
 
 
 def _load(verb: str) -> Any:

@@ -26,6 +26,9 @@ def command(
         bool | None, typer.Option("--client-shared-memory", help="Take tensors in shared memory.")
     ] = None,
     access_log: Annotated[str | None, typer.Option("--access-log", help="A line a request: a path, or -.")] = None,
+    hints: Annotated[
+        bool | None, typer.Option("--hints/--no-hints", help="Tell `npuops hostsched` that somebody waits.")
+    ] = None,
     fallback: Annotated[
         str | None, typer.Option("--fallback", help="Of an artifact: forbid, allow or budget=R.")
     ] = None,
@@ -44,6 +47,7 @@ def command(
         "max_loaded": max_loaded,
         "client_shared_memory": client_shared_memory,
         "access_log": access_log,
+        "hints": hints,
     }
     model: dict[str, Any] = {
         "fallback": fallback,

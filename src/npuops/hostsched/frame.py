@@ -10,36 +10,25 @@ from numpy.typing import NDArray
 
 from npuops.eevdf.setting import Setting
 from npuops.hostsched.hint import Hint
+from npuops.hostsched.task_id import GroupId, TaskId
+
+__all__ = [
+    "COUNTERS",
+    "INVOLUNTARY",
+    "RUN_NS",
+    "TURNS",
+    "VOLUNTARY",
+    "WAIT_NS",
+    "Frame",
+    "GroupId",
+    "Host",
+    "Task",
+    "TaskId",
+]
 
 RUN_NS, WAIT_NS, TURNS, VOLUNTARY, INVOLUNTARY = range(5)
 COUNTERS: Final = ("run_ns", "wait_ns", "turns", "voluntary", "involuntary")
 """Columns of `Frame.counters`, all since the task began. The kernel books a wait only when the task runs next."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class TaskId:
-    """One thread, for good: the kernel gives its number to others after it ends, but not with the same start.
-
-    Attributes:
-        tid: the kernel's number.
-        start_ticks: field 22 of /proc/TID/stat.
-    """
-
-    tid: int
-    start_ticks: int
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class GroupId:
-    """Tasks that share as one: nice counts only among them.
-
-    Attributes:
-        kind: `autogroup`, `cgroup1` or `cgroup2`.
-        name: number of the autogroup, or path of the cgroup.
-    """
-
-    kind: str
-    name: str
 
 
 @dataclass(frozen=True, slots=True)

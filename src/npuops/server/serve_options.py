@@ -62,6 +62,9 @@ class ServeOptions:
         file_uploads: a load request may bring files. Whoever can send requests can then make the server run a model.
         access_log: a line of JSON for each request: a path, or `-` for standard output.
         otlp_endpoint: URL of an OpenTelemetry collector (HTTP); "" sends nothing.
+        hints: tell an agent of `npuops hostsched` that somebody waits, where one listens.
+        hint_socket: its socket; "" for the usual places.
+        hint_slo_ms: of models whose `[queue]` names no time; None: they have no SLO.
         drain_s: after SIGTERM, and of a version that is replaced: how long requests under way may take.
     """
 
@@ -83,6 +86,9 @@ class ServeOptions:
     file_uploads: bool = False
     access_log: str = ""
     otlp_endpoint: str = ""
+    hints: bool = True
+    hint_socket: str = ""
+    hint_slo_ms: float | None = None
     drain_s: float = 30.0
 
     def __post_init__(self) -> None:
@@ -99,6 +105,8 @@ class ServeOptions:
                 raise OptionError(f"{name} is {value}, and must be at least 1")
         above = {"poll_s": self.poll_s, "drain_s": self.drain_s}
         above |= {f"limits.{item.name}": getattr(self.limits, item.name) for item in fields(self.limits)}
+        if self.hint_slo_ms is not None:
+            above["hint_slo_ms"] = self.hint_slo_ms
         for name, value in above.items():
             if not 0 < value < float("inf"):
                 raise OptionError(f"{name} is {value}, and must be above 0")

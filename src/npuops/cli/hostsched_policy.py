@@ -1,0 +1,93 @@
+"""The policy that the command line names; a learned one with its network, wherever that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from npuops.errors import OptionError
+from npuops.events import Observer
+from npuops.hostsched.agent_facts import NetworkPlaced
+from npuops.hostsched.familiarity import Ranges
+from npuops.hostsched.plan import Policy
+from npuops.hostsched.policy_names import policy_named
+from npuops.hostsched.reactive import Reactive
+from npuops.hostsched.reactive_options import ReactiveOptions, load_reactive
+
+_PART_OF_PERIOD = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyChoice:
+    """As the flags say.
+
+    Attributes:
+        name: `default`, `reactive`, `learned`, `static:…`.
+        folder: of a learned policy; None: the one that ships.
+        placement: of its network.
+        thresholds: file of the reactive rule's figures; None: its own.
+        period_us: between decisions: an answer is of use within a part of it.
+    """
+
+    name: str
+    folder: Path | None = None
+    placement: str = "auto"
+    thresholds: Path | None = None
+    period_us: int = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPolicy:
+    """Ready to decide.
+
+    Attributes:
+        policy: nothing is remembered yet.
+        ranges: of the features in its training; None if it was not trained.
+    """
+
+    policy: Policy
+    ranges: Ranges | None
+
+
+@contextmanager
+def open_choice(choice: PolicyChoice, tell: Observer) -> Iterator[OpenPolicy]:
+    """Open it, and close its network at the end.
+
+    Raises:
+        OptionError: no such policy, placement, or file of thresholds; no learned policy ships with this npuops.
+        IntegrityError: the learned policy's folder is damaged.
+        ToolchainError: its network cannot be loaded there.
+        DeviceError: as above.
+    """
+    reactive = None if choice.thresholds is None else load_reactive(choice.thresholds)
+    found: list[Ranges] = []
+    with ExitStack() as stack:
+        policy = policy_named(
+            choice.name, reactive=reactive, learned=lambda: _learned(choice, reactive, found, stack, tell)
+        )
+        yield OpenPolicy(policy, found[0] if found else None)
+
+
+def _learned(
+    choice: PolicyChoice, reactive: ReactiveOptions | None, found: list[Ranges], stack: ExitStack, tell: Observer
+) -> Policy:
+    from npuops.hostsched.learned import Learned, LearnedOptions  # noqa: PLC0415 - the other policies need no runtime
+    from npuops.hostsched.placement_trial import auto_placement  # noqa: PLC0415 - as above
+    from npuops.hostsched.policy_card import CARD_NAME, bundled_policy, open_policy  # noqa: PLC0415 - as above
+    from npuops.hostsched.scorer_session import AUTO, open_scorer  # noqa: PLC0415 - as above
+
+    root = choice.folder or bundled_policy()
+    if choice.folder is None and not (root / CARD_NAME).is_file():
+        raise OptionError("no learned policy ships with this npuops", advice="give --policy-folder, or take reactive")
+    folder = open_policy(root)
+    options, place = LearnedOptions(), choice.placement
+    if place == AUTO:
+        told = auto_placement(folder, options.search.count, choice.period_us / _PART_OF_PERIOD, observe=tell)
+        place = told.place
+        tell(NetworkPlaced(place=place, why=told.why))
+    scorer = open_scorer(folder, place)
+    stack.callback(scorer.close)
+    found.append(folder.card.trained.ranges.ranges())
+    return Learned(scorer, options, proposer=Reactive(reactive))

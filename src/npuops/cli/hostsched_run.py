@@ -1,0 +1,60 @@
+"""`npuops hostsched run -- CMD`: a command that opts in with all that descends from it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from npuops.cli.hostsched_flags import (
+    AllowFlag,
+    FolderFlag,
+    LeasesFlag,
+    PeriodFlag,
+    PlacementFlag,
+    PlotFlag,
+    PolicyFlag,
+    RecordFlag,
+    ThresholdsFlag,
+    chosen_policy,
+)
+from npuops.cli.show import JsonFlag
+from npuops.errors import OptionError, nearest
+
+MODES = ("act", "advise", "observe")
+
+
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD…", help="The command and its arguments.")],
+    policy: PolicyFlag = "reactive",
+    policy_folder: FolderFlag = None,
+    placement: PlacementFlag = "auto",
+    thresholds: ThresholdsFlag = None,
+    mode: Annotated[str, typer.Option("--mode", help="act, advise, or observe.")] = "act",
+    allow: AllowFlag = None,
+    period: PeriodFlag = 20,
+    record: RecordFlag = None,
+    plot: PlotFlag = None,
+    leases: LeasesFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a command, let a policy set its processes, and end as it ends.
+
+    The terminal and the standard streams are the command's; npuops speaks on standard error, and sums up at the end.
+    """
+    from npuops.cli.hostsched_session import Session  # noqa: PLC0415 - help must not pay for it
+
+    if mode not in MODES:
+        raise OptionError(f"no mode is called {mode!r}", advice=nearest(mode, MODES))
+    chosen = chosen_policy(policy, policy_folder, placement, thresholds, period)
+    code = Session(
+        policy=None if mode == "observe" else chosen,
+        allow=allow,
+        acts=mode == "act",
+        period_ms=period,
+        record=record,
+        plot=plot,
+        leases=leases,
+        as_json=as_json,
+    ).run(command)
+    raise typer.Exit(code)

@@ -1,0 +1,170 @@
+"""The agent's one loop: look, decide, check, tell the kernel, record, sleep to the next moment of the grid.
+
+Everything that is decided is decided in plain functions elsewhere; everything that is changed goes through the
+actuator, which is closed, and so puts everything back, however the loop ends. If this process is killed, its reaper
+does the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from npuops.clock import Clock
+from npuops.events import Observer, ignore
+from npuops.hostsched.agent_facts import AgentEnded, AgentStarted, Mode, PeriodChanged, Stepped
+from npuops.hostsched.applied import Applied
+from npuops.hostsched.features import State
+from npuops.hostsched.frame import Frame
+from npuops.hostsched.guard import Checked
+from npuops.hostsched.hint import Hint
+from npuops.hostsched.orders import orders_for
+from npuops.hostsched.pace import Pace
+from npuops.hostsched.plan import Orders, Plan, Policy
+from npuops.hostsched.service_notice import ServiceNotice
+from npuops.hostsched.wakeup import Wakeup
+
+_LEAST_WALL_NS = 100_000_000
+
+
+class Looks(Protocol):
+    """Sees those who opted in: `signals.Signals`."""
+
+    def look(self, hints: Mapping[int, Hint]) -> Frame:
+        """One frame."""
+        ...
+
+
+class Hears(Protocol):
+    """Has what applications said: `hint_socket.HintSocket`."""
+
+    def heard(self) -> Mapping[int, Hint]:
+        """The last word on each thread."""
+        ...
+
+
+class Sums(Protocol):
+    """Makes a state of frames: `features.Features`."""
+
+    def update(self, frame: Frame) -> State:
+        """The state after this frame."""
+        ...
+
+
+class Checks(Protocol):
+    """Judges plans: `guard.Guard`."""
+
+    def check(self, state: State, plan: Plan) -> Checked:
+        """What may be done of it."""
+        ...
+
+
+class Applies(Protocol):
+    """Tells the kernel: `actuate.Actuator`."""
+
+    def apply(self, orders: Orders) -> Applied:
+        """What it took."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Whom the loop asks.
+
+    Attributes:
+        signals: for frames.
+        features: for states.
+        hints: None where nobody listens for them.
+        policy: None in `observe`.
+        guard: None in `observe`.
+        actuator: None unless in `act`.
+    """
+
+    signals: Looks
+    features: Sums
+    hints: Hears | None = None
+    policy: Policy | None = None
+    guard: Checks | None = None
+    actuator: Applies | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """As far as its parts go."""
+        if self.policy is None or self.guard is None:
+            return Mode.OBSERVE
+        return Mode.ADVISE if self.actuator is None else Mode.ACT
+
+
+class Agent:
+    """For one run, in the main thread."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        pace: Pace,
+        clock: Clock,
+        *,
+        observe: Observer = ignore,
+        notice: ServiceNotice | None = None,
+        protection: str = "",
+    ) -> None:
+        """Prepare; nothing is looked at yet. `protection` is for the first fact only."""
+        self._parts = parts
+        self._pace = pace
+        self._clock = clock
+        self._observe = observe
+        self._notice = notice or ServiceNotice({})
+        self._protection = protection
+
+    def run(self, wakeup: Wakeup, is_over: Callable[[tuple[int, ...]], bool]) -> AgentEnded:
+        """Step until `is_over`, which is asked before each step and given the signals that came since.
+
+        Raises:
+            NpuopsError: of the parts. What was changed is put back by whoever owns the actuator (`assembly`).
+        """
+        parts, policy = self._parts, self._parts.policy
+        name = policy.name if policy is not None else ""
+        self._observe(
+            AgentStarted(mode=parts.mode, policy=name, period_us=self._pace.period_us, protection=self._protection)
+        )
+        began_ns, began_cpu_ns = time.monotonic_ns(), time.process_time_ns()
+        due_us, steps = self._clock.now_us(), 0
+        self._notice.say("READY=1")
+        while not is_over(wakeup.caught()):
+            if wakeup.sleep_until(due_us):
+                continue  # a signal, or a child that ended: ask first
+            due_us = self._paced_step(due_us)
+            steps += 1
+        self._notice.say("STOPPING=1")
+        wall_ns = time.monotonic_ns() - began_ns
+        spent_ns = time.process_time_ns() - began_cpu_ns
+        return AgentEnded(
+            steps=steps,
+            seconds=wall_ns / 1e9,
+            cpu_share=spent_ns / wall_ns if wall_ns >= _LEAST_WALL_NS else None,
+            overruns=self._pace.overruns,
+        )
+
+    def _paced_step(self, due_us: int) -> int:
+        began_us = self._clock.now_us()
+        self._observe(self._step(max(began_us - due_us, 0)))
+        ended_us = self._clock.now_us()
+        next_us, change = self._pace.after(began_us, ended_us)
+        if change is not None:
+            self._observe(PeriodChanged(change=change))
+        self._notice.alive(ended_us)
+        return next_us
+
+    def _step(self, late_us: int) -> Stepped:
+        parts = self._parts
+        frame = parts.signals.look(parts.hints.heard() if parts.hints is not None else {})
+        state = parts.features.update(frame)
+        if parts.policy is None or parts.guard is None:
+            return Stepped(state=state, proposed=Plan(), checked=None, orders=None, applied=None, late_us=late_us)
+        proposed = parts.policy.decide(state)
+        checked = parts.guard.check(state, proposed)
+        orders = orders_for(checked.plan, frame)
+        applied = parts.actuator.apply(orders) if parts.actuator is not None else None
+        return Stepped(state=state, proposed=proposed, checked=checked, orders=orders, applied=applied, late_us=late_us)

@@ -1,0 +1,109 @@
+"""Whom a task shares with: nice counts only among the tasks of one group.
+
+A cgroup with a weight of its own comes before the autogroup: the kernel makes autogroups only among the tasks of the
+root cgroup (kernel/sched/autogroup.c). An autogroup is born with a session and has the same members.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from npuops.hostsched.group_knobs import CGROUP1, CGROUP2, Mount, autogroup_of, mounts
+from npuops.hostsched.task_id import GroupId
+
+AUTOGROUP_SWITCH: Final = "/proc/sys/kernel/sched_autogroup_enabled"
+
+
+def group_of(pid: int, tid: int) -> GroupId | None:
+    """The group of a thread; None in the root of everything, or when it ended."""
+    lines = cgroup_lines(f"/proc/{pid}/task/{tid}/cgroup")
+    seen = mounts()
+    for controllers, path in lines:
+        if CGROUP1 in seen and "cpu" in controllers.split(",") and path != "/":
+            return GroupId(CGROUP1, path)
+        if CGROUP2 in seen and controllers == "":
+            weighed = _weighed(seen[CGROUP2], path)
+            if weighed is not None:
+                return GroupId(CGROUP2, weighed)
+    if not autogroups_on():
+        return None
+    found = autogroup_of(pid)
+    return None if found is None else found[0]
+
+
+def autogroups_on() -> bool:
+    """The kernel makes autogroups, and was not told to leave them out of account."""
+    try:
+        return Path(AUTOGROUP_SWITCH).read_text(encoding="ascii").strip() == "1"
+    except OSError:  # built without them
+        return False
+
+
+def cgroup_lines(path: str) -> list[tuple[str, str]]:
+    """Controllers and path of each hierarchy, from /proc/PID/cgroup; empty when the task ended."""
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [(words[1], words[2]) for words in (line.split(":", 2) for line in text.splitlines())]
+
+
+def folder_of(mount: Mount, name: str) -> Path:
+    """Where a cgroup is seen."""
+    path = PurePosixPath(name)
+    below = path.relative_to(mount.root) if path.is_relative_to(mount.root) else path.relative_to("/")
+    return mount.point / below
+
+
+def processes_below(group: GroupId) -> set[int] | None:
+    """Processes of a cgroup and of those below it; None when that cannot be told."""
+    mount = mounts().get(group.kind)
+    if mount is None:
+        return None
+    found: set[int] = set()
+    try:
+        for folder, _, _ in os.walk(folder_of(mount, group.name), onerror=_unless_gone):
+            found.update(map(int, (Path(folder) / "cgroup.procs").read_text(encoding="ascii").split()))
+    except OSError:  # it is gone, not ours to look at, or in threaded mode (EOPNOTSUPP)
+        return None
+    return None if 0 in found else found  # 0 is a process that this namespace does not see
+
+
+def is_whole(group: GroupId, opted_in: Collection[int], sessions: Mapping[int, int]) -> bool:
+    """Whether all of a group opted in.
+
+    Args:
+        group: which.
+        opted_in: processes that did.
+        sessions: process → session, of everybody that is known.
+    """
+    if group.kind in (CGROUP1, CGROUP2):
+        members = processes_below(group)
+        return members is not None and members <= set(opted_in)
+    inside = {session for pid, session in sessions.items() if pid in opted_in and _is_in(pid, group)}
+    if not inside or 0 in inside:  # 0: its leader is outside of this namespace, and so may be others
+        return False
+    return all(pid in opted_in for pid, session in sessions.items() if session in inside)
+
+
+def _is_in(pid: int, group: GroupId) -> bool:
+    found = autogroup_of(pid)
+    return found is not None and found[0] == group
+
+
+def _weighed(mount: Mount, name: str) -> str | None:
+    """The nearest cgroup v2 with a weight; the real root has none."""
+    path = PurePosixPath(name)
+    for each in (path, *path.parents):
+        if (folder_of(mount, str(each)) / "cpu.weight").exists():
+            return str(each)
+    return None
+
+
+def _unless_gone(error: OSError) -> None:
+    if error.errno != errno.ENOENT:
+        raise error

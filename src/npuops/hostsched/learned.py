@@ -1,0 +1,132 @@
+"""The learned policy: of many joint choices, the one whose forecast is worth the most.
+
+It keeps what it remembers, but no clock and no file; where its network runs is its scorer's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npuops.errors import OptionError
+from npuops.hostsched.candidates import CandidateOptions, candidates, changes, plan_levels, row_of
+from npuops.hostsched.features import RATES, State
+from npuops.hostsched.objective import WEIGHTS, Weights, worth
+from npuops.hostsched.plan import Plan, Policy
+from npuops.hostsched.scorer import Forecasts, Outlook, Scene, encode, encode_levels, forecasts
+from npuops.hostsched.scorer_session import Scorer
+
+_SERVED, _MISSED = RATES.index("served_per_s"), RATES.index("missed_per_s")
+_NAMED: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedOptions:
+    """How it searches.
+
+    Attributes:
+        search: which candidates.
+        weights: of the objective.
+        every_us: between decisions; in frames between them the last plan stays. A task that comes or goes is a reason
+            to decide at once. 0: with every frame.
+    """
+
+    search: CandidateOptions = field(default_factory=CandidateOptions)
+    weights: Weights = WEIGHTS
+    every_us: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            OptionError: a negative time.
+        """
+        if self.every_us < 0:
+            raise OptionError(f"the learned policy cannot decide every {self.every_us} us")
+
+
+class Learned:
+    """One for each run."""
+
+    def __init__(
+        self, scorer: Scorer, options: LearnedOptions | None = None, *, proposer: Policy | None = None
+    ) -> None:
+        """A policy on a scorer, which stays the caller's to close.
+
+        Args:
+            scorer: where the network runs.
+            options: how it searches.
+            proposer: another policy, whose plan is one of the candidates; it is asked with every frame.
+        """
+        self._scorer = scorer
+        self._options = options or LearnedOptions()
+        self._proposer = proposer
+        self._plan, self._good = Plan(), Plan()
+        self._tasks: object = None
+        self._decided_us: int | None = None
+        self._count = 0
+
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+        return "learned"
+
+    def decide(self, state: State) -> Plan:
+        """What should hold until the next frame.
+
+        Raises:
+            DataError, RunError, DeviceError: of the scorer.
+        """
+        proposal = self._proposer.decide(state) if self._proposer is not None else None
+        frame = state.frame
+        if not frame.tasks:
+            self._plan, self._tasks = Plan(), None
+            return self._plan
+        self._remember(state)
+        ids = tuple(task.id for task in frame.tasks)
+        waited = self._decided_us is None or frame.at_us - self._decided_us >= self._options.every_us
+        if waited or ids != self._tasks:
+            self._plan = self._best(state, proposal)
+            self._decided_us, self._tasks = frame.at_us, ids
+        return self._plan
+
+    def _remember(self, state: State) -> None:
+        """A plan under which nothing was late is worth a candidate later on."""
+        served, missed = state.rates[:, _SERVED].sum(), state.rates[:, _MISSED].sum()
+        if served > 0 and missed == 0 and self._plan.levels:
+            self._good = self._plan
+
+    def _best(self, state: State, proposal: Plan | None) -> Plan:
+        # Another seed with each decision: what one list of candidates missed, the next one may hold.
+        search = replace(self._options.search, seed=self._options.search.seed + self._count)
+        self._count += 1
+        rows = candidates(state, self._plan, last_good=self._good, proposal=proposal, options=search)
+        scene = encode(state)
+        rows = _seen_only(rows, scene)
+        outlook = self._scorer.score(scene, encode_levels(scene, rows))
+        found = forecasts(outlook)
+        moved = changes(rows, row_of(self._plan, state.frame)).astype(np.float64)
+        best = int(np.argmax(worth(found.miss_share, found.progress, moved, self._options.weights)))
+        levels = plan_levels(rows[best], state.frame)
+        why = _why(state, scene, outlook, found, best)
+        return Plan(levels, dict.fromkeys(levels, why), found.of(best), found.of(0))
+
+
+def _seen_only(rows: NDArray[np.int8], scene: Scene) -> NDArray[np.int8]:
+    """What the network has no row for is left alone."""
+    if len(scene.picked) == rows.shape[1]:
+        return rows
+    kept = np.zeros_like(rows)
+    kept[:, scene.picked] = rows[:, scene.picked]
+    return kept
+
+
+def _why(state: State, scene: Scene, outlook: Outlook, found: Forecasts, best: int) -> str:
+    """For people: what is expected of this plan and of the default, and for whom it is done."""
+    waited = [state.frame.tasks[task].command for task in scene.picked[outlook.waits >= 0.5]]
+    names = ", ".join(dict.fromkeys(waited[:_NAMED])) + (" …" if len(waited) > _NAMED else "")
+    gain = f"late {found.miss_share[0]:.0%} → {found.miss_share[best]:.0%}" + (f" for {names}" if names else "")
+    return f"{gain}; slowest other at {found.progress[best]:.0%} of its default, among {len(found.progress)} choices"

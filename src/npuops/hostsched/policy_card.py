@@ -1,0 +1,273 @@
+"""A trained policy on disk: its card, its weights, its network as ONNX, and what `npuops build` made of that.
+
+`card.json` names every other file with its digest: a policy whose files do not fit its card is refused, as is one
+that was trained on other features or levels than this npuops has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from npuops.artifacts.disk import storage_errors
+from npuops.errors import DataError, IncompatibleArtifactError, IntegrityError, OptionError
+from npuops.hostsched.array_file import read_arrays
+from npuops.hostsched.familiarity import Ranges
+from npuops.hostsched.features import HISTORY, HOST_FEATURES, TASK_FEATURES
+from npuops.hostsched.levels import LEVELS
+from npuops.hostsched.scorer_network import NetworkShape
+
+SCHEMA: Final = "npuops.hostsched.policy/1"
+CARD_NAME: Final = "card.json"
+WEIGHTS_NAME: Final = "weights.npz"
+ONNX_NAME: Final = "scorer.onnx"
+_LIMIT_BYTES: Final = 1 << 20
+_GET_AGAIN: Final = "install npuops again, or take the policy's folder again from where it was trained"
+
+
+class CardRanges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`familiarity.Ranges` as a card holds them: columns of `TASK_FEATURES`, then those of `HOST_FEATURES`."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    q05: tuple[float, ...]
+    q95: tuple[float, ...]
+
+    def ranges(self) -> Ranges:
+        """For the guard.
+
+        Raises:
+            OptionError: not as many columns as there are features, or ends before beginnings.
+        """
+        return Ranges(*(np.array(row, np.float32) for row in (self.low, self.high, self.q05, self.q95)))
+
+
+def card_ranges(ranges: Ranges) -> CardRanges:
+    """The other way round."""
+    low, high, q05, q95 = (tuple(row.tolist()) for row in (ranges.low, ranges.high, ranges.q05, ranges.q95))
+    return CardRanges(low=low, high=high, q05=q05, q95=q95)
+
+
+class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What it was trained on.
+
+    Attributes:
+        source: in words: which mixes, which rules, which command.
+        digest: of the samples.
+        states: in training and validation together.
+        candidates: scored for each state.
+        mixes: from which the states came.
+    """
+
+    source: str
+    digest: str
+    states: int
+    candidates: int
+    mixes: int
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a policy came to be, as its trainer says it.
+
+    Attributes:
+        data: what it was trained on.
+        seed: of weights, order and split.
+        metrics: by name; validation if not said otherwise.
+        ranges: of the features.
+    """
+
+    data: Data
+    seed: int
+    metrics: Mapping[str, float]
+    ranges: CardRanges
+
+
+class PolicyCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The content of `card.json`.
+
+    Attributes:
+        schema: of this file.
+        name: of the policy.
+        npuops: version that trained it.
+        trained: how it came to be.
+        shape: of the network.
+        candidates: that its ONNX file and its artifacts take at once.
+        task_features, history, host_features, levels: names of the inputs' columns.
+        files: name → sha256 in hex, of all other files in the folder.
+        artifacts: target → name of a file among `files`.
+    """
+
+    schema: str
+    name: str
+    npuops: str
+    trained: Trained
+    shape: NetworkShape
+    candidates: int
+    task_features: tuple[str, ...]
+    history: tuple[str, ...]
+    host_features: tuple[str, ...]
+    levels: tuple[str, ...]
+    files: Mapping[str, str]
+    artifacts: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFolder:
+    """A policy whose files all have the digests that its card says.
+
+    Attributes:
+        root: the folder.
+        card: its card.
+        weights: by name, checked against the network's shape.
+    """
+
+    root: Path
+    card: PolicyCard
+    weights: Mapping[str, NDArray[np.float32]] = field(repr=False)
+
+    @property
+    def onnx(self) -> Path:
+        """The network, float32."""
+        return self.root / ONNX_NAME
+
+    def artifact(self, target: str) -> Path | None:
+        """The policy as `npuops build` made it for a target; None if it was not built for that."""
+        name = self.card.artifacts.get(target)
+        return None if name is None else self.root / name
+
+
+def card_of(
+    *,
+    name: str,
+    version: str,
+    trained: Trained,
+    shape: NetworkShape,
+    candidates: int,
+    root: Path,
+    artifacts: Mapping[str, str],
+) -> PolicyCard:
+    """The card for the files that lie in `root`: weights, ONNX and artifacts.
+
+    Raises:
+        StorageError: one cannot be read.
+    """
+    names = sorted({WEIGHTS_NAME, ONNX_NAME, *artifacts.values()})
+    return PolicyCard(
+        schema=SCHEMA,
+        name=name,
+        npuops=version,
+        trained=trained,
+        shape=shape,
+        candidates=candidates,
+        task_features=TASK_FEATURES,
+        history=HISTORY,
+        host_features=HOST_FEATURES,
+        levels=tuple(level.name for level in LEVELS),
+        files={each: _sha256(root / each) for each in names},
+        artifacts=dict(sorted(artifacts.items())),
+    )
+
+
+def write_card(root: Path, card: PolicyCard) -> Path:
+    """Write `card.json`: keys sorted, two spaces, a newline at the end.
+
+    Raises:
+        StorageError: the disk does not take it.
+    """
+    path = root / CARD_NAME
+    with storage_errors("write", path):
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(card, order="sorted"), indent=2) + b"\n")
+    return path
+
+
+def read_card(root: Path) -> PolicyCard:
+    """Read `card.json` alone.
+
+    Raises:
+        StorageError: it cannot be read.
+        IntegrityError: it is no card.
+        IncompatibleArtifactError: of another version, or trained on other features or levels.
+    """
+    path = root / CARD_NAME
+    with storage_errors("read", path), path.open("rb") as file:
+        data = file.read(_LIMIT_BYTES + 1)
+    if len(data) > _LIMIT_BYTES:
+        raise IntegrityError(f"{path}: over a megabyte is no policy's card", advice=_GET_AGAIN)
+    try:
+        schema = msgspec.json.decode(data, type=dict[str, msgspec.Raw]).get("schema", msgspec.Raw(b'""'))
+        if bytes(schema) != f'"{SCHEMA}"'.encode():
+            found = bytes(schema).decode(errors="replace")[:60]
+            raise IncompatibleArtifactError(f"{path}: schema is {found}, not {SCHEMA}", advice=_GET_AGAIN)
+        card = msgspec.json.decode(data, type=PolicyCard)
+    except (msgspec.DecodeError, UnicodeDecodeError, DataError) as error:
+        raise IntegrityError(f"{path} is not a policy's card: {error}", advice=_GET_AGAIN) from error
+    _check_inputs(card, path)
+    return card
+
+
+def open_policy(root: Path) -> PolicyFolder:
+    """Read a policy and prove that its files are those of its card.
+
+    Raises:
+        StorageError: a file cannot be read.
+        IntegrityError: a file differs from the card, or is no such file.
+        IncompatibleArtifactError: of another version, or trained on other features or levels.
+    """
+    card = read_card(root)
+    for name, wanted in card.files.items():
+        if Path(name).name != name or name in {"", ".", ".."}:
+            raise IntegrityError(f"{root}: the card names {name!r}, which is no file of its folder", advice=_GET_AGAIN)
+        if _sha256(root / name) != wanted:
+            raise IntegrityError(f"{root / name} differs from its card", advice=_GET_AGAIN)
+    stray = [name for name in (WEIGHTS_NAME, ONNX_NAME, *card.artifacts.values()) if name not in card.files]
+    if stray:
+        raise IntegrityError(f"{root}: the card has no digest of {', '.join(stray)}", advice=_GET_AGAIN)
+    return PolicyFolder(root, card, read_weights(root / WEIGHTS_NAME, card.shape))
+
+
+def read_weights(path: Path, shape: NetworkShape) -> dict[str, NDArray[np.float32]]:
+    """Weights from an `.npz` file.
+
+    Raises:
+        StorageError: it cannot be read.
+        IntegrityError: it is no such file, or of another network.
+    """
+    try:
+        found = read_arrays(path)
+        shape.check(found)
+    except DataError as error:
+        raise IntegrityError(f"{path}: {error.message}", advice=_GET_AGAIN) from error
+    return {name: array.astype(np.float32, copy=False) for name, array in found.items()}
+
+
+def bundled_policy() -> Path:
+    """The folder of the policy that ships with npuops; it may be absent."""
+    return Path(str(files("npuops.hostsched"))) / "policy"
+
+
+def _check_inputs(card: PolicyCard, path: Path) -> None:
+    ours = (TASK_FEATURES, HISTORY, HOST_FEATURES)
+    if (card.task_features, card.history, card.host_features) != ours:
+        raise IncompatibleArtifactError(f"{path}: trained on other features than this npuops has", advice=_GET_AGAIN)
+    if card.levels != tuple(level.name for level in LEVELS)[: len(card.levels)] or not card.levels:
+        raise IncompatibleArtifactError(f"{path}: trained on other levels than this npuops has", advice=_GET_AGAIN)
+    wanted = (1 + len(TASK_FEATURES), len(HISTORY), len(HOST_FEATURES), len(card.levels))
+    if (card.shape.features, card.shape.history, card.shape.host, card.shape.levels) != wanted:
+        raise IntegrityError(f"{path}: its network does not take the features that it names", advice=_GET_AGAIN)
+    try:
+        card.trained.ranges.ranges()
+    except OptionError as error:
+        raise IntegrityError(f"{path}: {error.message}", advice=_GET_AGAIN) from error
+
+
+def _sha256(path: Path) -> str:
+    with storage_errors("read", path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

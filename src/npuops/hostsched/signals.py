@@ -1,0 +1,301 @@
+"""Looks at the host: who opted in, what each did so far, what each is set to, and how the machine is.
+
+What changes at every look is read at every look; what seldom changes is read in turn, some at a time, so that no look
+is much longer than the others. `recheck` brings forward what is known to have changed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+
+from npuops.clock import Clock
+from npuops.eevdf.setting import FAIR, SchedPolicy, Setting
+from npuops.errors import OptionError
+from npuops.hostsched.frame import COUNTERS, Frame, Task
+from npuops.hostsched.group_knobs import read_group_nice
+from npuops.hostsched.grouping import AUTOGROUP_SWITCH, group_of, is_whole
+from npuops.hostsched.hint import Hint
+from npuops.hostsched.host_files import HostFiles
+from npuops.hostsched.knobs import KnobError, TaskGoneError, read_setting
+from npuops.hostsched.membership import Member, Membership
+from npuops.hostsched.proc_files import Descriptors, read_whole
+from npuops.hostsched.process_stat import look_at
+from npuops.hostsched.task_counters import TaskCounters
+from npuops.hostsched.task_id import GroupId, TaskId
+
+SETTING_US: Final = 1_000_000
+"""Settings are read at least so often: npuops' own changes come by `recheck`, this finds what others do."""
+TASK_US: Final = 4_000_000
+"""As are names, groups and CPUs."""
+GROUP_US: Final = 1_000_000
+"""As are the nice values of groups, and who is in them."""
+
+
+_MAY_BE: Final = FAIR | {SchedPolicy.DEADLINE}
+"""A task that somebody made FIFO or RR meanwhile is left alone from then on."""
+
+
+@dataclass(slots=True)
+class _Watched:
+    member: Member
+    task: Task
+    setting: Setting
+    files: TaskCounters
+    place: bytes
+
+
+class Signals:
+    """Makes frames. It keeps descriptors: close it, or use it in `with`."""
+
+    def __init__(self, membership: Membership, clock: Clock, *, most_descriptors: int | None = None) -> None:
+        """Nothing is looked at yet.
+
+        Args:
+            membership: who opted in.
+            clock: of `Frame.at_us` and of `Hint.at_us`: the same for both.
+            most_descriptors: to keep open; what more would be useful is opened at each look.
+        """
+        self._membership = membership
+        self._clock = clock
+        self._descriptors = Descriptors(most_descriptors)
+        self._host = HostFiles(self._descriptors)
+        self._members: tuple[Member, ...] = ()
+        self._watched: list[_Watched] = []
+        self._counters = np.zeros((0, len(COUNTERS)), np.int64)
+        self._tasks: tuple[Task, ...] = ()
+        self._settings: tuple[Setting, ...] = ()
+        self._groups: dict[GroupId, int] = {}
+        self._groups_at_us: int | None = None
+        self._looked_us: int | None = None
+        self._recheck: set[TaskId | GroupId] = set()
+        self._setting_turn = Turn(SETTING_US)
+        self._task_turn = Turn(TASK_US)
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Give back all descriptors; a later look opens them again."""
+        self._descriptors.close()
+
+    @property
+    def left_out(self) -> int:
+        """Threads that opted in and are not watched, because there are too many."""
+        return self._membership.left_out
+
+    @property
+    def refused(self) -> dict[int, str]:
+        """Processes and threads that opted in and are left alone all the same, and why."""
+        return self._membership.refused
+
+    def recheck(self, changed: Iterable[TaskId | GroupId]) -> None:
+        """Somebody set these just now: the next frame tells it."""
+        self._recheck.update(changed)
+
+    def look(self, hints: Mapping[int, Hint]) -> Frame:
+        """One look, now.
+
+        Args:
+            hints: by thread, as applications said last.
+
+        Raises:
+            KnobError: /proc cannot be read, or no descriptor is left.
+        """
+        now_us = self._clock.now_us()
+        window_us = now_us - self._looked_us if self._looked_us is not None else 0
+        self._looked_us = now_us
+        self._follow(self._membership.look(now_us, hints.keys()), now_us)
+        gone = self._read_counters(now_us) | self._read_in_turn(window_us)
+        if gone:
+            self._lose(gone, now_us)
+        self._read_groups(now_us)
+        self._recheck.clear()
+        return Frame(
+            at_us=now_us,
+            tasks=self._tasks,
+            counters=self._counters.copy(),
+            settings=self._settings,
+            hints=tuple(map(hints.get, [task.id.tid for task in self._tasks])) if hints else (None,) * len(self._tasks),
+            group_nices=self._groups,  # replaced when it changes, never written to
+            host=self._host.read(now_us),
+        )
+
+    def _follow(self, members: tuple[Member, ...], now_us: int) -> None:
+        """Open the files of those who came, close those of the ones that left."""
+        if members is self._members:
+            return
+        before = {watched.member: watched for watched in self._watched}
+        staying = [before.pop(member, None) or self._watch(member, now_us) for member in members]
+        for left in before.values():
+            left.files.close()
+        self._watched = [watched for watched in staying if watched is not None]
+        self._members = members
+        self._settle()
+        for member, watched in zip(members, staying, strict=True):
+            if watched is None:
+                self._membership.forget(member.id)
+
+    def _watch(self, member: Member, now_us: int) -> _Watched | None:
+        """None when it ended."""
+        files = TaskCounters(member.pid, member.id.tid, self._descriptors)
+        place = place_of(member)
+        task = describe(member)
+        # The setting last: after it was read, and the files are open, what they say is of this very thread.
+        if task is None or files.look(now_us) is None:
+            files.close()
+            return None
+        setting = setting_of(member)
+        if setting is None:
+            files.close()
+            return None
+        return _Watched(member, task, setting, files, place)
+
+    def _settle(self) -> None:
+        """Bring what frames are made of in line with who is watched."""
+        self._tasks = tuple(watched.task for watched in self._watched)
+        self._settings = tuple(watched.setting for watched in self._watched)
+        counters = [watched.files.counters for watched in self._watched]
+        self._counters = np.array(counters, np.int64).reshape(len(counters), len(COUNTERS))
+        self._groups_at_us = None
+
+    def _lose(self, gone: Collection[int], now_us: int) -> None:
+        """They ended, or are no longer ours to look at."""
+        for row in gone:
+            self._membership.forget(self._watched[row].member.id)
+        self._follow(self._membership.look(now_us), now_us)
+
+    def _read_counters(self, now_us: int) -> set[int]:
+        """Rows of those that ended."""
+        gone: set[int] = set()
+        counters = self._counters
+        for row, watched in enumerate(self._watched):
+            files = watched.files
+            changed = files.look(now_us)
+            if changed:
+                counters[row] = files.counters
+            elif changed is None:
+                gone.add(row)
+        return gone
+
+    def _read_in_turn(self, window_us: int) -> set[int]:
+        """What seldom changes, of some; rows of those that ended or that others took over."""
+        gone: set[int] = set()
+        count = len(self._watched)
+        named = [row for row in range(count) if self._watched[row].task.id in self._recheck] if self._recheck else []
+        for row in {*self._setting_turn.rows(count, window_us), *named}:
+            setting = setting_of(self._watched[row].member)
+            if setting is None:
+                gone.add(row)
+            elif setting != self._watched[row].setting:
+                self._watched[row].setting = setting
+                self._settings = tuple(watched.setting for watched in self._watched)
+        for row in self._task_turn.rows(count, window_us):
+            if not self._describe_again(row):
+                gone.add(row)
+        return gone
+
+    def _describe_again(self, row: int) -> bool:
+        """False when it ended."""
+        watched = self._watched[row]
+        place = place_of(watched.member)
+        if place == watched.place:
+            return True
+        task = describe(watched.member)
+        if task is None:
+            return False
+        self._watched[row] = replace(watched, task=task, place=place)
+        self._tasks = tuple(each.task for each in self._watched)
+        self._groups_at_us = None
+        return True
+
+    def _read_groups(self, now_us: int) -> None:
+        due = self._groups_at_us is None or now_us - self._groups_at_us >= GROUP_US
+        if not due and not any(isinstance(each, GroupId) for each in self._recheck):
+            return
+        self._groups_at_us = now_us
+        opted_in, sessions = self._membership.opted_in(), self._membership.sessions()
+        likely = {task.group: task.pid for task in self._tasks if task.group is not None}
+        found = {
+            group: nice
+            for group, pid in likely.items()
+            if is_whole(group, opted_in, sessions) and (nice := nice_of_group(group, pid)) is not None
+        }
+        if found != self._groups:
+            self._groups = found
+
+
+class Turn:
+    """Which rows are due, so that each is once in a period and no look has many more than another."""
+
+    def __init__(self, period_us: int) -> None:
+        """Begins with the first row."""
+        self._period_us = period_us
+        self._owed = 0.0
+        self._next = 0
+
+    def rows(self, count: int, window_us: int) -> list[int]:
+        """Of so many, after so long a time; at most all of them, once."""
+        self._owed = min(self._owed + count * window_us / self._period_us, count)
+        due = int(self._owed)
+        self._owed -= due
+        first, self._next = self._next, self._next + due
+        return [row % count for row in range(first, first + due)]
+
+
+def describe(member: Member) -> Task | None:
+    """What seldom changes about a thread; None when it ended."""
+    seen = look_at(member.id.tid)
+    if seen is None or seen.id != member.id or seen.over:
+        return None
+    try:
+        cpus = len(os.sched_getaffinity(member.id.tid))
+    except ProcessLookupError:
+        return None
+    command = os.fsdecode(read_whole(f"/proc/{member.pid}/task/{member.id.tid}/comm").rstrip(b"\n"))
+    return Task(member.id, member.pid, command, group_of(member.pid, member.id.tid), cpus)
+
+
+def place_of(member: Member) -> bytes:
+    """What a description depends on, as the kernel writes it: name, CPUs, cgroups, autogroup and whether those count.
+
+    As long as this is the same, so is the description, which costs more.
+    """
+    folder = f"/proc/{member.pid}/task/{member.id.tid}"
+    # The nice value of an autogroup stands in its file too, and is no part of who shares with whom.
+    autogroup = read_whole(f"/proc/{member.pid}/autogroup").partition(b" nice")[0]
+    try:
+        cpus = b"%d" % len(os.sched_getaffinity(member.id.tid))
+    except ProcessLookupError:
+        cpus = b""
+    others = (f"{folder}/comm", f"{folder}/cgroup", AUTOGROUP_SWITCH)
+    return b"\0".join((cpus, autogroup, *map(read_whole, others)))
+
+
+def setting_of(member: Member) -> Setting | None:
+    """None when it ended, or has a policy that is not ours to touch."""
+    try:
+        setting = read_setting(member.id.tid)
+    except (TaskGoneError, OptionError):
+        return None
+    return setting if setting.policy in _MAY_BE else None
+
+
+def nice_of_group(group: GroupId, member: int) -> int | None:
+    """None where it cannot be told, and so not be set."""
+    try:
+        return read_group_nice(group, member)
+    except KnobError:
+        return None

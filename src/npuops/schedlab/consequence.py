@@ -1,0 +1,69 @@
+"""What came of a choice within a window of simulated time: the labels that a scorer is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npuops.eevdf.mix import Doing
+from npuops.schedlab.simulated_host import SimulatedHost
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Consequence:
+    """Per player, over a window; each array is of shape (players).
+
+    Attributes:
+        due: int64, requests whose deadline (arrival and SLO) lay within.
+        missed: int64, of these, those not answered by then.
+        progress: int64, work done, in the player's own units; 0 for players that serve or rest.
+        turns: how often the processors changed tasks.
+    """
+
+    due: NDArray[np.int64]
+    missed: NDArray[np.int64]
+    progress: NDArray[np.int64]
+    turns: int
+
+
+class Watch:
+    """Remembers where a host was, to tell afterwards what happened since."""
+
+    def __init__(self, host: SimulatedHost) -> None:
+        self._since_us = host.now_us
+        self._progress = _progress(host)
+        self._turns = host.simulation.switches()
+
+    def consequence(self, host: SimulatedHost) -> Consequence:
+        """Of everything since this watch began, on that host or on a copy that was made of it then."""
+        players = host.mix.players
+        due, missed = np.zeros(len(players), np.int64), np.zeros(len(players), np.int64)
+        for number, player in enumerate(players):
+            if any(act.doing is Doing.SERVE for act in player.acts):
+                due[number], missed[number] = self._deadlines(host, number)
+        batch = np.array([act.doing not in (Doing.SERVE, Doing.REST) for act in host.acts()])
+        return Consequence(
+            due=due,
+            missed=missed,
+            progress=np.where(batch, _progress(host) - self._progress, 0),
+            turns=host.simulation.switches() - self._turns,
+        )
+
+    def _deadlines(self, host: SimulatedHost, number: int) -> tuple[int, int]:
+        arrived, done = host.simulation.answers(number)
+        starts_ns = np.array(host.mix.starts_us(), np.int64) * 1000
+        phase = np.clip(np.searchsorted(starts_ns, arrived, side="right") - 1, 0, len(starts_ns) - 2)
+        slo_ns = np.array([act.slo_us for act in host.mix.players[number].acts], np.int64) * 1000
+        deadline = arrived + slo_ns[phase]
+        # A request that its phase's end would drop anyway says nothing about any choice.
+        counts = (
+            (deadline > self._since_us * 1000) & (deadline <= host.now_us * 1000) & (deadline <= starts_ns[phase + 1])
+        )
+        late = (done < 0) | (done > deadline)
+        return int(counts.sum()), int((counts & late).sum())
+
+
+def _progress(host: SimulatedHost) -> NDArray[np.int64]:
+    return np.array([host.simulation.progress(number) for number in range(len(host.mix.players))], np.int64)

@@ -1,0 +1,48 @@
+"""Where policies learn: simulated machines drawn by a seed, each with another load, kernel, loop and openness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from npuops.eevdf.rules import Rules
+from npuops.schedlab.training_mixes import training_mix
+from npuops.schedlab.tuning import Scene
+
+_PERIODS_US: Final = (10_000, 20_000, 20_000, 50_000)
+_HZ: Final = (250, 250, 250, 1000, 100)
+_MOST_CPUS: Final = 2
+VALIDATION_SEED: Final = 1_000_000
+"""Lessons from here on are for judging only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One machine to learn on.
+
+    Attributes:
+        number: everything about it follows from this.
+        scene: mix, arrivals, kernel, who tells, period.
+    """
+
+    number: int
+    scene: Scene
+
+
+def lesson(number: int) -> Lesson:
+    """Draw one. In four of ten nobody tells anything, in four everybody does, in the rest some do."""
+    random = np.random.default_rng([number, 77])
+    cpus = int(random.integers(1, _MOST_CPUS + 1))
+    mix = training_mix(number, cpus)
+    rules = Rules(
+        hz=int(random.choice(_HZ)),
+        switch_cost_ns=int(random.integers(800, 4_000)),
+        cache_refill_ns=int(random.integers(5_000, 60_000)),
+        tick_jitter_ns=int(random.integers(0, 20_000)),
+    )
+    openness = random.choice([0.0, 1.0, random.random()], p=[0.4, 0.4, 0.2])
+    telling = tuple(player.name for player in mix.players if random.random() < openness)
+    period_us = int(random.choice(_PERIODS_US))
+    return Lesson(number, Scene(mix, int(random.integers(1 << 30)), rules, telling, period_us))

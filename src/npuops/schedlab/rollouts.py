@@ -1,0 +1,162 @@
+"""Makes what the scorer is trained on: from one instant, every candidate is tried out, and what comes of it noted.
+
+All candidates of a state meet the same arrivals (common random numbers), so the differences between them are theirs.
+A knob's effect shows within a tenth of a second: there is no credit to assign over longer times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npuops.eevdf.mix import Doing
+from npuops.hostsched.candidates import CandidateOptions, candidates, plan_levels
+from npuops.hostsched.features import Features, State
+from npuops.hostsched.frame import RUN_NS
+from npuops.hostsched.orders import orders_for
+from npuops.hostsched.plan import Plan, Policy
+from npuops.hostsched.scorer import SHAPE, encode
+from npuops.hostsched.scorer_network import ABSENT
+from npuops.schedlab.consequence import Watch
+from npuops.schedlab.samples import Samples
+from npuops.schedlab.simulated_host import SimulatedHost
+
+MOST_PROGRESS: Final = 4.0
+_LEAST_RUN: Final = 0.01
+"""A task that ran less than this share of the window by default has no progress to compare with."""
+_FIRST_FRAMES: Final = 3
+"""Features of the first looks are not worth learning from: the guard lets nobody act on them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutOptions:
+    """How states are gathered.
+
+    Attributes:
+        candidates: tried in each state, the default included.
+        horizon_us: how long each is watched.
+        period_us: between looks, and decisions of whoever acts meanwhile.
+        share: of the looks become states.
+    """
+
+    candidates: int = 32
+    horizon_us: int = 150_000
+    period_us: int = 20_000
+    share: float = 0.15
+
+
+class Wanderer:
+    """Tries something legal for a while, then something else: shows the scorer states that no sane policy reaches."""
+
+    name = "wanderer"
+
+    def __init__(self, seed: int) -> None:
+        """Deterministic by the seed."""
+        self._random = np.random.default_rng(seed)
+        self._left = 0
+        self._plan = Plan()
+
+    def decide(self, state: State) -> Plan:
+        """The same as before, or one of 32 candidates."""
+        self._left -= 1
+        if self._left < 0:
+            self._left = int(self._random.integers(3, 20))
+            options = CandidateOptions(count=32, seed=int(self._random.integers(1 << 30)))
+            rows = candidates(state, self._plan, options=options)
+            self._plan = Plan(plan_levels(rows[self._random.integers(len(rows))], state.frame))
+        return self._plan
+
+
+def gather(host: SimulatedHost, policy: Policy, options: RolloutOptions, seed: int, mix_number: int) -> Samples | None:
+    """Play the host's mix to its end with this policy, and try all candidates in some of the states on the way.
+
+    Returns:
+        One row for each state; None if there was none.
+    """
+    random = np.random.default_rng([seed, 1])
+    rows = [
+        _row(host, state, plan, options, int(random.integers(1 << 30)), mix_number)
+        for state, plan in played(host, policy, options.period_us)
+        if (state.seen >= _FIRST_FRAMES).all() and random.random() < options.share
+    ]
+    if not rows:
+        return None
+    return Samples(**{name: np.stack([row[name] for row in rows]) for name in rows[0]})
+
+
+def played(
+    host: SimulatedHost, policy: Policy, period_us: int, guard: Callable[[State, Plan], Plan] = lambda _, plan: plan
+) -> Iterator[tuple[State, Plan]]:
+    """Look, decide, act, again and again until the mix ends; gives what was seen and what held until then.
+
+    Whoever takes these may copy the host in the state, before the new plan is put to work.
+    """
+    features, current = Features(), Plan()
+    while host.now_us + period_us <= host.mix.duration_us:
+        host.run_until(host.now_us + period_us)
+        state = features.update(host.frame())
+        yield state, current
+        current = guard(state, policy.decide(state))
+        host.apply(orders_for(current, state.frame))
+
+
+def _row(
+    host: SimulatedHost, state: State, current: Plan, options: RolloutOptions, seed: int, mix_number: int
+) -> dict[str, NDArray[Any]]:
+    frame = state.frame
+    found = candidates(state, current, options=CandidateOptions(count=options.candidates, seed=seed))
+    levels = np.concatenate([found, np.tile(found[:1], (options.candidates - len(found), 1))])
+    watched = [_tried(host, state, row, options.horizon_us) for row in found]
+    watched += watched[:1] * (options.candidates - len(found))
+    due, missed, progress = (
+        np.stack([getattr(each, name) for each, _ in watched]) for name in ("due", "missed", "progress")
+    )
+    turns = np.array([each.turns for each, _ in watched])
+    ran = watched[0][1]
+    acts = host.acts()
+    waits = np.array([act.doing is Doing.SERVE for act in acts])
+    batch = np.array([act.doing not in (Doing.SERVE, Doing.REST) for act in acts])
+    counts = batch & (progress[0] > 0) & (ran > _LEAST_RUN * options.horizon_us * 1000)
+    scene = encode(state)
+    slots, count = SHAPE.slots, len(frame.tasks)
+    tasks, history = (
+        np.zeros((slots, SHAPE.features), np.float32),
+        np.zeros((slots, SHAPE.frames, SHAPE.history), np.float32),
+    )
+    tasks[:count], history[:count] = scene.tasks[:count], scene.history[:count]
+    ratio = progress / np.maximum(progress[:1], 1)
+    return {
+        "tasks": tasks,
+        "history": history,
+        "host": scene.host,
+        "levels": _wide(levels, slots, np.int8, ABSENT),
+        "miss": _wide(missed / np.maximum(due, 1), slots),
+        "miss_weight": _wide(np.sqrt(due), slots),
+        "progress": _wide(np.where(counts, np.minimum(ratio, MOST_PROGRESS), 0), slots),
+        "progress_weight": _wide(np.broadcast_to(counts, progress.shape), slots),
+        "waits": _wide(waits[None], slots)[0],
+        "waits_weight": _wide((waits | batch)[None], slots)[0],
+        "switches": np.log2((turns + 1) / (turns[0] + 1)).astype(np.float32),
+        "mix": np.array(mix_number, np.int32),
+    }
+
+
+def _wide(array: NDArray[Any], slots: int, dtype: Any = np.float32, fill: int = 0) -> NDArray[Any]:
+    """A column for each slot of the network."""
+    found = np.full((len(array), slots), fill, dtype)
+    found[:, : array.shape[1]] = array
+    return found
+
+
+def _tried(host: SimulatedHost, state: State, row: NDArray[np.int8], horizon_us: int) -> tuple[Any, NDArray[np.int64]]:
+    """What comes of one candidate, and the CPU time that each task had."""
+    other = host.copy()
+    watch = Watch(other)
+    other.apply(orders_for(Plan(plan_levels(row, state.frame)), state.frame))
+    other.run_until(min(other.now_us + horizon_us, other.mix.duration_us))
+    ran = other.simulation.counters()[:, RUN_NS] - state.frame.counters[:, RUN_NS]
+    return watch.consequence(other), ran

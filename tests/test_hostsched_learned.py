@@ -1,0 +1,148 @@
+"""The learned policy takes what its network forecasts to be worth the most, and says so, wherever that runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from made_policy import made_policy
+from made_states import made_state
+from npuops.errors import DeviceError, IncompatibleArtifactError, OptionError, RunError
+from npuops.hostsched.candidates import CandidateOptions
+from npuops.hostsched.hint import Hint, Kind
+from npuops.hostsched.learned import Learned, LearnedOptions
+from npuops.hostsched.levels import DEMOTE, LEVELS
+from npuops.hostsched.plan import Plan
+from npuops.hostsched.policy_card import PolicyFolder
+from npuops.hostsched.scorer import SHAPE, Outlook, Scene, encode, encode_levels
+from npuops.hostsched.scorer_session import open_scorer
+
+HINTS = (Hint(0, Kind.LATENCY), Hint(0, Kind.BATCH), Hint(0, Kind.BATCH))
+DEMOTED = LEVELS.index(DEMOTE)
+
+
+@dataclass
+class Wishful:
+    """A scorer to which demoting everybody but the first task is worth everything."""
+
+    placement: str = "wish"
+    asked: list[int] = field(default_factory=list)
+
+    def score(self, scene: Scene, levels: np.ndarray) -> Outlook:
+        self.asked.append(len(levels))
+        count = len(scene.picked)
+        good = (levels[:, 1:count] == DEMOTED).mean(axis=1) - 0.5 * (levels[:, 0] != 0)
+        miss = np.broadcast_to(np.clip(1 - good, 0, 1)[:, None], (len(levels), count)).astype(np.float32)
+        return Outlook(miss, np.ones_like(miss), np.nan_to_num(scene.known), np.zeros(len(levels), np.float32))
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> PolicyFolder:
+    return made_policy(tmp_path_factory.mktemp("policy") / "made", "ort-cpu", "vnpu:rk3588")
+
+
+def test_the_plan_is_the_candidate_with_the_best_forecast_and_carries_it() -> None:
+    state = made_state(3, 0, hints=HINTS)
+    plan = Learned(Wishful()).decide(state)
+    assert {task.tid: level.name for task, level in plan.levels.items()} == {101: "demote", 102: "demote"}
+    assert plan.expected is not None
+    assert plan.expected.miss_share == pytest.approx(0)
+    assert plan.expected_default is not None
+    assert plan.expected_default.miss_share == pytest.approx(1)
+    assert all("late 100% → 0% for task0" in why for why in plan.why.values())
+    assert set(plan.why) == set(plan.levels)
+
+
+def test_no_task_needs_no_plan_and_no_network() -> None:
+    scorer = Wishful()
+    assert Learned(scorer).decide(made_state(0, 0)) == Plan()
+    assert scorer.asked == []
+
+
+def test_between_decisions_the_plan_stays_unless_tasks_come_or_go() -> None:
+    scorer = Wishful()
+    learned = Learned(scorer, LearnedOptions(every_us=100_000))
+    first = learned.decide(made_state(3, 0, hints=HINTS, at_us=1_000_000))
+    assert learned.decide(made_state(3, 1, hints=HINTS, at_us=1_090_000)) is first
+    assert len(scorer.asked) == 1
+    learned.decide(made_state(2, 1, hints=HINTS[:2], at_us=1_095_000))
+    assert len(scorer.asked) == 2
+    learned.decide(made_state(2, 1, hints=HINTS[:2], at_us=1_195_000))
+    assert len(scorer.asked) == 3
+
+
+def test_another_policys_plan_is_among_the_candidates() -> None:
+    class Proposer:
+        name = "proposer"
+
+        def decide(self, state):
+            return Plan({task.id: DEMOTE for task in state.frame.tasks[1:]})
+
+    options = LearnedOptions(search=CandidateOptions(count=2))
+    state = made_state(3, 0, hints=HINTS)
+    assert len(Learned(Wishful(), options, proposer=Proposer()).decide(state).levels) == 2
+
+
+def test_tasks_that_the_network_has_no_row_for_are_left_alone() -> None:
+    state = made_state(30, 0)
+    plan = Learned(Wishful()).decide(state)
+    picked = {state.frame.tasks[row].id for row in encode(state).picked}
+    assert len(picked) == SHAPE.slots
+    assert set(plan.levels) <= picked
+
+
+def test_the_same_states_give_the_same_plans(policy: PolicyFolder) -> None:
+    def plans() -> list[Plan]:
+        learned = Learned(open_scorer(policy, "numpy"))
+        return [learned.decide(made_state(5, seed, at_us=1_000_000 + 20_000 * seed)) for seed in range(5)]
+
+    assert plans() == plans()
+
+
+@pytest.mark.parametrize("count", [1, 8, 19])
+def test_the_int8_artifact_forecasts_nearly_what_numpy_does(policy: PolicyFolder, count: int) -> None:
+    scene = encode(made_state(4, 2))
+    levels = encode_levels(scene, np.random.default_rng(0).integers(0, 6, (count, 4)).astype(np.int8))
+    exact = open_scorer(policy, "numpy").score(scene, levels)
+    scorer = open_scorer(policy, "ort-cpu")
+    found = scorer.score(scene, levels)
+    assert found.miss.shape == exact.miss.shape == (count, 4)
+    assert np.abs(found.miss - exact.miss).mean() < 0.1  # untrained weights, whose outputs are wide
+    scorer.close()
+    scorer.close()
+    with pytest.raises(RunError, match="closed"):
+        scorer.score(scene, levels)
+
+
+def test_a_target_that_the_policy_was_built_for_runs_it(policy: PolicyFolder) -> None:
+    scene = encode(made_state(4, 2))
+    levels = encode_levels(scene, np.zeros((3, 4), np.int8))
+    scorer = open_scorer(policy, "npu:vnpu:rk3588")
+    try:
+        assert scorer.placement == "npu:vnpu:rk3588"
+        exact = open_scorer(policy, "numpy").score(scene, levels)
+        assert np.abs(scorer.score(scene, levels).miss - exact.miss).mean() < 0.1
+    finally:
+        scorer.close()
+
+
+def test_places_that_do_not_exist_are_clear_errors(policy: PolicyFolder, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="no placement 'gpu'"):
+        open_scorer(policy, "gpu")
+    with pytest.raises(OptionError, match="no placement 'npu:'"):
+        open_scorer(policy, "npu:")
+    with pytest.raises(DeviceError):
+        open_scorer(policy, "npu:nobody")
+    bare = made_policy(tmp_path / "bare")
+    with pytest.raises(IncompatibleArtifactError, match="not built for ort-cpu"):
+        open_scorer(bare, "ort-cpu")
+
+
+def test_a_negative_time_between_decisions_is_refused() -> None:
+    with pytest.raises(OptionError):
+        LearnedOptions(every_us=-1)

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hostsched_frames import Actor, Stage
+from npuops.eevdf.setting import SchedPolicy, Setting
+from npuops.hostsched.frame import GroupId, TaskId
+from npuops.hostsched.levels import BOOST, DEMOTE, IDLE, LEVELS, RESERVE_50
+from npuops.hostsched.orders import orders_for, voids
+from npuops.hostsched.plan import NORMAL, Level, Plan
+
+OURS = GroupId("autogroup", "7")
+THEIRS = GroupId("autogroup", "8")
+
+
+def stage_of(*groups: GroupId | None) -> Stage:
+    stage = Stage(*(Actor(f"t{number}", group=group) for number, group in enumerate(groups)))
+    stage.group_nices = {group: 0 for group in groups if group == OURS}
+    return stage
+
+
+def test_a_group_whose_tasks_share_a_level_is_set_as_a_whole_and_its_tasks_are_left_alone() -> None:
+    stage = stage_of(OURS, OURS)
+    orders = orders_for(Plan({stage.id("t0"): DEMOTE, stage.id("t1"): DEMOTE}), stage.frame())
+    assert orders.groups == {OURS: 19}
+    assert orders.tasks == {stage.id("t0"): None, stage.id("t1"): None}
+
+
+def test_a_mixed_group_gets_what_the_best_of_it_deserves_and_the_others_are_lowered_inside() -> None:
+    stage = stage_of(OURS, OURS, OURS)
+    orders = orders_for(Plan({stage.id("t0"): BOOST, stage.id("t1"): DEMOTE}), stage.frame())
+    assert orders.groups == {OURS: -10}
+    assert orders.tasks == {stage.id("t0"): BOOST.setting, stage.id("t1"): DEMOTE.setting, stage.id("t2"): None}
+
+
+def test_one_normal_task_keeps_its_group_where_it_was() -> None:
+    stage = stage_of(OURS, OURS)
+    orders = orders_for(Plan({stage.id("t0"): IDLE}), stage.frame())
+    assert orders.groups == {OURS: None}
+    assert orders.tasks[stage.id("t0")] == IDLE.setting
+
+
+def test_a_reserved_task_is_outside_of_its_group_and_says_nothing_of_the_rest() -> None:
+    stage = stage_of(OURS, OURS)
+    orders = orders_for(Plan({stage.id("t0"): RESERVE_50, stage.id("t1"): DEMOTE}), stage.frame())
+    assert orders.groups == {OURS: 19}
+    assert orders.tasks == {stage.id("t0"): RESERVE_50.setting, stage.id("t1"): None}
+
+
+def test_a_slice_is_a_tasks_own_also_where_its_group_is_set() -> None:
+    stage = stage_of(OURS)
+    level = Level("slow", Setting(nice=5, slice_us=10_000), group_nice=5)
+    orders = orders_for(Plan({stage.id("t0"): level}), stage.frame())
+    assert orders.groups == {OURS: 5}
+    assert orders.tasks == {stage.id("t0"): level.setting}
+
+
+def test_a_reservation_for_a_pinned_task_is_not_ordered_and_it_is_told() -> None:
+    stage = Stage(Actor("t0", cpus=1))
+    plan = Plan({stage.id("t0"): RESERVE_50})
+    assert orders_for(plan, stage.frame()).tasks == {stage.id("t0"): None}
+    assert "1 of 2 CPUs" in voids(plan, stage.frame())[0].why
+
+
+def test_nice_in_a_group_that_is_not_ours_is_told_to_be_void_against_the_others() -> None:
+    stage = stage_of(THEIRS, OURS)
+    plan = Plan({stage.id("t0"): DEMOTE, stage.id("t1"): DEMOTE})
+    told = voids(plan, stage.frame())
+    assert [one.task for one in told] == [stage.id("t0")]
+    assert "autogroup 8" in told[0].why
+
+
+def test_without_groups_each_task_gets_its_own_setting() -> None:
+    stage = stage_of(None, None)
+    orders = orders_for(Plan({stage.id("t0"): DEMOTE}), stage.frame())
+    assert orders.groups == {}
+    assert orders.tasks == {stage.id("t0"): DEMOTE.setting, stage.id("t1"): None}
+
+
+groups = st.sampled_from([OURS, THEIRS, GroupId("cgroup2", "/a"), None])
+
+
+@given(st.lists(st.tuples(groups, st.sampled_from(LEVELS), st.integers(1, 2)), max_size=8), st.booleans())
+def test_everybody_appears_and_foreign_groups_never_do(wishes, ours: bool) -> None:
+    stage = Stage(*(Actor(f"t{number}", group=group, cpus=cpus) for number, (group, _, cpus) in enumerate(wishes)))
+    stage.group_nices = {OURS: 0} if ours else {}
+    levels = {stage.id(f"t{number}"): level for number, (_, level, _) in enumerate(wishes)}
+    frame = stage.frame()
+    orders = orders_for(Plan({**levels, TaskId(1, 1): BOOST}), frame)
+    assert set(orders.tasks) == {task.id for task in frame.tasks}
+    assert set(orders.groups) == set(frame.group_nices)
+    for task in frame.tasks:
+        setting = orders.tasks[task.id]
+        assert setting in (None, levels[task.id].setting)
+        if setting is not None and setting.policy is SchedPolicy.DEADLINE:
+            assert task.cpus == frame.host.cpus
+    assert orders_for(Plan(), frame).groups == dict.fromkeys(frame.group_nices)
+    assert NORMAL.setting is None
