@@ -7,6 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from npuops.eevdf import world as at
+from npuops.eevdf.activity import CALL_NS, TALK_NS
+from npuops.eevdf.balance import place_wake
+from npuops.eevdf.fair_queue import note_lag
 from npuops.eevdf.mix import REST, Activity, Doing, Mix, Player, arrivals_ns
 from npuops.eevdf.rules import Rules
 from npuops.eevdf.setting import DEFAULT, SchedPolicy, Setting
@@ -103,6 +107,46 @@ def test_batch_tasks_preempt_nobody() -> None:
     served = done >= 0
     began = (done - 500_000)[served]
     assert (began > arrivals[served]).mean() > 0.9
+
+
+@pytest.mark.parametrize(("neighbour", "longest"), [(DEFAULT, 1_400_000), (Setting(slice_us=20_000), 20_000_000)])
+def test_who_leaves_is_owed_no_more_than_the_longest_slice_in_the_queue_and_a_tick(
+    neighbour: Setting, longest: int
+) -> None:
+    simulation = Simulation(hogs(2), 1, EXACT)
+    simulation.set(1, neighbour)
+    simulation.run_until(SECOND)
+    world = simulation._world  # no counter tells it, and /proc does not either
+    for far, owed in ((-SECOND, longest + TICK), (2 * SECOND, -longest - TICK)):
+        world.e[0, at.V] += far
+        note_lag(world, 0, 0)
+        assert world.e[0, at.LAG] == owed
+
+
+def test_a_running_task_that_is_told_another_setting_is_not_protected_anew() -> None:
+    simulation = Simulation(hogs(2), 1, EXACT)
+    simulation.run_until(SECOND)
+    world = simulation._world
+    simulation.run_until(int(world.g[at.TICK_AT]) + 100_000)  # it was picked a moment ago
+    task = int(world.c[0, at.TASK])
+    before = int(world.e[task, at.PROTECTED])
+    simulation.set(task, Setting(slice_us=50_000))
+    assert world.c[0, at.TASK] == task
+    assert world.e[task, at.PROTECTED] == before
+
+
+def test_a_sleeper_finds_an_empty_cpu_but_does_not_search_for_one_with_idle_tasks() -> None:
+    busy, idle_hog = Player("b", (HOG,)), Player("i", (HOG,))
+    for others, expected in (((busy,), 1), ((busy, idle_hog), 0)):
+        simulation = Simulation(mix(Player("a", (RARE,)), *others, cpus=2), 1, EXACT)
+        if len(others) > 1:
+            simulation.set(2, IDLE)
+        simulation.run_until(SECOND)
+        world = simulation._world
+        world.e[:, at.CPU] = np.array([0, 0, 1])[: len(world.e)]  # the sleeper was last where the busy one is
+        world.c[:, at.TASK] = np.array([1, 2 if len(others) > 1 else -1])
+        world.e[0, at.AWAKE] = world.e[0, at.QUEUED] = 0
+        assert place_wake(world, 0, -1) == expected
 
 
 def test_short_sleeps_gain_nothing() -> None:
@@ -202,7 +246,7 @@ def test_a_pair_hands_its_byte_to_and_fro() -> None:
     simulation.run_until(SECOND)
     one, other = simulation.progress(0), simulation.progress(1)
     assert abs(one - other) <= 1
-    assert one + other == pytest.approx(1e9 / 30_700, rel=0.01)
+    assert one + other == pytest.approx(1e9 / (30_000 + CALL_NS + TALK_NS), rel=0.01)
 
 
 def test_a_role_that_ends_drops_its_backlog_and_finishes_what_it_works_on() -> None:

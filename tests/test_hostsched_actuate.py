@@ -215,6 +215,14 @@ def test_an_autogroup_is_set_and_put_back(actuator: Actuator) -> None:
         assert autogroup_of(one.pid) == (group, 7)
 
 
+def test_the_group_of_the_reaper_is_never_lowered(actuator: Actuator) -> None:
+    seen = autogroup_of(actuator.reaper_pid)
+    if seen is None:
+        pytest.skip("no autogroups here")
+    assert rules(actuator.apply(orders({}, {seen[0]: 19}))) == ["not ours"]
+    assert autogroup_of(actuator.reaper_pid) == seen
+
+
 def test_a_group_out_of_bounds_or_not_there_is_refused(actuator: Actuator) -> None:
     with child() as one:
         found = autogroup_of(one.pid)
@@ -391,13 +399,3 @@ def test_without_privilege_nothing_is_lowered_that_could_not_be_raised_again(tmp
         "() batch, nice 0",
     ]
     assert lines[4:] in ([], ["19", "0 nice 0"])
-
-
-def test_a_task_that_left_a_reservation_does_not_get_the_next_one_at_once(actuator: Actuator) -> None:
-    need_reservations()
-    with child() as one:
-        actuator.apply(orders({one.id: RESERVED}))
-        actuator.apply(orders({one.id: None}))
-        assert rules(actuator.apply(orders({one.id: RESERVED}))) == ["not now"]
-        eventually(lambda: not actuator.apply(orders({one.id: RESERVED})).denied)
-        assert one.setting == RESERVED

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from npuops.clock import SystemClock
 from npuops.errors import OptionError, StorageError, UsageError
 from npuops.events import Event, Warned
 from npuops.hostsched.agent import Agent
-from npuops.hostsched.agent_facts import AgentEnded, AgentStarted, Mode, Stepped
+from npuops.hostsched.agent_facts import AgentEnded, AgentStarted, Mode, PeriodChanged, Stepped
 from npuops.hostsched.assembly import AgentOptions, assembled
 from npuops.hostsched.features import State
 from npuops.hostsched.knobs import read_attributes
@@ -133,6 +134,28 @@ def test_acting_changes_sees_what_it_changed_and_puts_it_back(ticker: int, tmp_p
     assert "changed 1 things, all put back" in "\n".join(summary.lines())
 
 
+@needs_nice
+def test_what_stands_is_confirmed_now_and_then_so_that_somebody_elses_change_is_noticed(
+    ticker: int, tmp_path: Path
+) -> None:
+    seen = Seen(80)
+
+    def interfere(event: Event) -> None:
+        seen(event)
+        if len(seen.steps) == 20:
+            os.setpriority(os.PRIO_PROCESS, ticker, 9)
+
+    clock = SystemClock()
+    acting = options(tmp_path, policy_named(LOWER), acts=True)
+    with Wakeup(clock.now_us) as wakeup, assembled(acting, lambda: Selection(pids=(ticker,)), interfere) as assembly:
+        Agent(assembly.parts, Pace(10_000), clock, observe=assembly.observe).run(wakeup, seen.is_over)
+    lost = [len(step.applied.lost) for step in seen.steps if step.applied is not None]
+    assert sum(lost) == 1
+    assert os.getpriority(os.PRIO_PROCESS, ticker) == 9, "theirs stays"
+    first = seen.steps[10].orders
+    assert all(step.orders is first for step in seen.steps[10:20]), "orders that do not change are not made again"
+
+
 class Breaks:
     """A policy that fails after it lowered something."""
 
@@ -160,6 +183,45 @@ def test_whatever_ends_the_loop_everything_is_put_back(error: BaseException, tic
     assert read_attributes(ticker) == before
     assert read_attributes(0) == mine
     assert list(tmp_path.glob("*.leases")) == []
+
+
+class Slow:
+    """A policy that takes longer than its agent has."""
+
+    def __init__(self, good: Policy, takes_s: float, every: int = 1) -> None:
+        self._good, self._takes_s, self._every, self._asked = good, takes_s, every, 0
+
+    @property
+    def name(self) -> str:
+        return "slow"
+
+    def decide(self, state: State) -> Plan:
+        self._asked += 1
+        if self._asked % self._every == 0:
+            time.sleep(self._takes_s)
+        return self._good.decide(state)
+
+
+@needs_nice
+def test_whose_steps_do_not_fit_looks_less_often_still_holds_and_puts_back(ticker: int, tmp_path: Path) -> None:
+    before, seen = read_attributes(ticker), Seen(12)
+    ended = run(options(tmp_path, Slow(policy_named(LOWER), 0.025), acts=True), ticker, seen)
+    periods = [event.change.after_us for event in seen.events if isinstance(event, PeriodChanged)]
+    assert periods[:2] == [20_000, 40_000], "at 40 ms a step of 25 ms fits"
+    assert ended.overruns >= 6
+    assert seen.steps[-1].state.frame.settings[0].nice == 6
+    assert read_attributes(ticker) == before
+
+
+@needs_nice
+def test_a_step_that_takes_longer_than_the_loan_loses_it_and_the_agent_goes_on(ticker: int, tmp_path: Path) -> None:
+    before, seen = read_attributes(ticker), Seen(40)
+    run(options(tmp_path, Slow(policy_named(LOWER), 1.0, every=15), acts=True), ticker, seen)
+    revoked = [step.applied.revoked for step in seen.steps if step.applied is not None and step.applied.revoked]
+    assert any("heartbeat was late" in why for why in revoked)
+    changes = [change for step in seen.steps if step.applied is not None for change in step.applied.changed]
+    assert len([change for change in changes if not change.back]) >= 2, "lowered, put back by the reaper, lowered again"
+    assert read_attributes(ticker) == before
 
 
 @needs_nice
@@ -212,7 +274,7 @@ def test_a_trace_that_cannot_go_on_is_told_once_and_ends_nothing(ticker: int, tm
         "from npuops.cli.main import main; main()"
     )
     words = [sys.executable, "-c", code, "hostsched", "observe", "--pid", str(ticker), "--for", "2"]
-    words += ["--record", str(tmp_path / "small")]
+    words += ["--record", str(tmp_path / "small"), "--cpu-share", "100"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("the trace ends here") == 1

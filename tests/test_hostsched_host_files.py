@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 from npuops.hostsched.host_files import HostFiles, runnable_others, some_pressure_us, times_us
@@ -34,6 +35,16 @@ def test_this_machine_is_told_and_its_counters_rise() -> None:
     assert 0 <= first.steal_us <= later.steal_us
     assert (first.pressure_us is not None) == _tells_pressure()
     assert files.read(100_001).busy_us == later.busy_us, "the slow part is read in its time only"
+    descriptors.close()
+
+
+def test_whoever_is_made_moves_the_newest_number() -> None:
+    descriptors = Descriptors()
+    files = HostFiles(descriptors)
+    before = files.newest()
+    with subprocess.Popen(("true",)) as process:
+        assert files.newest() != before
+    assert process.returncode == 0
     descriptors.close()
 
 

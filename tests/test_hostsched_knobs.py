@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from hostsched_children import RESERVED, child, need_privilege, need_reservations, without_privilege
+from hostsched_children import RESERVED, child, eventually, need_privilege, need_reservations, without_privilege
 from npuops.eevdf.setting import DEFAULT, SchedPolicy, Setting
 from npuops.hostsched.attributes import Attributes
 from npuops.hostsched.knobs import (
@@ -175,3 +175,21 @@ def test_an_idle_task_gets_the_nice_value_and_slice_back_that_it_will_have_after
         assert read_attributes(one.pid) == original
         os.sched_setscheduler(one.pid, os.SCHED_OTHER, os.sched_param(0))
         assert one.setting.nice == 4
+
+
+def test_a_kernel_that_loses_count_of_reservations_is_made_to_count_anew() -> None:
+    """Linux 6.18 loses one whenever a task that sleeps leaves it: it granted none any more after 18 of these."""
+    need_reservations()
+    with child() as one:
+        one.make("thread")  # whoever answers has started, and sleeps now
+
+        def granted() -> bool:
+            try:
+                write_setting(one.pid, RESERVED)
+            except AdmissionError:
+                return False
+            return True
+
+        for _ in range(40):
+            eventually(granted, "nothing is granted any more")
+            write_setting(one.pid, DEFAULT)

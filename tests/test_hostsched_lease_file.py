@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,14 @@ def test_rubbish_is_told(tmp_path_factory: pytest.TempPathFactory, data: bytes) 
     path.write_bytes(data)
     with pytest.raises(IntegrityError):
         read_lease_file(path)
+
+
+@pytest.mark.parametrize("first", [["leases", 1, "x", 2, "b"], ["leases", 1, 1, None, "b"], ["leases", 1], 3, None])
+def test_a_first_line_that_is_none_of_ours_is_told(first: object, tmp_path: Path) -> None:
+    text = json.dumps(first).encode()
+    (tmp_path / "hostsched-1-2.leases").write_bytes(b"%08x %b\n" % (zlib.crc32(text), text))
+    with pytest.raises(IntegrityError):
+        read_lease_file(tmp_path / "hostsched-1-2.leases")
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:

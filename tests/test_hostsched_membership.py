@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from npuops.errors import OptionError
-from npuops.hostsched.membership import MOST_TASKS, RESCAN_US, Membership, has_capability
+from npuops.hostsched.membership import MOST_TASKS, RECHECK_US, RESCAN_US, Membership, has_capability
 from npuops.hostsched.process_stat import look_at
 from npuops.hostsched.selection import Selection
 
@@ -288,3 +288,21 @@ def test_a_process_that_is_not_there_or_is_a_thread_is_told() -> None:
 def test_capabilities_are_read_bit_by_bit() -> None:
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff"))
     assert sum(has_capability(number) << number for number in range(64)) == int(line.split()[1], 16)
+
+
+def test_while_nobody_was_made_nobody_is_looked_for(start: Start) -> None:
+    """Who is made moves the kernel's newest number; what else may have changed is looked at once a second."""
+    parent = start(*python("import sys, subprocess\nfor _ in sys.stdin: print(subprocess.Popen(['sleep', '9']).pid)"))
+    membership, newest = Membership(Selection(children_of=(parent.pid,))), 7
+    assert {member.pid for member in membership.look(0, newest=lambda: newest)} == {parent.pid}
+    assert parent.stdin is not None
+    parent.stdin.write("\n")
+    parent.stdin.close()
+    child = int(said(parent))
+    assert {member.pid for member in membership.look(RESCAN_US, newest=lambda: newest)} == {parent.pid}
+    newest = 8
+    assert child in {member.pid for member in membership.look(2 * RESCAN_US, newest=lambda: newest)}
+    os.kill(child, 9)
+    parent.wait()
+    assert membership.look(3 * RESCAN_US, newest=lambda: newest) != ()
+    assert membership.look(2 * RESCAN_US + RECHECK_US, newest=lambda: newest) == ()

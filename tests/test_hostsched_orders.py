@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,7 +9,7 @@ from hostsched_frames import Actor, Stage
 from npuops.eevdf.setting import SchedPolicy, Setting
 from npuops.hostsched.frame import GroupId, TaskId
 from npuops.hostsched.levels import BOOST, DEMOTE, IDLE, LEVELS, RESERVE_50
-from npuops.hostsched.orders import orders_for, voids
+from npuops.hostsched.orders import Standing, orders_for, voids
 from npuops.hostsched.plan import NORMAL, Level, Plan
 
 OURS = GroupId("autogroup", "7")
@@ -97,3 +99,18 @@ def test_everybody_appears_and_foreign_groups_never_do(wishes, ours: bool) -> No
             assert task.cpus == frame.host.cpus
     assert orders_for(Plan(), frame).groups == dict.fromkeys(frame.group_nices)
     assert NORMAL.setting is None
+
+
+def test_orders_that_stand_are_those_that_follow_and_stay_the_same_object() -> None:
+    stage, standing = stage_of(None, None), Standing()
+    frame = stage.frame()
+    plan = Plan({frame.tasks[0].id: DEMOTE})
+    first = standing.orders(plan, frame)
+    later = replace(frame, at_us=frame.at_us + 1)
+    assert standing.orders(Plan(dict(plan.levels)), later) is first
+    other = Plan({frame.tasks[1].id: DEMOTE})
+    assert standing.orders(other, later) == orders_for(other, later) != first
+    fresh = stage.frame()
+    assert standing.orders(other, fresh) == orders_for(other, fresh)
+    fewer = replace(fresh, tasks=fresh.tasks[:1])
+    assert standing.orders(plan, fewer) == orders_for(plan, fewer)

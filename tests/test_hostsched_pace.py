@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npuops.errors import OptionError
-from npuops.hostsched.pace import EASY, OVERRUNS, SLOWEST_US, Pace
+from npuops.hostsched.pace import EASY, LONGEST_US, OVERRUNS, SAVED_US, SLOWEST_US, Pace
 from npuops.hostsched.reaper_link import HEARTBEAT_TIMEOUT_MS
 
 
@@ -64,3 +64,56 @@ def test_the_next_moment_is_always_ahead_and_never_further_than_a_period(period_
         assert ended < due <= ended + pace.period_us
         assert period_us <= pace.period_us <= SLOWEST_US
         began = due
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0009, 1.01, -1.0])
+def test_a_budget_of_nothing_or_of_more_than_a_core_is_refused(share: float) -> None:
+    with pytest.raises(OptionError, match="core"):
+        Pace(20_000, share)
+
+
+@given(
+    st.integers(10_000, 100_000),
+    st.floats(0.005, 0.5),
+    st.lists(st.tuples(st.floats(10, 450), st.booleans()), min_size=1, max_size=40),
+)
+def test_steps_never_take_more_than_the_budget_and_what_was_saved_up(
+    period_us: int, share: float, phases: list[tuple[float, bool]]
+) -> None:
+    """As long as a step every 100 ms fits it; the rest is what a step, and the notches of the period, may be off."""
+    pace, now, spent, most = Pace(period_us, share), 0, 0.0, 0.0
+    for cost_us, lively in phases:
+        for _ in range(30):
+            spent, most = spent + cost_us, max(most, cost_us)
+            due, _ = pace.after(now, now + int(cost_us), cost_us, lively=lively)
+            assert now + int(cost_us) < due <= now + int(cost_us) + pace.period_us
+            assert period_us <= pace.period_us <= max(LONGEST_US, period_us)
+            now = due
+    assert spent <= share * (now + SAVED_US) + 60 * most
+
+
+def test_it_is_fast_while_things_change_and_it_can_afford_that_and_slow_otherwise() -> None:
+    pace, now = Pace(20_000, 0.01), 0
+    periods = []
+    for lively in (False, True, True, False, True):
+        for _ in range(60):
+            now, _ = pace.after(now, now + 500, 500, lively=lively)
+        periods.append(pace.period_us)
+    assert periods == [65_000, 20_000, 20_000, 65_000, 20_000]
+    for _ in range(1000):
+        now, _ = pace.after(now, now + 500, 500, lively=True)
+    changes = []
+    for _ in range(3000):
+        now, change = pace.after(now, now + 500, 500, lively=True)
+        changes += [change] if change is not None else []
+    assert {change.after_us for change in changes} == {20_000, 65_000}
+    assert not any(change.trouble for change in changes)
+    assert len(changes) < 30, "it does not flutter"
+
+
+def test_without_a_budget_it_is_as_fast_as_it_was_told() -> None:
+    pace, now = Pace(20_000), 0
+    for _ in range(200):
+        now, change = pace.after(now, now + 5_000, 5_000.0, lively=False)
+        assert change is None
+    assert pace.period_us == 20_000

@@ -104,6 +104,14 @@ def test_weights_that_the_card_vouches_for_must_still_be_the_networks(policy: Pa
         open_policy(policy)
 
 
+def test_a_range_beyond_any_feature_is_refused(policy: Path) -> None:
+    plain = msgspec.json.decode((policy / CARD_NAME).read_bytes())
+    plain["trained"]["ranges"]["high"][0] = 1e300
+    rewrite(policy, **plain)
+    with pytest.raises(IntegrityError, match="range high"):
+        read_card(policy)
+
+
 def test_huge_and_binary_cards_are_refused(policy: Path) -> None:
     (policy / CARD_NAME).write_bytes(b" " * (1 << 21))
     with pytest.raises(IntegrityError, match="megabyte"):

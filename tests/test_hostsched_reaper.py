@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,12 @@ import pytest
 from hostsched_children import Child, child, eventually, need_privilege, task_id
 from npuops.eevdf.setting import DEFAULT, Setting
 from npuops.hostsched.actuate import Actuator
+from npuops.hostsched.attributes import Attributes
 from npuops.hostsched.group_knobs import autogroup_of
 from npuops.hostsched.heartbeat import Heartbeat
 from npuops.hostsched.knobs import read_setting, write_setting
+from npuops.hostsched.lease_file import Given, LeaseFile, TaskClaimed
+from npuops.hostsched.leases import TaskLease
 from npuops.hostsched.process_stat import alive
 from npuops.hostsched.restore import restore_leftovers
 from npuops.hostsched.task_id import TaskId
@@ -84,11 +87,14 @@ agent.close()
 class Agent:
     """An agent in a process of its own, to be killed."""
 
-    def __init__(self, folder: Path, stage: str, number: str, timeout_ms: int, children: list[Child]) -> None:
+    def __init__(
+        self, folder: Path, stage: str, number: str, timeout_ms: int, children: list[Child], stderr: int | None = None
+    ) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", AGENT, str(folder), stage, number, str(timeout_ms), *(str(c.pid) for c in children)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
         )
@@ -107,10 +113,15 @@ class Agent:
 
 @contextmanager
 def agent(
-    folder: Path, children: list[Child], stage: str = "", number: str = "SIGKILL", timeout_ms: int = 60_000
+    folder: Path,
+    children: list[Child],
+    stage: str = "",
+    number: str = "SIGKILL",
+    timeout_ms: int = 60_000,
+    stderr: int | None = None,
 ) -> Iterator[Agent]:
     need_privilege()
-    one = Agent(folder, stage, number, timeout_ms, children)
+    one = Agent(folder, stage, number, timeout_ms, children, stderr)
     try:
         yield one
     finally:
@@ -268,3 +279,74 @@ def test_the_reaper_is_first_in_line_and_carries_no_numpy(tmp_path: Path) -> Non
         found = autogroup_of(actuator.reaper_pid)
         assert found is None or found[1] == -20
         assert "numpy" not in Path(f"/proc/{actuator.reaper_pid}/maps").read_text()
+
+
+def test_a_reaper_whose_agent_died_before_it_was_ready_puts_back_all_the_same(tmp_path: Path) -> None:
+    need_privilege()
+    with child() as one:
+        dead = TaskId(1, 4_000_000_000)
+        file = LeaseFile(tmp_path, dead)
+        lease = TaskLease(one.id, one.id, one.pid, 0, Attributes())
+        file.note([TaskClaimed(lease), Given(one.id, Attributes(nice=19))])
+        file.close()
+        write_setting(one.pid, Setting(nice=19))
+        heartbeat = Heartbeat()
+        words = [f"--agent={dead.tid}:{dead.start_ticks}", f"--leases={file.path}", "--timeout-ms=300"]
+        reader, writer = os.pipe()
+        os.close(reader)  # as when nobody waits for its first words any more
+        ended = subprocess.run(
+            [sys.executable, "-m", "npuops.hostsched.reaper", *words, f"--heartbeat={heartbeat.descriptor}"],
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            pass_fds=[heartbeat.descriptor],
+            start_new_session=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        os.close(writer)
+        heartbeat.close()
+        assert "Traceback" not in ended.stderr
+        assert (ended.returncode, one.setting, file.path.exists()) == (0, DEFAULT, False)
+
+
+def test_a_reaper_that_nobody_reads_is_not_held_up(tmp_path: Path, children: list[Child]) -> None:
+    """Its words go where the agent's go: a terminal that is stopped, a pipe that is full."""
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    with agent(tmp_path, children, stderr=writer) as one:
+        assert one.told() == "set"
+        one.process.kill()
+        eventually(lambda: not alive(one.reaper))
+        assert untouched(children)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_reaper_in_a_session_of_others_leaves_their_group_alone(tmp_path: Path) -> None:
+    need_privilege()
+    heartbeat = Heartbeat()
+    words = ["--agent=1:4000000000", f"--leases={tmp_path / 'none'}", "--timeout-ms=300"]
+    inner = [sys.executable, "-m", "npuops.hostsched.reaper", *words, f"--heartbeat={heartbeat.descriptor}"]
+    code = (
+        "import subprocess, sys\n"
+        "from npuops.hostsched.group_knobs import autogroup_of\n"
+        "import os\n"
+        f"subprocess.run({inner}, stdin=subprocess.DEVNULL, pass_fds=[{heartbeat.descriptor}], check=True)\n"
+        "print(autogroup_of(os.getpid()))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        pass_fds=[heartbeat.descriptor],
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    heartbeat.close()
+    assert "-20" not in ended.stdout

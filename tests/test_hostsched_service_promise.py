@@ -41,4 +41,4 @@ def test_the_unit_leaves_the_agent_what_it_needs_and_no_more() -> None:
     assert values("NoNewPrivileges") == ["yes"]
     assert values("RestrictRealtime") == [], "it forbids sched_setattr"
     assert values("ProtectControlGroups") == ["no"], "weights of cgroups are files"
-    assert values("KillMode") == ["mixed"], "the reaper must not be asked to end before the agent"
+    assert values("KillMode") == ["process"], "the reaper must outlive the agent"

@@ -257,6 +257,13 @@ def test_a_trace_of_a_later_layout_is_refused_with_both_numbers(tmp_path: Path) 
         read_trace(path)
 
 
+def test_a_header_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    header = msgspec.msgpack.encode(HEADER).replace(HEADER.kernel.encode(), b"\xff" * len(HEADER.kernel.encode()))
+    (tmp_path / "trace").write_bytes(MAGIC + struct.pack("<II", len(header), zlib.crc32(header)) + header)
+    with pytest.raises(DataError, match="not what npuops writes"):
+        read_trace(tmp_path / "trace")
+
+
 def test_a_bomb_is_damage_not_a_gigabyte(tmp_path: Path) -> None:
     path = tmp_path / "bomb"
     written(path, [])

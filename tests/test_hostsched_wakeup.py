@@ -9,6 +9,7 @@ import time
 import pytest
 
 from npuops.clock import SystemClock
+from npuops.hostsched.command import FORWARDED
 from npuops.hostsched.wakeup import Wakeup
 
 LONG_US = 60_000_000
@@ -54,14 +55,16 @@ def test_without_a_signal_it_sleeps_until_the_moment() -> None:
         assert clock.now_us() >= moment
 
 
-def test_what_nohup_ignores_stays_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+def test_what_nohup_or_a_shell_ignores_stays_ignored(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
     try:
-        with Wakeup(SystemClock().now_us) as wakeup:
-            os.kill(os.getpid(), signal.SIGHUP)
+        with Wakeup(SystemClock().now_us, FORWARDED) as wakeup:
+            os.kill(os.getpid(), number)
             assert wakeup.caught() == ()
+            assert signal.getsignal(number) is signal.SIG_IGN, "so it stays for the command that is run"
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
 
 
 def test_many_signals_do_not_fill_anything() -> None:

@@ -105,6 +105,15 @@ def test_each_phase_is_booked_by_itself(program: Path, calibration: Calibration)
     assert recording.timeline.sum() == pytest.approx(a.progress.sum() + b.progress.sum(), rel=0.05)
 
 
+def test_who_rests_sleeps_through_the_ends_of_phases(program: Path, calibration: Calibration) -> None:
+    late = Activity(Doing.SERVE, work_us=100, gap_us=10_000, slo_us=5000)
+    players = Player("A", (REST,) * 10), Player("B", (*(REST,) * 9, late))
+    recording = play(mix(*players, phase_ms=20), 2, calibration=calibration, program=program)
+    assert int(recording.of("A").voluntary.sum()) <= 1
+    assert int(recording.of("B").voluntary[:9].sum()) <= 1
+    assert (recording.of("B").done_ns > recording.of("B").arrivals_ns).any()
+
+
 def test_both_ends_of_a_pipe_take_turns(program: Path, calibration: Calibration) -> None:
     acts = (CHAT, REST, CHAT, CHAT)
     players = (Player("P0", acts, peer="P1"), Player("P1", acts, peer="P0"))

@@ -49,6 +49,7 @@ from npuops.server.served_version import ServedVersion
 from npuops.server.shared_memory import Regions
 from npuops.server.statistics import Statistics
 from npuops.server.tls import HTTP2, server_tls
+from npuops.serving_adaptive import AdaptiveServing
 from npuops.serving_chips import Chips
 from npuops.serving_gauges import chip_users, gauges, heed_chips
 from npuops.serving_hints import ServerHints
@@ -130,6 +131,7 @@ class Server:
         self._watch = RepositoryWatch(self._repository, poll_s=poll_s, observe=self._tell)
         self._tasks: list[asyncio.Task[None]] = []
         self._hints = self._make_hints() if options.hints else None
+        self._adaptive = self._make_adaptive() if options.adapt else None
 
     async def start(self) -> Ports:
         """Listen, look at the repository, and begin to load.
@@ -147,6 +149,8 @@ class Server:
         self._tasks = [self._loop.create_task(self._watch.run()), self._loop.create_task(self._beat())]
         if self._hints is not None:
             self._tasks.append(self._loop.create_task(self._hints.run()))
+        if self._adaptive is not None:
+            self._tasks.append(self._loop.create_task(self._adaptive.run()))
         return Ports(http=http, grpc=grpc)
 
     @property
@@ -233,6 +237,11 @@ class Server:
         hints = ServerHints(self._running, self._pool, path=path, slo_ms=slo_ms)
         self._observers = (*self._observers, hints.observe)
         return hints
+
+    def _make_adaptive(self) -> AdaptiveServing:
+        adaptive = AdaptiveServing(self._running, self._clock, slo_ms=self._options.hint_slo_ms)
+        self._observers = (*self._observers, adaptive.observe)
+        return adaptive
 
     def _tls(self, protocols: Sequence[str] = ()) -> ssl.SSLContext | None:
         files = self._options.tls

@@ -5,10 +5,13 @@ from __future__ import annotations
 import typer
 
 from npuops.cli.hostsched_act import act, advise, observe
+from npuops.cli.hostsched_bench import bench
 from npuops.cli.hostsched_probe import probe
 from npuops.cli.hostsched_replay import replay
 from npuops.cli.hostsched_restore import restore
 from npuops.cli.hostsched_run import run
+from npuops.cli.hostsched_train import train
+from npuops.cli.hostsched_validate import validate
 
 app = typer.Typer(
     name="hostsched",
@@ -26,3 +29,6 @@ app.command("act")(act)
 app.command("run", context_settings={"allow_interspersed_args": False})(run)
 app.command("restore")(restore)
 app.command("replay")(replay)
+app.command("train")(train)
+app.command("bench")(bench)
+app.command("validate")(validate)

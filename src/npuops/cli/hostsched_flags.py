@@ -31,6 +31,14 @@ MatchFlag = Annotated[
     list[str] | None, typer.Option("--match", help="Commands of this pattern, as redis-*. Can be repeated.")
 ]
 PeriodFlag = Annotated[float, typer.Option("--period", metavar="MS", help="Between looks, 10 to 100.")]
+ShareFlag = Annotated[
+    float,
+    typer.Option(
+        "--cpu-share",
+        metavar="PERCENT",
+        help="Of one core that the agent may take on average: it looks less often instead. 0.1 to 100.",
+    ),
+]
 ForFlag = Annotated[float | None, typer.Option("--for", metavar="SECONDS", min=0.01, help="End after so long.")]
 PolicyFlag = Annotated[
     str,

@@ -15,6 +15,7 @@ from npuops.cli.hostsched_flags import (
     PlotFlag,
     PolicyFlag,
     RecordFlag,
+    ShareFlag,
     ThresholdsFlag,
     chosen_policy,
 )
@@ -33,6 +34,7 @@ def run(
     mode: Annotated[str, typer.Option("--mode", help="act, advise, or observe.")] = "act",
     allow: AllowFlag = None,
     period: PeriodFlag = 20,
+    cpu_share: ShareFlag = 1,
     record: RecordFlag = None,
     plot: PlotFlag = None,
     leases: LeasesFlag = None,
@@ -52,6 +54,7 @@ def run(
         allow=allow,
         acts=mode == "act",
         period_ms=period,
+        cpu_percent=cpu_share,
         record=record,
         plot=plot,
         leases=leases,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ class Session:
         allow: what may be done; None: everything.
         acts: the kernel is told.
         period_ms: between looks.
+        cpu_percent: of one core that the agent may take on average.
         interval_s: between views.
         seconds: after which it ends by itself.
         record: file of the trace.
@@ -53,6 +55,7 @@ class Session:
     allow: list[str] | None = None
     acts: bool = False
     period_ms: float = 20
+    cpu_percent: float = 1
     interval_s: float = 1
     seconds: float | None = None
     record: Path | None = None
@@ -74,9 +77,12 @@ class Session:
         Raises:
             NpuopsError: an option is wrong, something is missing, or the kernel does not answer; all is put back.
         """
-        end_us = None if self.seconds is None else self._clock.now_us() + round(self.seconds * 1e6)
+        end_us: int | None = None
 
         def is_over(caught: tuple[int, ...]) -> bool:
+            nonlocal end_us
+            if self.seconds is not None and end_us is None:  # asked for the first time: everything is ready
+                end_us = self._clock.now_us() + round(self.seconds * 1e6)
             return bool(caught) or (end_us is not None and self._clock.now_us() >= end_us)
 
         with Wakeup(self._clock.now_us, ENDING) as wakeup:
@@ -92,6 +98,7 @@ class Session:
 
         def start() -> Selection:
             started.append(Command(words))
+            started[0].hand_on(wakeup.caught())
             return Selection(children_of=(os.getpid(),))
 
         def is_over(caught: tuple[int, ...]) -> bool:
@@ -100,18 +107,16 @@ class Session:
         with Wakeup(self._clock.now_us, FORWARDED) as wakeup:
             try:
                 self._run(wakeup, is_over, start, quiet=True)
-            except NpuopsError as error:
+            except Exception as error:  # whatever it is, the command goes on as if we had never been there
                 if not started:
                     raise
-                if not started[0].is_over(()):  # one that ended before the first look is no error
-                    # Everything is put back; the command goes on as if we had never been there.
-                    sys.stderr.write(f"npuops: error: {error.message}; the command goes on by itself\n")
+                _tell_failure(error, goes_on=not started[0].is_over(()))
                 while not started[0].is_over(wakeup.caught()):
                     wakeup.sleep_until(self._clock.now_us() + 1_000_000)
             return started[0].exit_code()
 
     def _run(self, wakeup: Wakeup, is_over: IsOver, whom: Callable[[], Selection], *, quiet: bool) -> None:
-        pace = Pace(round(self.period_ms * 1000))
+        pace = Pace(round(self.period_ms * 1000), self.cpu_percent / 100)
         if self.plot is not None:
             refuse_plot(self.plot)
         summing, looks = Summing(), Looks() if self.plot is not None or self.record is not None else None
@@ -157,3 +162,11 @@ class Session:
             if not self.as_json:
                 narrator.plain(text_timeline(line))
         narrator.ended(summing.summary())
+
+
+def _tell_failure(error: Exception, *, goes_on: bool) -> None:
+    """After everything was put back."""
+    if not isinstance(error, NpuopsError):
+        traceback.print_exception(error)
+    words = error.message if isinstance(error, NpuopsError) else f"a defect in npuops: {error!r}"
+    sys.stderr.write(f"npuops: error: {words}{'; the command goes on by itself' if goes_on else ''}\n")

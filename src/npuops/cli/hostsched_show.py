@@ -88,7 +88,8 @@ class Narrator:
             case PeriodChanged(change=change):
                 after, before = change.after_us / 1000, change.before_us / 1000
                 words = f"looking every {after:g} ms instead of {before:g}: {change.why}"
-                self._say("period", words, {"before_us": change.before_us, "after_us": change.after_us}, loud=True)
+                periods = {"before_us": change.before_us, "after_us": change.after_us}
+                self._say("period", words, periods, loud=change.trouble)
             case LeftAlone(count=count, why=why):
                 self._say("left alone", f"left alone: {count}: {why}", {"count": count, "why": why})
             case NotPutBack(denials=denials):
@@ -136,12 +137,13 @@ class Narrator:
                 self._print("  " + "  ".join(row.cells()))
 
     def _tell_decision(self, event: Stepped) -> None:
-        frame, names = event.state.frame, names_of(event.state.frame)
-        changes = list(level_changes(self._plan, event.plan, frame))
+        frame, refusals = event.state.frame, event.checked.refusals if event.checked is not None else ()
+        if self._plan.levels != event.plan.levels:
+            for change in level_changes(self._plan, event.plan, frame):
+                self._say("decision", str(change), _plain(change))
         self._plan = event.plan
-        for change in changes:
-            self._say("decision", str(change), _plain(change))
-        for refusal in event.checked.refusals if event.checked is not None else ():
+        names = names_of(frame) if refusals else {}
+        for refusal in refusals:
             whom = task_words(refusal.task, names)
             detail = {"rule": refusal.rule, "task": refusal.task, "why": refusal.why}
             self._once("refused", f"{whom}: {refusal.rule}: {refusal.why}", detail, (refusal.rule, refusal.task))

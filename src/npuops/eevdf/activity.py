@@ -15,6 +15,9 @@ NOTICE_NS: Final = 1_000
 """Until a task that runs has seen that its role changed."""
 CALL_NS: Final = 700
 """From the byte written to the read that may find one: a task that was preempted in between may find the answer."""
+TALK_NS: Final = 1_900
+"""What a turn costs besides its work: byte read, peer woken. Measured: 34.1 us of CPU time for a turn of 30 us, of
+which 1.5 us are the switch and 0.7 us the call above."""
 DRAWS: Final = 4096
 """Entries of `Script.gaps`."""
 
@@ -74,7 +77,7 @@ def receive(w: World, task: int) -> None:
     """It reads from its pipe: the byte, or it sleeps until one is written."""
     if w.e[task, at.TOKENS] > 0:
         w.e[task, at.TOKENS] -= 1
-        work_on(w, task, at.TURN, w.e[task, at.WORK])
+        work_on(w, task, at.TURN, w.e[task, at.WORK] + TALK_NS)
     else:
         rest(w, task, at.NEVER)
 
@@ -124,7 +127,7 @@ def send(w: World, task: int) -> None:
     w.e[peer, at.TOKENS] += 1
     if not w.e[peer, at.AWAKE] and w.e[peer, at.STEP] == at.NOTHING:
         w.e[peer, at.TOKENS] -= 1
-        work_on(w, peer, at.TURN, w.e[peer, at.WORK])
+        work_on(w, peer, at.TURN, w.e[peer, at.WORK] + TALK_NS)
         rouse(w, peer, w.e[task, at.CPU])
 
 

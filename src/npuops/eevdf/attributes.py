@@ -10,7 +10,7 @@ from npuops.eevdf.balance import place_above
 from npuops.eevdf.compiled import compiled
 from npuops.eevdf.dispatch import charge_running, preempt
 from npuops.eevdf.reservation import DEADLINE, above_fair, renew, runs_on
-from npuops.eevdf.run_queue import dequeue, enqueue, rank, reweigh, start, stop, weigh_group
+from npuops.eevdf.run_queue import dequeue, enqueue, rank, resume, reweigh, stop, weigh_group
 from npuops.eevdf.setting import SchedPolicy
 from npuops.eevdf.world import Table, World
 
@@ -70,8 +70,8 @@ def go_on(w: World, cpu: int, task: int) -> None:
     queue = w.e[task, at.QUEUE]
     group = w.q[queue, at.GROUP]
     if group >= 0 and w.q[cpu, at.CURRENT] != group:
-        start(w, cpu, group)
-    start(w, queue, task)
+        resume(w, cpu, group)
+    resume(w, queue, task)
 
 
 @compiled

@@ -65,7 +65,8 @@ def place_wake(w: World, task: int, waker: int) -> int:
     if free(w, last):
         return int(last)
     for cpu in range(w.g[at.CPUS]):
-        if free(w, cpu):
+        # Further CPUs are searched only while they are not busy (SIS_UTIL), and SCHED_IDLE tasks make busy, too.
+        if w.c[cpu, at.TASK] < 0:
             return int(cpu)
     return int(target)
 

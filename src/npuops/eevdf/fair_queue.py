@@ -64,6 +64,15 @@ def least_slice(w: World, queue: int) -> int:
 
 
 @compiled
+def longest_slice(w: World, queue: int) -> int:
+    """The longest slice in the queue: what somebody there may be owed, or owe, is bounded by it."""
+    longest = 0
+    for place in range(at.MEMBERS, at.MEMBERS + w.q[queue, at.NUMBER]):
+        longest = max(longest, w.e[w.q[queue, place], at.SLICE])
+    return int(longest)
+
+
+@compiled
 def earlier(w: World, one: int, other: int) -> bool:
     """One's deadline is before the other's; of equal ones, it has been queued for longer."""
     if w.e[one, at.DEADLINE] != w.e[other, at.DEADLINE]:
@@ -125,11 +134,12 @@ def protect_pick(w: World, queue: int, entity: int) -> None:
 
 @compiled
 def note_lag(w: World, queue: int, entity: int) -> None:
-    """What it is owed (positive) or owes as it leaves, bounded by twice its slice or a tick (update_entity_lag).
+    """What it is owed (positive) or owes as it leaves, bounded by the queue's longest slice and a tick more.
 
-    A delayed one has nothing to gain by sleeping: its debt shrinks, to zero at most (DELAY_ZERO).
+    The kernel's update_entity_lag, in 6.18.y since March 2026; before, it was twice its own slice or a tick. A delayed
+    one has nothing to gain by sleeping: its debt shrinks, to zero at most (DELAY_ZERO).
     """
-    bound = virtual(w, entity, max(2 * w.e[entity, at.SLICE], w.rules[rule.TICK_NS]))
+    bound = virtual(w, entity, longest_slice(w, queue) + w.rules[rule.TICK_NS])
     lag = max(-bound, min(bound, average(w, queue) - w.e[entity, at.V]))
     if w.e[entity, at.DELAYED]:
         lag = min(max(lag, w.e[entity, at.LAG]), 0)

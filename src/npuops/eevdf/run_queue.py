@@ -196,13 +196,19 @@ def dequeue(w: World, task: int, sleeps: bool) -> bool:
 
 @compiled
 def start(w: World, queue: int, entity: int) -> None:
-    """It runs from now on (set_next_entity)."""
+    """It was picked, and runs from now on."""
+    resume(w, queue, entity)
+    protect_pick(w, queue, entity)
+
+
+@compiled
+def resume(w: World, queue: int, entity: int) -> None:
+    """It runs from now on (set_next_entity); picked by nobody, it is protected no longer than it was."""
     if w.q[queue, at.BUDDY] == entity:
         w.q[queue, at.BUDDY] = -1
     w.q[queue, at.CURRENT] = entity
     w.e[entity, at.CHARGED_AT] = w.g[at.NOW]
     w.e[entity, at.RUN_AT_PICK] = w.e[entity, at.RUN]
-    protect_pick(w, queue, entity)
 
 
 @compiled

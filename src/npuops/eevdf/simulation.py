@@ -6,6 +6,7 @@ modelled: caches beyond one refill cost, interrupts' own time, NUMA, cgroup quot
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,8 @@ from npuops.eevdf import world as at
 from npuops.eevdf.activity import DRAWS
 from npuops.eevdf.attributes import set_session, set_task
 from npuops.eevdf.clockwork import reschedule, run_until
-from npuops.eevdf.mix import Doing, Mix, arrivals_ns
+from npuops.eevdf.compiled import compile_all
+from npuops.eevdf.mix import REST, Doing, Mix, Player, arrivals_ns
 from npuops.eevdf.rules import Rules
 from npuops.eevdf.setting import DEFAULT, FAIR, LEAST_NICE, MOST_NICE, SchedPolicy, Setting
 from npuops.eevdf.weights import NICE_0, of, of_nice
@@ -50,7 +52,7 @@ class Simulation:
         self._world = _world(mix, seed, self.rules, self._sessions if self._grouped else {})
         self._script = _script(mix, seed)
         self._world.e[: len(mix.players), at.NEXT] = self._script.first[:-1]
-        self._world.e[: len(mix.players), at.NEXT] = self._script.first[:-1]
+        _prepare()
 
     @property
     def now_ns(self) -> int:
@@ -107,6 +109,13 @@ class Simulation:
         found: NDArray[np.int64] = self._world.e[: len(self.mix.players), _COUNTERS]
         return found
 
+    def waiting(self) -> NDArray[np.bool_]:
+        """Shape (players): who wants to run and does not, now."""
+        tasks = self._world.e[: len(self.mix.players)]
+        found: NDArray[np.bool_] = tasks[:, at.AWAKE].astype(bool)
+        found[self._world.c[self._world.c[:, at.TASK] >= 0, at.TASK]] = False
+        return found
+
     def pressure_ns(self) -> int:
         """Time in which some task waited for a CPU (PSI `some`), averaged over the CPUs that were busy."""
         return int(self._world.g[at.PRESSURE]) // at.FRACTION
@@ -145,6 +154,15 @@ class Simulation:
     def _check(self, player: int) -> None:
         if not 0 <= player < len(self.mix.players):
             raise OptionError(f"mix {self.mix.name} has no player {player}")
+
+
+@cache
+def _prepare() -> None:
+    """Compile what a simulation calls, once a process, before anything is simulated."""
+    lone = Mix("nobody", (1,), (Player("nobody", (REST,)),))
+    w, s = _world(lone, 0, Rules(), {}), _script(lone, 0)
+    wanted: Table = np.zeros(6, np.int64)
+    compile_all([(run_until, (w, s, 0)), (set_task, (w, 0, wanted)), (set_session, (w, 0, 0)), (reschedule, (w,))])
 
 
 def _world(mix: Mix, seed: int, rules: Rules, sessions: dict[int, int]) -> World:

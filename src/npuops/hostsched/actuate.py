@@ -63,7 +63,7 @@ class Actuator:
             self._file = LeaseFile(place, self._agent)
             found = rights if rights is not None else find_rights()
             self._tasks = TaskClaims(self._file, found)
-            self._groups = GroupClaims(self._file, found)
+            self._groups = GroupClaims(self._file, found, self._tasks.spared)
             self._link = self._start_reaper()
         except BaseException:
             os.close(self._lock)
@@ -196,7 +196,7 @@ class Actuator:
 
     def _start_reaper(self) -> ReaperLink:
         link = ReaperLink(self._agent, self._file.path, self._timeout_ms)
-        self._tasks.spared |= {link.pid}
+        self._tasks.spared.add(link.pid)
         return link
 
 

@@ -7,26 +7,33 @@ does the same.
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from npuops.clock import Clock
 from npuops.events import Observer, ignore
 from npuops.hostsched.agent_facts import AgentEnded, AgentStarted, Mode, PeriodChanged, Stepped
-from npuops.hostsched.applied import Applied
+from npuops.hostsched.applied import NOTHING, Applied
 from npuops.hostsched.features import State
 from npuops.hostsched.frame import Frame
 from npuops.hostsched.guard import Checked
 from npuops.hostsched.hint import Hint
-from npuops.hostsched.orders import orders_for
+from npuops.hostsched.liveliness import Liveliness
+from npuops.hostsched.orders import Standing
 from npuops.hostsched.pace import Pace
 from npuops.hostsched.plan import Orders, Plan, Policy
 from npuops.hostsched.service_notice import ServiceNotice
 from npuops.hostsched.wakeup import Wakeup
 
 _LEAST_WALL_NS = 100_000_000
+_CONFIRM_US: Final = 200_000
+"""Orders that did not change are given again so often: somebody else may have set a task, or the reaper put it back."""
+_ALLOCATIONS: Final = 50_000
+"""Of the collector of cycles: steps leave none, so the usual 700 would cost and find nothing."""
 
 
 class Looks(Protocol):
@@ -65,7 +72,11 @@ class Applies(Protocol):
     """Tells the kernel: `actuate.Actuator`."""
 
     def apply(self, orders: Orders) -> Applied:
-        """What it took."""
+        """What it took; counts as a beat."""
+        ...
+
+    def beat(self) -> None:
+        """The agent lives."""
         ...
 
 
@@ -117,6 +128,11 @@ class Agent:
         self._observe = observe
         self._notice = notice or ServiceNotice({})
         self._protection = protection
+        self._standing = Standing()
+        self._given: Orders | None = None
+        self._given_us = 0
+        self._liveliness = Liveliness()
+        self._spent_ns = 0
 
     def run(self, wakeup: Wakeup, is_over: Callable[[tuple[int, ...]], bool]) -> AgentEnded:
         """Step until `is_over`, which is asked before each step and given the signals that came since.
@@ -130,13 +146,15 @@ class Agent:
             AgentStarted(mode=parts.mode, policy=name, period_us=self._pace.period_us, protection=self._protection)
         )
         began_ns, began_cpu_ns = time.monotonic_ns(), time.process_time_ns()
+        self._spent_ns = began_cpu_ns
         due_us, steps = self._clock.now_us(), 0
         self._notice.say("READY=1")
-        while not is_over(wakeup.caught()):
-            if wakeup.sleep_until(due_us):
-                continue  # a signal, or a child that ended: ask first
-            due_us = self._paced_step(due_us)
-            steps += 1
+        with _few_collections():
+            while not is_over(wakeup.caught()):
+                if wakeup.sleep_until(due_us):
+                    continue  # a signal, or a child that ended: ask first
+                due_us = self._paced_step(due_us)
+                steps += 1
         self._notice.say("STOPPING=1")
         wall_ns = time.monotonic_ns() - began_ns
         spent_ns = time.process_time_ns() - began_cpu_ns
@@ -149,9 +167,12 @@ class Agent:
 
     def _paced_step(self, due_us: int) -> int:
         began_us = self._clock.now_us()
-        self._observe(self._step(max(began_us - due_us, 0)))
+        step = self._step(max(began_us - due_us, 0))
+        self._observe(step)
+        before_ns, self._spent_ns = self._spent_ns, time.process_time_ns()
         ended_us = self._clock.now_us()
-        next_us, change = self._pace.after(began_us, ended_us)
+        lively = self._liveliness.lively(step.state.frame, step.orders)
+        next_us, change = self._pace.after(began_us, ended_us, (self._spent_ns - before_ns) / 1000, lively=lively)
         if change is not None:
             self._observe(PeriodChanged(change=change))
         self._notice.alive(ended_us)
@@ -165,6 +186,29 @@ class Agent:
             return Stepped(state=state, proposed=Plan(), checked=None, orders=None, applied=None, late_us=late_us)
         proposed = parts.policy.decide(state)
         checked = parts.guard.check(state, proposed)
-        orders = orders_for(checked.plan, frame)
-        applied = parts.actuator.apply(orders) if parts.actuator is not None else None
+        orders = self._standing.orders(checked.plan, frame)
+        applied = self._apply(parts.actuator, orders, frame.at_us) if parts.actuator is not None else None
         return Stepped(state=state, proposed=proposed, checked=checked, orders=orders, applied=applied, late_us=late_us)
+
+    def _apply(self, actuator: Applies, orders: Orders, at_us: int) -> Applied:
+        """What stands already is only confirmed, now and then: that costs as much as deciding."""
+        if orders is self._given and at_us - self._given_us < _CONFIRM_US:
+            actuator.beat()
+            return NOTHING
+        applied = actuator.apply(orders)
+        self._given = orders if applied == NOTHING else None  # what was denied, or just changed, is looked at again
+        self._given_us = at_us
+        return applied
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """What is there now stays: it is no garbage, and need not be looked through again and again."""
+    before = gc.get_threshold()
+    gc.freeze()  # without a collection before it: protected, that would take as long as a whole second
+    gc.set_threshold(_ALLOCATIONS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()

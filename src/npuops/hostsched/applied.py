@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from npuops.eevdf.setting import Setting
 from npuops.hostsched.task_id import GroupId, TaskId
@@ -68,6 +69,10 @@ class Applied:
     lost: tuple[Denial, ...] = ()
     gone: tuple[TaskId, ...] = ()
     revoked: str = ""
+
+
+NOTHING: Final = Applied()
+"""All was as ordered already."""
 
 
 class Report:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npuops.artifacts.disk import storage_errors
 from npuops.errors import DataError
+
+_DAMAGED: Final = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError),
+    *(ValueError, KeyError, TypeError, OverflowError),
+    *(SyntaxError, tokenize.TokenError),  # a header is read as Python
+    MemoryError,  # it claims more than there is room for
+)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -21,7 +29,6 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         StorageError: the file cannot be read.
         DataError: no such file, cut off, changed, or with something in it that is no plain array.
     """
-    damaged = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, NotImplementedError, OSError)
     with storage_errors("read", path), path.open("rb") as file:
         try:
             if not zipfile.is_zipfile(file):
@@ -29,5 +36,5 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             file.seek(0)
             with np.load(file, allow_pickle=False) as stored:
                 return {name: stored[name] for name in stored.files}
-        except damaged as error:
+        except _DAMAGED as error:
             raise DataError(f"{path} holds no arrays: {error}") from error

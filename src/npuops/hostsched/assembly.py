@@ -19,7 +19,7 @@ from npuops.hostsched.agent import Parts
 from npuops.hostsched.agent_facts import LeftAlone, Mode, NotPutBack, Stepped
 from npuops.hostsched.applied import Applied
 from npuops.hostsched.familiarity import Ranges
-from npuops.hostsched.features import Features
+from npuops.hostsched.glances import sums_for
 from npuops.hostsched.guard import Guard
 from npuops.hostsched.guard_options import ALL_ACTS, GuardOptions, acts_named
 from npuops.hostsched.hint_socket import HintSocket
@@ -106,7 +106,7 @@ def assembled(options: AgentOptions, whom: Callable[[], Selection], tell: Observ
         told: set[str] = set()
 
         def observe(event: Event) -> None:
-            if isinstance(event, Stepped) and policy is not None:
+            if isinstance(event, Stepped) and policy is not None and (signals.refused or signals.left_out):
                 _tell_left_alone(signals, told, tell)
             if isinstance(event, Stepped) and event.applied is not None:
                 _recheck(signals, event.applied)
@@ -114,7 +114,8 @@ def assembled(options: AgentOptions, whom: Callable[[], Selection], tell: Observ
                 record(event)
             tell(event)
 
-        parts = Parts(signals=signals, features=Features(), hints=hints, policy=policy, guard=guard, actuator=actuator)
+        sums = sums_for(policy)
+        parts = Parts(signals=signals, features=sums, hints=hints, policy=policy, guard=guard, actuator=actuator)
         yield Assembly(parts, observe, protection)
 
 

@@ -14,7 +14,15 @@ from typing import Any, Final
 from npuops.eevdf.setting import SchedPolicy, Setting
 from npuops.errors import NpuopsError
 from npuops.hostsched.group_knobs import CGROUP1, CGROUP2, autogroup_of, mounts, write_native
-from npuops.hostsched.knobs import KnobError, base_slice_ns, read_attributes, write_attributes, write_setting
+from npuops.hostsched.knobs import (
+    AdmissionError,
+    KnobError,
+    base_slice_ns,
+    read_attributes,
+    write_attributes,
+    write_setting,
+)
+from npuops.hostsched.reservations import most_cpus, promised
 from npuops.hostsched.rights import find_rights, throw_away_child
 
 _AUTOGROUPS: Final = Path("/proc/sys/kernel/sched_autogroup_enabled")
@@ -94,14 +102,13 @@ def probe() -> Capabilities:
 
 def _task_knobs() -> list[Capability]:
     idle, batch = Setting(SchedPolicy.IDLE), Setting(SchedPolicy.BATCH)
-    reserved = Setting(SchedPolicy.DEADLINE, runtime_us=1000, period_us=10_000)
     return [
         _tried("nice up", lambda pid: _there_and_back(pid, Setting(nice=5)), "and back again"),
         _tried("nice down", lambda pid: write_setting(pid, Setting(nice=-10)), "below 0"),
         _tried("slice", _slice, "a task's own, on 6.12 and later"),
         _tried("batch", lambda pid: _there_and_back(pid, batch), "and back again"),
         _tried("idle", lambda pid: _there_and_back(pid, idle), "and back again"),
-        _tried("reservation", lambda pid: write_setting(pid, reserved), "SCHED_DEADLINE, unless pinned"),
+        _tried("reservation", _reservation, "SCHED_DEADLINE, unless pinned"),
     ]
 
 
@@ -118,6 +125,14 @@ def _there_and_back(pid: int, setting: Setting) -> None:
     before = read_attributes(pid)
     write_setting(pid, setting)
     write_attributes(pid, before)
+
+
+def _reservation(pid: int) -> None:
+    asked = Setting(SchedPolicy.DEADLINE, runtime_us=1000, period_us=10_000)
+    try:
+        write_setting(pid, asked)
+    except AdmissionError as error:
+        raise AdmissionError(f"{asked} is refused: {promised().refusal(asked.share, most_cpus())}") from error
 
 
 def _slice(pid: int) -> None:

@@ -67,6 +67,11 @@ class Command:
         """Of its process."""
         return self._process.pid
 
+    def hand_on(self, caught: Iterable[int]) -> None:
+        """What came before it was there to hear it."""
+        for number in caught:
+            self._process.send_signal(number)
+
     def is_over(self, caught: Iterable[int]) -> bool:
         """Hand on what we were sent, and say whether it has ended."""
         for number in caught:

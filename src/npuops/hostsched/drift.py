@@ -6,9 +6,8 @@ Both are counted in answers of applications that tell (`Hint.served`, `Hint.miss
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
-
-import numpy as np
 
 from npuops.hostsched.frame import Frame, TaskId
 from npuops.hostsched.guard_options import GuardOptions
@@ -81,7 +80,7 @@ class Drift:
             self._mode, self._since_us = mode, frame.at_us
         served, missed = self._news(frame)
         options = self._options
-        kept = float(np.exp(-window / options.drift_us))
+        kept = math.exp(-window / options.drift_us)
         self.forecast.fade(kept)
         for tally in (self.acting, self.control):
             tally.fade(kept ** (1 / _COMPARED))

@@ -45,8 +45,9 @@ class GroupWrite:
 class GroupClaims:
     """Of one agent; as `TaskClaims`."""
 
-    def __init__(self, file: LeaseFile, rights: Rights) -> None:
-        """Nothing is claimed yet."""
+    def __init__(self, file: LeaseFile, rights: Rights, spared: Collection[int] = ()) -> None:
+        """Nothing is claimed yet; groups of the `spared` processes, who may become more, never are."""
+        self._spared = spared
         self._file = file
         self._rights = rights
         self._current: dict[GroupId, int] = {}
@@ -113,19 +114,22 @@ class GroupClaims:
         target = original if nice is None else native_of_nice(group.kind, nice)
         if present == target and (nice is not None or ours is None):
             return None
-        against = "" if nice is None else self._against(group, original, nice)
-        if against:
-            report.denied.append(Denial(group, "bounds" if "bounds" in against else "no way back", against))
+        denial = None if nice is None else self._against(group, original, nice)
+        if denial is not None:
+            report.denied.append(denial)
             return None
         claim = GroupLease(group, original) if lease is None else None
         return GroupWrite(group, present, target, ours is not None and target == original, claim)
 
-    def _against(self, group: GroupId, original: int, nice: int) -> str:
+    def _against(self, group: GroupId, original: int, nice: int) -> Denial | None:
         if not LEAST_NICE <= nice <= MOST_NICE:
-            return f"nice {nice} is out of the bounds {LEAST_NICE} to {MOST_NICE}"
+            found = f"nice {nice} is out of the bounds {LEAST_NICE} to {MOST_NICE}"
+            return Denial(group, "bounds", found)
         if group.kind == AUTOGROUP and original < 0 and nice > original and not self._rights.may_raise:
-            return f"nice {original} cannot be given back"
-        return ""
+            return Denial(group, "no way back", f"nice {original} cannot be given back")
+        if group.kind == AUTOGROUP and any((seen := autogroup_of(pid)) and seen[0] == group for pid in self._spared):
+            return Denial(group, "not ours", "the agent itself, its reaper or init is in it")
+        return None
 
     def _lose(self, group: GroupId, present: int, ours: int, report: Report) -> None:
         self._current.pop(group)

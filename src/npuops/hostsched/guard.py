@@ -6,7 +6,7 @@ What passes is a part of the plan; the rest is normal. Going back to normal is n
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -115,6 +115,8 @@ class Guard:
         self._wanted: dict[TaskId, tuple[Level, int]] = {}
         self._entries: deque[int] = deque()
         self._swept_us = 0
+        self._tasks: tuple[Task, ...] = ()
+        self._rows: dict[TaskId, int] = {}
         self._at_us: int | None = None
 
     def check(self, state: State, plan: Plan) -> Checked:
@@ -129,11 +131,11 @@ class Guard:
         elif plan.levels or whole.rule is Rule.CONTROL:
             refusals.append(whole)
         same = len(levels) == sum(level != NORMAL for level in plan.levels.values())
-        self._passed = replace(
-            plan,
-            levels=levels,
-            why={task: plan.why[task] for task in levels if task in plan.why},
-            expected=plan.expected if same else None,
+        self._passed = Plan(
+            levels,
+            {task: plan.why[task] for task in levels if task in plan.why},
+            plan.expected if same else None,
+            plan.expected_default,
         )
         control = whole is not None and whole.rule is Rule.CONTROL
         self._mode = "control" if control else "acting" if levels else ""
@@ -190,7 +192,10 @@ class Guard:
         self._wanted = now
 
     def _each(self, state: State, plan: Plan, at_us: int, refusals: list[Refusal]) -> dict[TaskId, Level]:
-        rows = {task.id: row for row, task in enumerate(state.frame.tasks)}
+        if state.frame.tasks is not self._tasks:
+            self._tasks = state.frame.tasks
+            self._rows = {task.id: row for row, task in enumerate(self._tasks)}
+        rows = self._rows
         if at_us - self._swept_us >= _SECOND_US:
             self._swept_us, horizon = at_us, at_us - self._options.dwell_us
             self._entered = {key: at for key, at in self._entered.items() if key[0] in rows and at > horizon}

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from npuops.hostsched.frame import TaskId
 from npuops.hostsched.hint_book import Subject
 from npuops.hostsched.hint_wire import Word
+from npuops.hostsched.process_stat import look_at
+from npuops.hostsched.task_id import TaskId
 
 GENERATIONS: Final = 16
 """How far up a descendant is looked for."""
-_START_TIME: Final = 19
-"""Fields of /proc/TID/stat after the command: field 22 is the 20th of them (proc(5))."""
 _Status = tuple[int, int, int]
 
 
@@ -60,14 +59,8 @@ def subject_of(speaker: Speaker, word: Word) -> Subject | No:
 
 def start_of(tid: int) -> int | None:
     """When a thread began, in ticks since boot; None where there is none."""
-    text = _read(f"/proc/{tid}/stat")
-    if text is None:
-        return None
-    try:
-        # The command is in parentheses and may hold some itself, so the last one ends it.
-        return int(text[text.rindex(b")") + 2 :].split()[_START_TIME])
-    except (ValueError, IndexError):
-        return None
+    stat = look_at(tid)
+    return None if stat is None else stat.start_ticks
 
 
 def _descends(parent: int, ancestor: int) -> bool:

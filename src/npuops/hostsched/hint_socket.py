@@ -111,6 +111,8 @@ class HintSocket:
         self.path = _checked(path or place_of_agent(os.environ, uid))
         self._lock, self._listener, self._inode = _listen(self.path, everyone=everyone)
         self._epoll = select.epoll()
+        self._epoll.register(self._listener, select.EPOLLIN)
+        self._door = self._listener.fileno()
         self._clients: dict[int, _Client] = {}
         self._by_user: Counter[int] = Counter()
         self._number = 0
@@ -136,11 +138,14 @@ class HintSocket:
         now_us = time.monotonic_ns() // 1000 if now_us is None else now_us
         if now_us - self._rechecked_us >= RECHECK_US:
             self._recheck(now_us)
-        self._accept(now_us)
+        ready = self._epoll.poll(0)
+        if any(descriptor == self._door for descriptor, _ in ready):
+            self._accept(now_us)
+            ready = self._epoll.poll(0)  # who came just now has spoken already
         left = MESSAGES
         # The kernel puts what was served last behind the others, so a limit here keeps nobody waiting for ever.
-        for descriptor, _ in self._epoll.poll(0):
-            if left > 0:
+        for descriptor, _ in ready:
+            if left > 0 and descriptor != self._door:
                 left -= self._read(self._clients[descriptor], left, now_us)
         return self._book.hints(now_us)
 

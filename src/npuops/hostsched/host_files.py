@@ -30,6 +30,14 @@ class HostFiles:
         self._cpus_at_us: int | None = None
         self._tick_us = 1_000_000 // os.sysconf("SC_CLK_TCK")
 
+    def newest(self) -> int:
+        """Number of the process or thread that was made last, in our namespace; it moves when another one is.
+
+        Raises:
+            NoSuchKnobError: there is no /proc here.
+        """
+        return int(_there(self._load.read(128)).rpartition(b" ")[2])
+
     def read(self, now_us: int) -> Host:
         """The machine now; `busy_us` and `steal_us` may be 50 ms old.
 

@@ -6,6 +6,9 @@ that is set alone through this call takes a task's own slice away.
 With SCHED_IDLE the call takes neither (`fair_policy` in kernel/sched/sched.h leaves it out): a task keeps those that it
 had. Where they shall be others, it gets them on the way, as a task of SCHED_OTHER.
 
+Linux 6.18 loses count of what is reserved whenever a task that sleeps leaves its reservation, until it refuses all. So
+where it refuses one, it is made to count anew, and asked once more (docs/decisions/0013).
+
 What the kernel answers for a task without a slice of its own is its base slice. We ask for that once, of a thread that
 just gave its own back. Somebody who sets exactly the base slice by hand is not told apart from the default: until the
 base changes (debugfs, a processor more or less) the two behave the same.
@@ -18,8 +21,10 @@ import errno
 import os
 import platform
 import threading
+import time
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 from npuops.eevdf.setting import SchedPolicy, Setting
@@ -28,6 +33,10 @@ from npuops.hostsched.attributes import RESET_ON_FORK, Attributes, wanted
 
 _NUMBERS: Final = {"x86_64": (314, 315), "aarch64": (274, 275), "riscv64": (274, 275)}
 """Of sched_setattr and sched_getattr (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h)."""
+
+
+_RT_RUNTIME: Final = Path("/proc/sys/kernel/sched_rt_runtime_us")
+_RECOUNT_EVERY_S: Final = 1.0
 
 
 class KnobError(NpuopsError):
@@ -110,7 +119,34 @@ def write_attributes(tid: int, attributes: Attributes) -> None:
         kept = present.fair and (present.nice, present.runtime_ns) == (attributes.nice, attributes.runtime_ns)
         if not kept:
             _write_raw(tid, replace(attributes, policy=SchedPolicy.OTHER))
-    _write_raw(tid, attributes)
+    try:
+        _write_raw(tid, attributes)
+    except AdmissionError:
+        if not _recount.made():
+            raise
+        _write_raw(tid, attributes)
+
+
+class _Recount:
+    """Not at every refusal: it builds scheduling domains anew, and others may really have all that can be reserved."""
+
+    def __init__(self) -> None:
+        self._at = -_RECOUNT_EVERY_S
+
+    def made(self) -> bool:
+        """To read this file is enough (`sched_rt_handler`); False if that was just tried, or is not possible."""
+        now = time.monotonic()
+        if now - self._at < _RECOUNT_EVERY_S:
+            return False
+        self._at = now
+        try:
+            _RT_RUNTIME.read_bytes()
+        except OSError:
+            return False
+        return True
+
+
+_recount: Final = _Recount()
 
 
 class Watch:
@@ -212,7 +248,7 @@ def _refused(tid: int, attributes: Attributes, number: int) -> KnobError:
     if number == errno.EBUSY:
         return AdmissionError(
             f"{what}: other reservations leave too little (at most 95 % of all processors may be promised)",
-            advice="reserve less, or for fewer tasks",
+            advice="reserve less, or for fewer tasks; `npuops hostsched probe` tells who has them",
         )
     if number == errno.EPERM and attributes.reserved and _pinned(tid):
         return NotPermittedError(

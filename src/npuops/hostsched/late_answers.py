@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-
-import numpy as np
 
 from npuops.hostsched.features import HINT_STALE_US
 from npuops.hostsched.frame import Frame, TaskId
@@ -54,7 +53,7 @@ class LateAnswers:
 
     def update(self, frame: Frame, gone_us: int) -> dict[TaskId, Answers]:
         """By task; only those whose application says that somebody waits."""
-        kept = float(np.exp(-gone_us / self._options.miss_us))
+        kept = math.exp(-gone_us / self._options.miss_us)
         now: dict[TaskId, Answers] = {}
         for task, hint in zip(frame.tasks, frame.hints, strict=True):
             if hint is None or hint.kind is not Kind.LATENCY:

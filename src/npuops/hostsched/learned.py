@@ -32,20 +32,24 @@ class LearnedOptions:
         weights: of the objective.
         every_us: between decisions; in frames between them the last plan stays. A task that comes or goes is a reason
             to decide at once. 0: with every frame.
+        margin: by so much more than the proposer's plan another one must be worth to be taken instead.
     """
 
     search: CandidateOptions = field(default_factory=CandidateOptions)
     weights: Weights = WEIGHTS
     every_us: int = 0
+    margin: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
 
         Raises:
-            OptionError: a negative time.
+            OptionError: a negative time or margin.
         """
         if self.every_us < 0:
             raise OptionError(f"the learned policy cannot decide every {self.every_us} us")
+        if not 0 <= self.margin < float("inf"):
+            raise OptionError(f"the learned policy's margin is {self.margin}: it must be 0 or more")
 
 
 class Learned:
@@ -109,7 +113,12 @@ class Learned:
         outlook = self._scorer.score(scene, encode_levels(scene, rows))
         found = forecasts(outlook)
         moved = changes(rows, row_of(self._plan, state.frame)).astype(np.float64)
-        best = int(np.argmax(worth(found.miss_share, found.progress, moved, self._options.weights)))
+        worths = worth(found.miss_share, found.progress, moved, self._options.weights)
+        best = int(np.argmax(worths))
+        if proposal is not None:
+            proposed = np.flatnonzero((rows == row_of(proposal, state.frame)).all(axis=1))
+            if len(proposed) and worths[best] < worths[proposed[0]] + self._options.margin:
+                best = int(proposed[0])
         levels = plan_levels(rows[best], state.frame)
         why = _why(state, scene, outlook, found, best)
         return Plan(levels, dict.fromkeys(levels, why), found.of(best), found.of(0))

@@ -23,6 +23,7 @@ from npuops.hostsched.task_id import GroupId, TaskId
 VERSION: Final = 1
 PREFIX: Final = "hostsched-"
 SUFFIX: Final = ".leases"
+_HEADER: Final = [str, int, int, int, str]
 _COMPACT_AT: Final = 256 * 1024
 _MOST_BYTES: Final = 64 * 1024 * 1024
 
@@ -211,7 +212,7 @@ def read_lease_file(path: Path) -> Record:
             raise IntegrityError(f"{path} has {found.st_size} bytes, too many for a lease file", advice="remove it")
         data = file.read(_MOST_BYTES)
     first, *rows = (_parsed(line) for line in data.split(b"\n")[:-1] or [b""])
-    if not isinstance(first, list) or first[:1] != ["leases"] or len(first) != 5:
+    if first is None or [type(word) for word in first] != _HEADER or first[0] != "leases":
         raise IntegrityError(f"{path} is not a lease file", advice="remove it")
     if first[1] != VERSION:
         raise IntegrityError(
@@ -226,7 +227,7 @@ def read_lease_file(path: Path) -> Record:
             _enter(leases, _entry(row))
         except (TypeError, ValueError, KeyError, IndexError) as error:
             raise IntegrityError(f"{path} says what npuops never writes: {row}", advice="remove it") from error
-    return Record(TaskId(int(first[2]), int(first[3])), str(first[4]), leases, torn)
+    return Record(TaskId(first[2], first[3]), first[4], leases, torn)
 
 
 def _line(row: list[Any]) -> bytes:

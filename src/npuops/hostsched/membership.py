@@ -9,7 +9,7 @@ the agent adopts orphans (`command.py`) and names itself in `children_of`, or it
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +23,8 @@ from npuops.hostsched.task_id import TaskId
 
 MOST_TASKS: Final = 64
 RESCAN_US: Final = 200_000
+RECHECK_US: Final = 1_000_000
+"""How often all are looked at though no process or thread was made: some may have become another program, or moved."""
 _YOUNG_TICKS: Final = 100
 """A second (of USER_HZ). So young, a process may be about to become another program (fork, then exec): it is looked at
 again in each scan."""
@@ -94,6 +96,9 @@ class Membership:
         self._sessions: set[int] = set()
         self._turn = 0
         self._scanned_us: int | None = None
+        self._asked_us: int | None = None
+        self._newest = 0
+        self._has_young = False
         self._ranked_us: int | None = None
         self._members: tuple[Member, ...] = ()
         self._left_out = 0
@@ -109,18 +114,30 @@ class Membership:
         """Processes and threads that fit the selection and are left alone all the same, and why."""
         return self._refused
 
-    def look(self, now_us: int, favoured: Collection[int] = ()) -> tuple[Member, ...]:
+    def look(
+        self, now_us: int, favoured: Collection[int] = (), newest: Callable[[], int] | None = None
+    ) -> tuple[Member, ...]:
         """The members, in an order that lasts while they do; the same object if nothing changed.
 
         Args:
             now_us: monotonic.
             favoured: threads that come first when there are too many: their application spoke of them.
+            newest: tells what changes whenever somebody was made (`HostFiles.newest`); None: look each time.
         """
-        if self._scanned_us is None or now_us - self._scanned_us >= RESCAN_US:
-            self._scanned_us = now_us
-            self._scan()
-            self._choose(now_us, favoured)
+        if self._asked_us is None or now_us - self._asked_us >= RESCAN_US:
+            self._asked_us = now_us
+            if self._is_due(now_us, None if newest is None else newest()):
+                gone_us = RESCAN_US if self._scanned_us is None else now_us - self._scanned_us
+                self._scanned_us = now_us
+                self._scan(max(gone_us // RESCAN_US, 1))
+                self._choose(now_us, favoured)
         return self._members
+
+    def _is_due(self, now_us: int, newest: int | None) -> bool:
+        """Nobody new, and nobody who may just become another program: then there is nothing to see."""
+        before, self._newest = self._newest, newest or 0
+        same = newest is not None and newest == before and not self._has_young
+        return not same or self._scanned_us is None or now_us - self._scanned_us >= RECHECK_US
 
     def forget(self, task: TaskId) -> None:
         """It ended; its number may be another one's from now on."""
@@ -138,16 +155,19 @@ class Membership:
         """Process → session, of everybody."""
         return {pid: process.stat.session for pid, process in self._processes.items()}
 
-    def _scan(self) -> None:
+    def _scan(self, turns: int) -> None:
         present = processes()
         for pid in self._processes.keys() - set(present):
             del self._processes[pid]
-        again = self._again()
+        again = self._again(turns)
         looked = [pid for pid in present if pid not in self._processes or pid in again]
         seen = [pid for pid in looked if self._enter(pid)]
         self._follow_descent(seen)
         for pid in seen:
             self._judge(pid, self._processes[pid])
+        born = now_ticks() - _YOUNG_TICKS
+        by_looks = bool(self._selection.commands or self._selection.cgroups)
+        self._has_young = by_looks and any(self._processes[pid].stat.start_ticks >= born for pid in seen)
         self._sessions &= {process.stat.session for process in self._processes.values()}
         for pid, process in self._processes.items():
             if process.watched and (pid in again or thread_count(pid) != process.listed):
@@ -159,13 +179,19 @@ class Membership:
             for tid, why in (*process.refused_threads.items(), *(((pid, process.refused),) if process.refused else ()))
         }
 
-    def _again(self) -> set[int]:
-        """Known ones that are looked at again: the young, and some others in turn."""
+    def _again(self, turns: int) -> set[int]:
+        """Known ones that are looked at again: the young, and some others in turn, more after a longer time."""
         self._turn += 1
         known = [pid for pid, process in self._processes.items() if not process.stat.kernels]
-        rounds = max(-(-len(known) // _AGAIN), 1)
+        rounds = max(-(-len(known) // (_AGAIN * turns)), 1)
         born = now_ticks() - _YOUNG_TICKS
-        young = {pid for pid in known if self._processes[pid].stat.start_ticks >= born}
+        # Descent and numbers are known at the first look; what it runs, and in which cgroup, may be to come.
+        by_looks = bool(self._selection.commands or self._selection.cgroups)
+        young = {
+            pid
+            for pid in known
+            if self._processes[pid].stat.start_ticks >= born and (by_looks or self._processes[pid].watched)
+        }
         return young | set(known[self._turn % rounds :: rounds])
 
     def _enter(self, pid: int) -> bool:

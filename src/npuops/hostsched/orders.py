@@ -49,6 +49,32 @@ def orders_for(plan: Plan, frame: Frame) -> Orders:
     return Orders(tasks, groups)
 
 
+class Standing:
+    """The orders that stand: made anew only when levels, tasks or groups are others than before."""
+
+    def __init__(self) -> None:
+        """None were given."""
+        self._levels: dict[TaskId, Level] | None = None
+        self._frame: Frame | None = None
+        self._orders = Orders({}, {})
+
+    def orders(self, plan: Plan, frame: Frame) -> Orders:
+        """As `orders_for`; the same object while nothing changes."""
+        before = self._frame
+        same = (
+            before is not None
+            and before.tasks is frame.tasks
+            and before.group_nices is frame.group_nices
+            and before.host.cpus == frame.host.cpus
+            and self._levels == plan.levels
+        )
+        self._frame = frame
+        if not same:
+            self._levels = dict(plan.levels)
+            self._orders = orders_for(plan, frame)
+        return self._orders
+
+
 def voids(plan: Plan, frame: Frame) -> tuple[Void, ...]:
     """What of the plan can have no effect, or not all of it, and why; for people."""
     found = []

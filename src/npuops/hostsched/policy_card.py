@@ -47,7 +47,8 @@ class CardRanges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         Raises:
             OptionError: not as many columns as there are features, or ends before beginnings.
         """
-        return Ranges(*(np.array(row, np.float32) for row in (self.low, self.high, self.q05, self.q95)))
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and refused as such
+            return Ranges(*(np.array(row, np.float32) for row in (self.low, self.high, self.q05, self.q95)))
 
 
 def card_ranges(ranges: Ranges) -> CardRanges:

@@ -52,7 +52,7 @@ class TaskStat:
 
 
 def look_at(tid: int) -> TaskStat | None:
-    """None when there is no such task."""
+    """None when there is no such task, or /proc hides it from us (mounted with hidepid)."""
     text = _text(f"/proc/{tid}/stat")
     if text is None:
         return None
@@ -83,7 +83,7 @@ def threads(pid: int) -> Iterator[int]:
     """Of a process; none when it ended."""
     try:
         names = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - as above
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return
     yield from (int(name) for name in names)
 
@@ -101,7 +101,7 @@ def _ticks_per_s() -> int:
 def _text(path: str) -> bytes | None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     try:
         return os.read(descriptor, 8192) or None

@@ -59,7 +59,8 @@ def main(arguments: list[str]) -> int:
     os.chdir("/")
     protect()
     reaper = Reaper(TaskId(tid, start), given.leases, Heartbeat(given.heartbeat), given.timeout_ms * 1000)
-    os.write(1, READY)
+    with suppress(BrokenPipeError):  # the agent died while we began; its file is still to be looked at
+        os.write(1, READY)
     return reaper.watch()
 
 
@@ -90,11 +91,13 @@ class Reaper:
 
     def _revoke(self) -> None:
         self._heartbeat.revoke()
+        said: tuple[str, ...] = ()
         with suppress(FileNotFoundError, IntegrityError):  # nothing was changed yet; a torn header is never written
             result = put_back(read_lease_file(self._leases).leases)
             if result.back or result.failed:
-                say(f"the agent {self._agent.tid} does not answer: its leases are over", *words(result))
+                said = (f"the agent {self._agent.tid} does not answer: its leases are over", *words(result))
         self._heartbeat.done()
+        say(*said)
 
     def _bury(self) -> int:
         """The agent is dead: nobody writes its file any more."""
@@ -141,8 +144,8 @@ def protect() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     with suppress(KnobError):  # without privilege it stays at what it has
         write_attributes(0, Attributes(nice=_MOST_NICE))
-    group = autogroup_of(os.getpid())  # it leads its own session: only its group's nice value counts against others
-    if group is not None:
+    group = autogroup_of(os.getpid())  # only its group's nice value counts against others
+    if group is not None and os.getsid(0) == os.getpid():  # so nobody else is in it
         with suppress(KnobError):
             write_native(group[0], _MOST_NICE, os.getpid())
     with suppress(OSError):
@@ -153,10 +156,11 @@ def protect() -> None:
 
 
 def say(*lines: str) -> None:
-    """To whoever still listens where the agent wrote its own."""
+    """To whoever still listens where the agent wrote its own; a terminal or pipe that is stopped must not stop us."""
     with suppress(OSError):
         for line in lines:
-            os.write(2, f"npuops hostsched reaper: {line}\n".encode(errors="replace"))
+            if select.select([], [2], [], 0)[1]:
+                os.write(2, f"npuops hostsched reaper: {line}\n".encode(errors="replace"))
 
 
 if __name__ == "__main__":

@@ -5,14 +5,13 @@ More as soon as it is needed, less only when it was calm for a while.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from npuops.eevdf.setting import SchedPolicy
 from npuops.hostsched.evidence import SHARE, WAIT, Evidence
-from npuops.hostsched.frame import Frame, TaskId
+from npuops.hostsched.frame import Frame, Task, TaskId
 from npuops.hostsched.late_answers import Answers
 from npuops.hostsched.levels import BOOST, RESERVE_25, RESERVE_50
 from npuops.hostsched.plan import Level
@@ -45,9 +44,11 @@ class Relief:
     def __init__(self, options: ReactiveOptions) -> None:
         self._options = options
         self._rungs: dict[TaskId, _Rung] = {}
+        self._tasks: tuple[Task, ...] = ()
+        self._rows: dict[TaskId, int] = {}
 
     def levels(
-        self, frame: Frame, evidence: Evidence, told: dict[TaskId, Answers], interactive: set[TaskId]
+        self, frame: Frame, evidence: Evidence, told: dict[TaskId, Answers], interactive: Sequence[int]
     ) -> dict[TaskId, tuple[Level, str]]:
         """A level for those who need one, and why.
 
@@ -55,21 +56,23 @@ class Relief:
             frame: the latest look.
             evidence: of its tasks.
             told: those with a hint that somebody waits.
-            interactive: those without a hint that look like it.
+            interactive: rows of those without a hint that look like it.
         """
-        rows = {task.id: row for row, task in enumerate(frame.tasks)}
-        self._rungs = {task: self._rungs.get(task, _Rung()) for task in rows if task in told or task in interactive}
+        if frame.tasks is not self._tasks:
+            self._tasks, self._rows = frame.tasks, {task.id: row for row, task in enumerate(frame.tasks)}
+        rows = self._rows
+        served = [frame.tasks[row].id for row in sorted({*(rows[task] for task in told), *interactive})]
+        self._rungs = {task: self._rungs.get(task) or _Rung() for task in served}
         for task, answers in told.items():
-            self._need(frame.at_us, self._rungs[task], answers, float(evidence.known[WAIT, rows[task]]))
-        for task in interactive:
-            known = evidence.known[:, rows[task]]
-            here = known[SHARE] >= self._options.present_share
-            if here and known[WAIT] >= self._options.boost_wait_us:
-                self._rungs[task].boosted_us = frame.at_us
-        reserved = self._reservations(frame, evidence, told, rows)
+            self._need(frame.at_us, self._rungs[task], answers, evidence.known[rows[task]][WAIT])
+        for row in interactive:
+            known = evidence.known[row]
+            if known[SHARE] >= self._options.present_share and known[WAIT] >= self._options.boost_wait_us:
+                self._rungs[frame.tasks[row].id].boosted_us = frame.at_us
+        reserved = self._reservations(frame, evidence, told, rows) if told else {}
         found: dict[TaskId, tuple[Level, str]] = {}
         for task, rung in self._rungs.items():
-            share = evidence.known[SHARE, rows[task]]
+            share = evidence.known[rows[task]][SHARE]
             if task in reserved:
                 found[task] = (reserved[task], f"{told[task].miss_share:.0%} of its answers were late")
             elif self._is_due(frame.at_us, rung.boosted_us) and (task in told or share <= self._options.boost_share):
@@ -96,7 +99,7 @@ class Relief:
         order = sorted(told, key=lambda task: (self._rungs[task].since_us is None, -told[task].miss_share))
         for task in order:
             rung, row = self._rungs[task], rows[task]
-            share = float(evidence.known[SHARE, row])
+            share = evidence.known[row][SHARE]
             self._bar(frame, rung, row, share)
             level = self._fitting(told[task], share, left)
             wanted = self._is_due(frame.at_us, rung.reserved_us) and frame.at_us >= rung.barred_until_us
@@ -136,4 +139,4 @@ def _share(level: Level) -> float:
 
 def worst(told: dict[TaskId, Answers]) -> float:
     """Share of late answers of the task that has most of them; 0 without any."""
-    return float(np.max([1.0 if answers.late else answers.miss_share for answers in told.values()], initial=0.0))
+    return max((1.0 if answers.late else answers.miss_share for answers in told.values()), default=0.0)

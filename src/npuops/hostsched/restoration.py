@@ -22,6 +22,8 @@ from npuops.hostsched.task_id import GroupId, TaskId
 
 PATIENCE_S: Final = 5.0
 _AGAIN_S: Final = 0.02
+_GROUP_S: Final = 0.2
+"""Twice what the kernel asks of those who lack CAP_SYS_ADMIN between two changes of autogroups."""
 _SWEEPS: Final = 4
 """A child may be born while we look for children; after these, whoever is born has a parent that was put back."""
 
@@ -44,12 +46,12 @@ class Restored:
 
 
 def put_back(leases: Leases, patience_s: float = PATIENCE_S) -> Restored:
-    """Everything of these; `patience_s` is for autogroups, of which the kernel takes only so many a second."""
+    """Everything of these; `patience_s`, or more, is for autogroups: the kernel takes only so many a second."""
     result = Restored()
     for lease in leases.tasks.values():
         put_task_back(lease, result)
     waiting = list(leases.groups.values())
-    until = time.monotonic() + patience_s
+    until = time.monotonic() + max(patience_s, _GROUP_S * len(waiting))
     swept = False
     while True:
         late = time.monotonic() >= until

@@ -28,11 +28,3 @@ class Roster:
         old = {task: row for row, task in enumerate(self._ids)}
         self._ids = ids
         return np.array([old.get(task, -1) for task in ids], np.intp)
-
-
-def carried(values: NDArray[np.float64], rows: NDArray[np.intp], fresh: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The values in their new rows; `fresh`, of shape (len(rows)) or broadcast to it, where a task is new."""
-    found = np.broadcast_to(fresh, rows.shape).astype(np.float64)
-    kept = rows >= 0
-    found[kept] = values[rows[kept]]
-    return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from npuops.events import Event
 from npuops.hostsched.agent_facts import AgentEnded, NotPutBack, PeriodChanged, Stepped
+from npuops.hostsched.applied import NOTHING
 from npuops.hostsched.decision_words import level_changes
 from npuops.hostsched.frame import RUN_NS, Frame, TaskId
 from npuops.hostsched.live_view import percent
@@ -104,6 +105,10 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{rule} {count}×" for rule, count in sorted(counts.items(), key=lambda each: -each[1]))
 
 
+def _who_tells(frame: Frame) -> list[bool]:
+    return [hint is not None for hint in frame.hints]
+
+
 @dataclass(slots=True)
 class _Served:
     command: str
@@ -116,6 +121,8 @@ class _Served:
 class Summing:
     """An observer that adds up. `summary` is complete after `AgentEnded`."""
 
+    _frame: Frame | None = None
+    """The latest; it is added up when others are in the next one, or at the end: only first and last count."""
     _first_run: dict[TaskId, int] = field(default_factory=dict)
     _last_run: dict[TaskId, int] = field(default_factory=dict)
     _served: dict[TaskId, _Served] = field(default_factory=dict)
@@ -135,7 +142,7 @@ class Summing:
         match event:
             case Stepped():
                 self._add(event)
-            case PeriodChanged(change=change) if change.after_us > change.before_us:
+            case PeriodChanged(change=change) if change.trouble and change.after_us > change.before_us:
                 self._slowed += 1
             case NotPutBack(denials=denials):
                 self._stuck += len(denials)
@@ -147,6 +154,8 @@ class Summing:
     def summary(self) -> Summary:
         """Of everything until now."""
         ended = self._ended
+        if self._frame is not None:
+            self._look(self._frame)
         run_ns = sum(self._last_run[task] - first for task, first in self._first_run.items())
         services = [
             Service(
@@ -177,15 +186,21 @@ class Summing:
         )
 
     def _add(self, step: Stepped) -> None:
-        frame = step.state.frame
-        self._look(frame)
+        frame, before = step.state.frame, self._frame
+        if before is None or before.tasks is not frame.tasks or _who_tells(before) != _who_tells(frame):
+            if before is not None:
+                self._look(before)
+            self._look(frame)
+        self._frame = frame
         if step.checked is None:
             return
-        for change in level_changes(self._plan, step.plan, frame):
-            self._levels[f"{change.command}: {change.after}"] += 1
+        if self._plan.levels != step.plan.levels:
+            for change in level_changes(self._plan, step.plan, frame):
+                self._levels[f"{change.command}: {change.after}"] += 1
         self._plan = step.plan
-        self._refused.update(refusal.rule for refusal in step.checked.refusals)
-        if (applied := step.applied) is not None:
+        if step.checked.refusals:
+            self._refused.update(refusal.rule for refusal in step.checked.refusals)
+        if (applied := step.applied) is not None and applied != NOTHING:
             self._changed += sum(not change.back for change in applied.changed)
             self._lost += len(applied.lost)
             self._revoked += bool(applied.revoked)

@@ -13,7 +13,7 @@ from npuops.artifacts.folder import opened
 from npuops.errors import IncompatibleArtifactError, OptionError, RunError, UsageError
 from npuops.hostsched.policy_card import PolicyFolder
 from npuops.hostsched.scorer import Outlook, Scene, feeds, outlook
-from npuops.hostsched.scorer_network import forward
+from npuops.hostsched.scorer_network import Weights, forward
 from npuops.targets.protocol import Session
 from npuops.targets.registry import open_target
 from npuops.vnpu.client import connect
@@ -55,9 +55,9 @@ class NumpyScorer:
 
     placement = NUMPY
 
-    def __init__(self, policy: PolicyFolder) -> None:
-        """Take the weights as they are."""
-        self._weights = policy.weights
+    def __init__(self, weights: Weights) -> None:
+        """Take the weights of the house's network as they are."""
+        self._weights = weights
 
     def score(self, scene: Scene, levels: NDArray[np.intp]) -> Outlook:
         """Any number of candidates at once."""
@@ -130,7 +130,7 @@ def open_scorer(policy: PolicyFolder, placement: str) -> Scorer:
         DeviceError, ToolchainError: it is not there.
     """
     if placement == NUMPY:
-        return NumpyScorer(policy)
+        return NumpyScorer(policy.weights)
     if placement == ORT_CPU:
         return _on_target(policy, ORT_CPU, placement)
     if placement.startswith(NPU) and len(placement) > len(NPU):

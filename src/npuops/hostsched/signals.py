@@ -22,7 +22,7 @@ from npuops.hostsched.group_knobs import read_group_nice
 from npuops.hostsched.grouping import AUTOGROUP_SWITCH, group_of, is_whole
 from npuops.hostsched.hint import Hint
 from npuops.hostsched.host_files import HostFiles
-from npuops.hostsched.knobs import KnobError, TaskGoneError, read_setting
+from npuops.hostsched.knobs import KnobError, TaskGoneError, Watch, read_setting
 from npuops.hostsched.membership import Member, Membership
 from npuops.hostsched.proc_files import Descriptors, read_whole
 from npuops.hostsched.process_stat import look_at
@@ -48,6 +48,7 @@ class _Watched:
     setting: Setting
     files: TaskCounters
     place: bytes
+    raw: bytes = b""
 
 
 class Signals:
@@ -74,6 +75,7 @@ class Signals:
         self._groups_at_us: int | None = None
         self._looked_us: int | None = None
         self._recheck: set[TaskId | GroupId] = set()
+        self._watch_settings = Watch()
         self._setting_turn = Turn(SETTING_US)
         self._task_turn = Turn(TASK_US)
 
@@ -117,7 +119,7 @@ class Signals:
         now_us = self._clock.now_us()
         window_us = now_us - self._looked_us if self._looked_us is not None else 0
         self._looked_us = now_us
-        self._follow(self._membership.look(now_us, hints.keys()), now_us)
+        self._follow(self._membership.look(now_us, hints.keys(), self._host.newest), now_us)
         gone = self._read_counters(now_us) | self._read_in_turn(window_us)
         if gone:
             self._lose(gone, now_us)
@@ -195,12 +197,18 @@ class Signals:
         gone: set[int] = set()
         count = len(self._watched)
         named = [row for row in range(count) if self._watched[row].task.id in self._recheck] if self._recheck else []
-        for row in {*self._setting_turn.rows(count, window_us), *named}:
-            setting = setting_of(self._watched[row].member)
+        due = self._setting_turn.rows(count, window_us)
+        for row in {*due, *named} if named else due:
+            watched = self._watched[row]
+            raw = self._watch_settings.raw(watched.member.id.tid)
+            if raw and raw == watched.raw:
+                continue
+            # Of what was read after it, it may be the elder: then the next turn finds that it differs, and reads again.
+            watched.raw, setting = raw, setting_of(watched.member)
             if setting is None:
                 gone.add(row)
-            elif setting != self._watched[row].setting:
-                self._watched[row].setting = setting
+            elif setting != watched.setting:
+                watched.setting = setting
                 self._settings = tuple(watched.setting for watched in self._watched)
         for row in self._task_turn.rows(count, window_us):
             if not self._describe_again(row):

@@ -7,19 +7,18 @@ application that has requests does not sleep. The rest is only silent: enough to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final
 
 from npuops.eevdf import weights
 from npuops.hostsched.features import HINT_STALE_US
-from npuops.hostsched.frame import INVOLUNTARY, RUN_NS, TURNS, VOLUNTARY, WAIT_NS, Frame, TaskId
+from npuops.hostsched.frame import Frame, TaskId
 from npuops.hostsched.guard_options import GuardOptions
-from npuops.hostsched.roster import Roster, carried
+from npuops.hostsched.roster import Roster
 
-_WANTS = 0.9
+_WANTS: Final = 0.9
 """A task that runs or waits in so much of the time never sleeps of its own will."""
 
 
@@ -36,6 +35,27 @@ class Starved:
     why: str
 
 
+@dataclass(slots=True)
+class _Fate:
+    """Of one task.
+
+    Attributes:
+        since_us: first seen.
+        ran_us: when it was last seen to have run; the first look counts as one.
+        pushed: the last thing known of it is that it was made to leave.
+        run: decaying mean of the share of time run,
+        wait: and waited.
+        turn_us: what it waited for each of its turns in this window.
+    """
+
+    since_us: int
+    ran_us: int
+    pushed: bool = False
+    run: float = 0.0
+    wait: float = 0.0
+    turn_us: float = 0.0
+
+
 class Starvation:
     """Watches frame after frame."""
 
@@ -43,16 +63,8 @@ class Starvation:
         self._options = options
         self._roster = Roster()
         self._at_us: int | None = None
-        nobody = np.zeros(0)
-        self._counters = np.zeros((0, 5), np.int64)
-        self._ran_at = nobody
-        """When each was last seen to have run; the first look counts as one."""
-        self._pushed = nobody
-        """1 where the last thing known of a task is that it was made to leave."""
-        self._run = nobody
-        self._wait = nobody
-        """Decaying means of the shares of time run and waited."""
-        self._since = nobody
+        self._counters: list[list[int]] = []
+        self._fates: list[_Fate] = []
 
     def watch(self, frame: Frame, lowered: Collection[TaskId]) -> tuple[Starved, ...]:
         """Who starves now.
@@ -61,76 +73,73 @@ class Starvation:
             frame: the latest look.
             lowered: whom npuops itself holds back. A task that its owner set to a low weight is meant to get little.
         """
-        options = self._options
         window = 0 if self._at_us is None else max(frame.at_us - self._at_us, 0)
         self._at_us = frame.at_us
-        gone = self._follow(frame)
-        ran, waited = gone[:, RUN_NS], gone[:, WAIT_NS]
-        self._ran_at = np.where(ran > 0, float(frame.at_us), self._ran_at)
-        left = gone[:, VOLUNTARY] > 0
-        self._pushed = np.where(left, 0.0, np.where(gone[:, INVOLUNTARY] > 0, 1.0, self._pushed))
+        self._follow(frame, window)
         if window == 0:
             return ()
-        part = 1.0 - np.exp(-window / options.fair_us)
-        self._run += part * (ran / (window * 1e3) - self._run)
-        self._wait += part * (waited / (window * 1e3) - self._wait)
-        silent = frame.at_us - self._ran_at
-        found = [
-            *self._at_last(frame, waited / np.maximum(gone[:, TURNS], 1) / 1e3),
-            *self._still(frame, silent),
-            *self._unfair(frame, lowered),
-        ]
-        return tuple(found)
+        return (*self._at_last(frame), *self._still(frame), *self._unfair(frame, lowered))
 
     def silent_us(self, row: int) -> float:
         """How long the task of this row of the last frame has not run, be it that it sleeps or waits."""
-        return float((self._at_us or 0) - self._ran_at[row])
+        return float((self._at_us or 0) - self._fates[row].ran_us)
 
-    def _follow(self, frame: Frame) -> NDArray[np.int64]:
+    def _follow(self, frame: Frame, window: int) -> None:
+        counters: list[list[int]] = frame.counters.tolist()
         rows = self._roster.moved(frame.tasks)
         if rows is not None:
-            old = self._counters
-            self._counters = frame.counters.copy()
-            self._counters[rows >= 0] = old[rows[rows >= 0]]
-            now, zero = np.array(float(frame.at_us)), np.array(0.0)
-            self._ran_at = carried(self._ran_at, rows, now)
-            self._since = carried(self._since, rows, now)
-            self._pushed, self._run, self._wait = (
-                carried(values, rows, zero) for values in (self._pushed, self._run, self._wait)
-            )
-        gone: NDArray[np.int64] = np.maximum(frame.counters - self._counters, 0)
-        self._counters = frame.counters.copy()
-        return gone
+            places = list(enumerate(rows.tolist()))
+            self._counters = [self._counters[row] if row >= 0 else counters[new] for new, row in places]
+            blank = frame.at_us
+            self._fates = [self._fates[row] if row >= 0 else _Fate(blank, blank) for _, row in places]
+        last, self._counters = self._counters, counters
+        part = 1.0 - math.exp(-window / self._options.fair_us)
+        for fate, before, after in zip(self._fates, last, counters, strict=True):
+            ran, waited, turns = max(after[0] - before[0], 0), max(after[1] - before[1], 0), after[2] - before[2]
+            if ran:
+                fate.ran_us = frame.at_us
+            if after[3] > before[3]:
+                fate.pushed = False
+            elif after[4] > before[4]:
+                fate.pushed = True
+            fate.turn_us = waited / max(turns, 1) / 1e3
+            if window:
+                fate.run += part * (ran / (window * 1e3) - fate.run)
+                fate.wait += part * (waited / (window * 1e3) - fate.wait)
 
-    def _at_last(self, frame: Frame, waits_us: NDArray[np.float64]) -> list[Starved]:
+    def _at_last(self, frame: Frame) -> list[Starved]:
         limit = self._options.waiting_us
         return [
-            Starved(frame.tasks[row].id, f"it waited {waits_us[row] / 1e6:.1f} s for a turn")
-            for row in np.flatnonzero(waits_us > limit)
+            Starved(frame.tasks[row].id, f"it waited {fate.turn_us / 1e6:.1f} s for a turn")
+            for row, fate in enumerate(self._fates)
+            if fate.turn_us > limit
         ]
 
-    def _still(self, frame: Frame, silent: NDArray[np.float64]) -> list[Starved]:
-        found = []
-        for row in np.flatnonzero(silent > self._options.waiting_us):
+    def _still(self, frame: Frame) -> list[Starved]:
+        found, latest = [], frame.at_us - self._options.waiting_us
+        for row, fate in enumerate(self._fates):
+            if fate.ran_us >= latest:
+                continue
             hint = frame.hints[row]
             asked = hint is not None and frame.at_us - hint.at_us <= HINT_STALE_US and (hint.queued or 0) > 0
-            if asked or self._pushed[row]:
+            if asked or fate.pushed:
                 because = "has requests" if asked else "was pushed aside"
-                found.append(
-                    Starved(frame.tasks[row].id, f"it {because} and did not run for {silent[row] / 1e6:.1f} s")
-                )
+                silent = (frame.at_us - fate.ran_us) / 1e6
+                found.append(Starved(frame.tasks[row].id, f"it {because} and did not run for {silent:.1f} s"))
         return found
 
     def _unfair(self, frame: Frame, lowered: Collection[TaskId]) -> list[Starved]:
-        options = self._options
-        old = frame.at_us - self._since >= options.fair_us
-        grown = np.maximum(1.0 - np.exp(-(frame.at_us - self._since) / options.fair_us), 1e-9)
-        run, wants = self._run / grown, (self._run + self._wait) / grown
-        hungry = wants > _WANTS
-        equal = frame.host.cpus / max(frame.host.runnable, int(hungry.sum()), frame.host.cpus)
+        options, now = self._options, frame.at_us
+        hungry = []
+        for row, fate in enumerate(self._fates):
+            grown = max(1.0 - math.exp(-(now - fate.since_us) / options.fair_us), 1e-9)
+            if (fate.run + fate.wait) / grown > _WANTS:
+                hungry.append((row, fate, fate.run / grown))
+        equal = frame.host.cpus / max(frame.host.runnable, len(hungry), frame.host.cpus)
         share = options.fair_share * equal
         return [
-            Starved(frame.tasks[row].id, f"it got {run[row]:.1%} of a CPU, of an equal share of {equal:.1%}")
-            for row in np.flatnonzero(old & hungry & (run < share))
+            Starved(frame.tasks[row].id, f"it got {run:.1%} of a CPU, of an equal share of {equal:.1%}")
+            for row, fate, run in hungry
+            if now - fate.since_us >= options.fair_us and run < share
             if frame.tasks[row].id in lowered or weights.of(frame.settings[row]) >= weights.NICE_0
         ]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import ClassVar, Final
 
 from npuops.eevdf.setting import SchedPolicy, Setting
 from npuops.errors import OptionError, nearest
@@ -62,6 +62,8 @@ class Term:
 class Default:
     """Leaves everything as it is."""
 
+    frames_alone: ClassVar = True
+
     @property
     def name(self) -> str:
         """As on the command line."""
@@ -74,6 +76,8 @@ class Default:
 
 class Static:
     """The same settings for the same tasks, always."""
+
+    frames_alone: ClassVar = True
 
     def __init__(self, text: str) -> None:
         """Read them.

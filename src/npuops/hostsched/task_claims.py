@@ -27,9 +27,6 @@ MOST_RESERVED: Final = 0.6
 _AGAIN_S: Final = 1.0
 """What the kernel refused is not asked of it at every step."""
 _SWEEP_EVERY_S: Final = 1.0
-_RESERVE_AGAIN_S: Final = 1.0
-"""Linux 6.18 keeps the bandwidth of a sleeping task booked that leaves a reservation and gets one again at once: after
-18 turns in a row of 0.1 CPU none was left for anybody, for more than a minute (measured, /sys/kernel/debug/sched)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,6 @@ class TaskClaims:
         self._watch = Watch()
         self._hands_off: set[TaskId] = set()
         self._refused: dict[tuple[TaskId, Attributes], tuple[float, Denial]] = {}
-        self._unreserved: dict[TaskId, float] = {}
         self._swept_at = 0.0
 
     def adopt(self, tasks: Collection[TaskId]) -> None:
@@ -121,8 +117,6 @@ class TaskClaims:
                 write_attributes(write.id.tid, write.present)
                 self._refuse(write, f"the kernel makes `{taken}` of it", "see `npuops hostsched probe`", report)
                 return
-            if write.present.reserved:
-                self._unreserved[write.id] = time.monotonic()
             if write.back:
                 put_slack_back(self._file.leases.tasks[write.id])
                 self._release(write.id)
@@ -146,7 +140,6 @@ class TaskClaims:
         result = Restored()
         put_strays_back(retired, self._file.leases.tasks, result)
         report.denied += result.failed
-        self._unreserved = {task: at for task, at in self._unreserved.items() if now - at < _RESERVE_AGAIN_S}
         self._hands_off = {task for task in self._hands_off if alive(task)}
         return [LetGo(lease.id) for lease in retired]
 
@@ -225,8 +218,6 @@ class TaskClaims:
         outside = out_of_bounds(want)
         if outside:
             return Denial(lease.id, "bounds", outside)
-        if target.reserved and time.monotonic() - self._unreserved.get(lease.id, 0.0) < _RESERVE_AGAIN_S:
-            return Denial(lease.id, "not now", f"it left a reservation less than {_RESERVE_AGAIN_S:.0f} s ago")
         if not lease.original.fair:
             found = f"it has `{lease.original}`"
             return Denial(lease.id, "somebody else's", found, "npuops leaves real-time tasks alone")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 
 class Role(IntEnum):
@@ -49,22 +47,22 @@ probe        probe        interactive  probe        -      hog
 _NONE: Final = -1
 
 
-def _parsed(table: str) -> NDArray[np.int8]:
+def _parsed(table: str) -> tuple[tuple[int, ...], ...]:
     _, *rows = (line.split() for line in table.strip().splitlines())
-    return np.array([[_NONE if word == "-" else Role[word.upper()] for word in row[1:]] for row in rows], np.int8)
+    return tuple(tuple(_NONE if word == "-" else int(Role[word.upper()]) for word in row[1:]) for row in rows)
 
 
 NEXT: Final = _parsed(TABLE)
 
 
-def after(roles: NDArray[np.int8], happenings: NDArray[np.int8]) -> NDArray[np.int8]:
+def after(roles: Sequence[int], happenings: Sequence[int]) -> list[int]:
     """The table's answer for each task.
 
     Raises:
         LookupError: the table has no such pair.
     """
-    found: NDArray[np.int8] = NEXT[roles, happenings]
-    if (found == _NONE).any():
-        row = int(np.argmin(found))
+    found = [NEXT[role][happening] for role, happening in zip(roles, happenings, strict=True)]
+    if _NONE in found:
+        row = found.index(_NONE)
         raise LookupError(f"{Happening(happenings[row]).name} cannot happen to a task in role {Role(roles[row]).name}")
     return found

@@ -209,7 +209,7 @@ class TraceReader:
             schema = msgspec.msgpack.decode(record, type=_Schema).schema
             if schema == SCHEMA:
                 return msgspec.msgpack.decode(record, type=Header)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise DataError(f"{self._path}: its header is not what npuops writes ({error})") from error
         raise DataError(
             f"{self._path} has layout {schema}, this npuops reads {SCHEMA}", advice="use the npuops that recorded it"

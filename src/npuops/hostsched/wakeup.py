@@ -17,6 +17,9 @@ from typing import Any, Final, Self
 ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """An agent ends on these; a terminal that hangs up sends the last."""
 
+_OF_TERMINALS: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+"""nohup, or a shell for what it starts in the background, has them ignored: so it stays, for our children too."""
+
 _BYTES: Final = 4096
 
 
@@ -37,7 +40,7 @@ class Wakeup:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in self._numbers:
-            if signal.getsignal(number) is not signal.SIG_IGN or number is not signal.SIGHUP:  # nohup stays nohup
+            if signal.getsignal(number) is not signal.SIG_IGN or number not in _OF_TERMINALS:
                 self._before[number] = signal.signal(number, self._keep)
         self._before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _wake_only)
         return self

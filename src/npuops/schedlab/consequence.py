@@ -18,7 +18,7 @@ class Consequence:
     Attributes:
         due: int64, requests whose deadline (arrival and SLO) lay within.
         missed: int64, of these, those not answered by then.
-        progress: int64, work done, in the player's own units; 0 for players that serve or rest.
+        progress: int64, work done, in the player's own units: ns of CPU time, turns of a pipe.
         turns: how often the processors changed tasks.
     """
 
@@ -43,11 +43,10 @@ class Watch:
         for number, player in enumerate(players):
             if any(act.doing is Doing.SERVE for act in player.acts):
                 due[number], missed[number] = self._deadlines(host, number)
-        batch = np.array([act.doing not in (Doing.SERVE, Doing.REST) for act in host.acts()])
         return Consequence(
             due=due,
             missed=missed,
-            progress=np.where(batch, _progress(host) - self._progress, 0),
+            progress=_progress(host) - self._progress,
             turns=host.simulation.switches() - self._turns,
         )
 

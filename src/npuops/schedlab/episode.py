@@ -22,6 +22,7 @@ def play_under(
     rules: Rules,
     *,
     telling: Collection[str] = (),
+    pinned: bool = False,
     guard: Guard | None = None,
     period_us: int = 20_000,
 ) -> Recording:
@@ -33,10 +34,15 @@ def play_under(
         seed: of its arrivals.
         rules: of the simulated kernel.
         telling: players that send hints.
+        pinned: as of `SimulatedHost`.
         guard: refuses; None lets everything pass.
         period_us: between looks.
     """
-    host, book, features = SimulatedHost(mix, seed, rules, telling=telling), PhaseBook(mix, seed), Features()
+    host, book, features = (
+        SimulatedHost(mix, seed, rules, telling=telling, pinned=pinned),
+        PhaseBook(mix, seed),
+        Features(),
+    )
     for moment_us in range(period_us, mix.duration_us, period_us):
         book.run_until(host.simulation, moment_us * 1000)
         state = features.update(host.frame())

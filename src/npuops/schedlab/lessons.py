@@ -14,6 +14,8 @@ from npuops.schedlab.tuning import Scene
 _PERIODS_US: Final = (10_000, 20_000, 20_000, 50_000)
 _HZ: Final = (250, 250, 250, 1000, 100)
 _MOST_CPUS: Final = 2
+_PINNED: Final = {1: 0.7, 2: 0.2}
+"""How often a mix may not run on all CPUs of its host, by the number of its own; such tasks get no reservation."""
 VALIDATION_SEED: Final = 1_000_000
 """Lessons from here on are for judging only."""
 
@@ -44,5 +46,6 @@ def lesson(number: int) -> Lesson:
     )
     openness = random.choice([0.0, 1.0, random.random()], p=[0.4, 0.4, 0.2])
     telling = tuple(player.name for player in mix.players if random.random() < openness)
+    pinned = bool(random.random() < _PINNED[cpus])
     period_us = int(random.choice(_PERIODS_US))
-    return Lesson(number, Scene(mix, int(random.integers(1 << 30)), rules, telling, period_us))
+    return Lesson(number, Scene(mix, int(random.integers(1 << 30)), rules, telling, pinned, period_us))

@@ -6,7 +6,7 @@ A knob's effect shows within a tenth of a second: there is no credit to assign o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -71,26 +71,50 @@ class Wanderer:
         return self._plan
 
 
-def gather(host: SimulatedHost, policy: Policy, options: RolloutOptions, seed: int, mix_number: int) -> Samples | None:
+def gather(
+    host: SimulatedHost,
+    policy: Policy,
+    options: RolloutOptions,
+    seed: int,
+    mix_number: int,
+    *,
+    proposer: Policy | None = None,
+) -> Samples | None:
     """Play the host's mix to its end with this policy, and try all candidates in some of the states on the way.
+
+    Args:
+        host: at its first instant.
+        policy: acts.
+        options: how often, how many, how long.
+        seed: of the choice of states and candidates.
+        mix_number: for `Samples.mix`.
+        proposer: sees every state; what it would do is one of the candidates.
+
+    Args:
+        host: at its first instant.
+        policy: acts.
+        options: how often, how many, how long.
+        seed: of the choice of states and candidates.
+        mix_number: for `Samples.mix`.
+        proposer: sees every state; what it would do is one of the candidates.
 
     Returns:
         One row for each state; None if there was none.
     """
     random = np.random.default_rng([seed, 1])
-    rows = [
-        _row(host, state, plan, options, int(random.integers(1 << 30)), mix_number)
-        for state, plan in played(host, policy, options.period_us)
-        if (state.seen >= _FIRST_FRAMES).all() and random.random() < options.share
-    ]
+    rows = []
+    for state, plan in _played(host, policy, options.period_us):
+        proposal = proposer.decide(state) if proposer is not None else None
+        if (state.seen >= _FIRST_FRAMES).all() and random.random() < options.share:
+            search = CandidateOptions(count=options.candidates, seed=int(random.integers(1 << 30)))
+            found = candidates(state, plan, proposal=proposal, options=search)
+            rows.append(_row(host, state, found, options, mix_number))
     if not rows:
         return None
     return Samples(**{name: np.stack([row[name] for row in rows]) for name in rows[0]})
 
 
-def played(
-    host: SimulatedHost, policy: Policy, period_us: int, guard: Callable[[State, Plan], Plan] = lambda _, plan: plan
-) -> Iterator[tuple[State, Plan]]:
+def _played(host: SimulatedHost, policy: Policy, period_us: int) -> Iterator[tuple[State, Plan]]:
     """Look, decide, act, again and again until the mix ends; gives what was seen and what held until then.
 
     Whoever takes these may copy the host in the state, before the new plan is put to work.
@@ -100,15 +124,14 @@ def played(
         host.run_until(host.now_us + period_us)
         state = features.update(host.frame())
         yield state, current
-        current = guard(state, policy.decide(state))
+        current = policy.decide(state)
         host.apply(orders_for(current, state.frame))
 
 
 def _row(
-    host: SimulatedHost, state: State, current: Plan, options: RolloutOptions, seed: int, mix_number: int
+    host: SimulatedHost, state: State, found: NDArray[np.int8], options: RolloutOptions, mix_number: int
 ) -> dict[str, NDArray[Any]]:
     frame = state.frame
-    found = candidates(state, current, options=CandidateOptions(count=options.candidates, seed=seed))
     levels = np.concatenate([found, np.tile(found[:1], (options.candidates - len(found), 1))])
     watched = [_tried(host, state, row, options.horizon_us) for row in found]
     watched += watched[:1] * (options.candidates - len(found))

@@ -10,29 +10,29 @@ from typing import Final
 
 import numpy as np
 
-from npuops.eevdf.mix import Activity, Doing, Mix
+from npuops.eevdf.mix import Activity, Mix
 from npuops.eevdf.rules import Rules
 from npuops.eevdf.setting import DEFAULT, Setting
 from npuops.eevdf.simulation import Simulation
 from npuops.errors import OptionError
 from npuops.hostsched.frame import Frame, GroupId, Host, Task, TaskId
-from npuops.hostsched.hint import Hint, Kind
+from npuops.hostsched.hint import Hint
 from npuops.hostsched.plan import Orders
+from npuops.schedlab.live_waits import LiveWaits
+from npuops.schedlab.stage_hints import hint_of
 
 FIRST_TID: Final = 1000
-_KINDS: Final = {
-    Doing.SERVE: Kind.LATENCY,
-    Doing.PIPE: Kind.BACKGROUND,
-    Doing.COMPUTE: Kind.BATCH,
-    Doing.SCAN: Kind.BATCH,
-    Doing.CYCLE: Kind.BATCH,
-}
+_BUSY_STEP_US: Final = 10_000
+_BUSY_EVERY_US: Final = 50_000
+"""The kernel tells busy time in hundredths of a second, and the agent reads it so often (`host_files`)."""
 
 
 class SimulatedHost:
     """Plays one mix; tells as much as a real host would, and no more."""
 
-    def __init__(self, mix: Mix, seed: int, rules: Rules, *, telling: Collection[str] = ()) -> None:
+    def __init__(
+        self, mix: Mix, seed: int, rules: Rules, *, telling: Collection[str] = (), pinned: bool = False
+    ) -> None:
         """Begin at the mix's first instant, everything as the kernel sets it.
 
         Args:
@@ -40,9 +40,12 @@ class SimulatedHost:
             seed: of its arrivals.
             rules: of the simulated kernel.
             telling: players that send hints.
+            pinned: the host has one CPU more, on which no player may run: the kernel reserves for none of them then.
         """
         self.mix = mix
         self._telling = frozenset(telling)
+        self._cpus = mix.cpus + pinned
+        self._waits = LiveWaits(len(mix.players))
         self._simulation = Simulation(mix, seed, rules)
         self._settings = [DEFAULT] * len(mix.players)
         self._nices = {player.session: 0 for player in mix.players}
@@ -56,7 +59,7 @@ class SimulatedHost:
             )
             for number, player in enumerate(mix.players)
         )
-        self._starts_us = mix.starts_us()
+        self._busy_us, self._busy_at_us = 0, -_BUSY_EVERY_US
         self.refused = 0
 
     @property
@@ -82,10 +85,11 @@ class SimulatedHost:
         """Another one in the same state: what is done to it is not done to this one, and it meets the same arrivals."""
         other = object.__new__(SimulatedHost)
         other.mix, other._telling, other._tasks = self.mix, self._telling, self._tasks
-        other._starts_us = self._starts_us
         other._simulation = self._simulation.copy()
+        other._cpus, other._waits = self._cpus, self._waits.copy()
         other._settings = list(self._settings)
         other._nices = dict(self._nices)
+        other._busy_us, other._busy_at_us = self._busy_us, self._busy_at_us
         other.refused = self.refused
         return other
 
@@ -113,13 +117,16 @@ class SimulatedHost:
 
     def acts(self) -> list[Activity]:
         """What each player does now."""
-        phase = int(np.searchsorted(self._starts_us, self.now_us, side="right")) - 1
+        phase = int(np.searchsorted(self.mix.starts_us(), self.now_us, side="right")) - 1
         return [player.acts[min(phase, len(player.acts) - 1)] for player in self.mix.players]
 
     def frame(self) -> Frame:
         """One look, now."""
         simulation, now_us = self._simulation, self.now_us
-        counters = simulation.counters()
+        counters = self._waits.told(simulation, now_us)
+        if now_us - self._busy_at_us >= _BUSY_EVERY_US:
+            ran_us = int(counters[:, 0].sum()) // 1000
+            self._busy_us, self._busy_at_us = ran_us // _BUSY_STEP_US * _BUSY_STEP_US, now_us
         return Frame(
             at_us=now_us,
             tasks=self._tasks,
@@ -128,39 +135,19 @@ class SimulatedHost:
             hints=tuple(self._hints()) if self._telling else (None,) * len(self._tasks),
             group_nices={GroupId("autogroup", str(session)): nice for session, nice in self._nices.items()},
             host=Host(
-                cpus=self.mix.cpus,
+                cpus=self._cpus,
                 runnable=simulation.runnable(),
-                busy_us=int(counters[:, 0].sum()) // 1000,
+                busy_us=self._busy_us,
                 steal_us=0,
                 pressure_us=simulation.pressure_ns() // 1000,
             ),
         )
 
     def _hints(self) -> list[Hint | None]:
-        return [
-            self._hint(number, act) if player.name in self._telling else None
-            for number, (player, act) in enumerate(zip(self.mix.players, self.acts(), strict=True))
-        ]
-
-    def _hint(self, number: int, act: Activity) -> Hint | None:
-        kind = _KINDS.get(act.doing)
-        if kind is None:
-            return None
         now_us = self.now_us
-        if act.doing is not Doing.SERVE:
-            return Hint(at_us=now_us, kind=kind)
-        arrived, done = self._simulation.answers(number)
-        began_us = max(start for start in self._starts_us if start <= now_us)  # an earlier phase's backlog was dropped
-        waiting = arrived[(done < 0) & (arrived >= began_us * 1000)]
-        served = int((done >= 0).sum())
-        missed = int((done[done >= 0] - arrived[done >= 0] > act.slo_us * 1000).sum())
-        slack_us = None if not waiting.size else int(waiting[0]) // 1000 + act.slo_us - now_us
-        return Hint(
-            at_us=now_us,
-            kind=kind,
-            slo_us=act.slo_us,
-            slack_us=slack_us,
-            queued=int(waiting.size),
-            served=served,
-            missed=missed,
-        )
+        return [
+            hint_of(self.mix, player, *self._simulation.answers(number), now_us, now_us)
+            if player.name in self._telling
+            else None
+            for number, player in enumerate(self.mix.players)
+        ]

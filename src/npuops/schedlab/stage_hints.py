@@ -26,7 +26,10 @@ KINDS: Final[Mapping[Doing, Kind]] = MappingProxyType(
 def hint_of(
     mix: Mix, player: Player, arrivals_ns: NDArray[np.int64], done_ns: NDArray[np.int64], since_us: int, at_us: int
 ) -> Hint | None:
-    """The hint of one player; None while it rests.
+    """The hint of one player; None if it has done nothing yet.
+
+    One that rests says what it said last, as a server without requests does: the agent would go on believing that
+    anyway. Answers are counted on whatever it does between: the agent takes differences.
 
     Args:
         mix: what is played.
@@ -38,20 +41,34 @@ def hint_of(
     """
     starts = mix.starts_us()
     phase = min(max(0, int(np.searchsorted(starts, since_us, side="right")) - 1), len(mix.phases_us) - 1)
-    act = player.acts[phase]
-    kind = KINDS.get(act.doing)
-    if kind is None or act.doing is not Doing.SERVE:
-        return None if kind is None else Hint(at_us=at_us, kind=kind)
-    while phase and player.acts[phase - 1].doing is Doing.SERVE:  # what waits was not dropped in between
-        phase -= 1
-    waiting = arrivals_ns[(done_ns < 0) & (arrivals_ns >= starts[phase] * 1000)]
-    answered = done_ns >= 0
+    said = next((act for act in player.acts[phase::-1] if act.doing is not Doing.REST), None)
+    if said is None:
+        return None
+    slo_ns = _slo_ns(mix, player, arrivals_ns)
+    served = int(np.count_nonzero(done_ns >= 0))
+    missed = int(np.count_nonzero(done_ns - arrivals_ns > slo_ns))
+    if said.doing is not Doing.SERVE:
+        return Hint(at_us=at_us, kind=KINDS[said.doing], served=served, missed=missed)
+    first = phase + 1
+    while first and player.acts[first - 1].doing is Doing.SERVE:  # what waits was not dropped in between
+        first -= 1
+    kept = int(np.searchsorted(arrivals_ns, starts[first] * 1000))
+    waiting = (arrivals_ns[kept:] + (slo_ns if isinstance(slo_ns, int) else slo_ns[kept:]))[done_ns[kept:] < 0]
     return Hint(
         at_us=at_us,
-        kind=kind,
-        slo_us=act.slo_us,
-        slack_us=int(waiting[0]) // 1000 + act.slo_us - since_us if len(waiting) else None,
+        kind=KINDS[said.doing],
+        slo_us=said.slo_us,
+        slack_us=int(waiting.min()) // 1000 - since_us if len(waiting) else None,
         queued=len(waiting),
-        served=int(answered.sum()),
-        missed=int((done_ns[answered] - arrivals_ns[answered] > act.slo_us * 1000).sum()),
+        served=served,
+        missed=missed,
     )
+
+
+def _slo_ns(mix: Mix, player: Player, arrivals_ns: NDArray[np.int64]) -> NDArray[np.int64] | int:
+    """Of each request: that of the phase in which it came; one number if all phases have the same."""
+    asked = {act.slo_us for act in player.acts if act.doing is Doing.SERVE}
+    if len(asked) <= 1:
+        return max(asked, default=0) * 1000
+    slo_ns = np.array([act.slo_us * 1000 for act in player.acts], np.int64)
+    return slo_ns[np.searchsorted(np.array(mix.starts_us()[1:-1]) * 1000, arrivals_ns, side="right")]

@@ -24,6 +24,7 @@ from npuops.hostsched.static_policy import Default
 from npuops.schedlab.comparison import worst_progress
 from npuops.schedlab.episode import play_under
 from npuops.schedlab.outcome import Outcome, judge
+from npuops.schedlab.simulated_host import SimulatedHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Scene:
         seed: of its arrivals.
         rules: of the simulated kernel.
         telling: players that send hints.
+        pinned: to its CPUs, on a host that has more.
         period_us: between looks.
     """
 
@@ -42,12 +44,25 @@ class Scene:
     seed: int
     rules: Rules
     telling: tuple[str, ...]
+    pinned: bool
     period_us: int
+
+    def host(self) -> SimulatedHost:
+        """At its first instant."""
+        return SimulatedHost(self.mix, self.seed, self.rules, telling=self.telling, pinned=self.pinned)
 
 
 def outcome_of(scene: Scene, policy: Policy) -> Outcome:
     """Play it."""
-    recording = play_under(policy, scene.mix, scene.seed, scene.rules, telling=scene.telling, period_us=scene.period_us)
+    recording = play_under(
+        policy,
+        scene.mix,
+        scene.seed,
+        scene.rules,
+        telling=scene.telling,
+        pinned=scene.pinned,
+        period_us=scene.period_us,
+    )
     return judge(recording, policy.name)
 
 

@@ -1,0 +1,82 @@
+"""`npuops hostsched bench`: the experiment, from one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from npuops.cli.hostsched_flags import FolderFlag, ThresholdsFlag
+from npuops.cli.show import JsonFlag, console, print_json, progress
+from npuops.errors import OptionError
+
+MixesFlag = Annotated[
+    str, typer.Option("--mixes", help="Names with commas between them, or held-out, controls, all.", metavar="NAMES")
+]
+RivalsFlag = Annotated[
+    str,
+    typer.Option("--rivals", help="Names with commas between them, or all. The default always plays.", metavar="NAMES"),
+]
+RepeatsFlag = Annotated[int, typer.Option("--repeats", min=1, max=1000, help="Of each play, with other arrivals.")]
+OnFlag = Annotated[str, typer.Option("--on", help="kernel or simulator.")]
+HintsFlag = Annotated[str, typer.Option("--hints", help="What the apps tell the agent: none, all, or both in turn.")]
+SeedFlag = Annotated[int, typer.Option("--seed", min=0, max=1_000_000, help="Of arrivals and order.")]
+TriesFlag = Annotated[int, typer.Option("--tries", min=1, max=20, help="Of a play that others disturbed (kernel).")]
+OutFlag = Annotated[Path, typer.Option("--out", help="Folder of the plays, the report and the plots.")]
+ResumeFlag = Annotated[bool, typer.Option("--resume", help="Go on with what --out has; it is not played again.")]
+QuickFlag = Annotated[bool, typer.Option("--quick", help="Two mixes, phases of a second: to see that it works.")]
+
+
+def bench(
+    mixes: MixesFlag = "all",
+    rivals: RivalsFlag = "all",
+    repeats: RepeatsFlag = 5,
+    on: OnFlag = "kernel",
+    hints: HintsFlag = "both",
+    seed: SeedFlag = 0,
+    tries: TriesFlag = 3,
+    out: OutFlag = Path("hostsched-bench"),
+    policy_folder: FolderFlag = None,
+    thresholds: ThresholdsFlag = None,
+    resume: ResumeFlag = False,
+    quick: QuickFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Play mixes of loads under rivals, again and again, and tell who served best and what it cost the others."""
+    from npuops.schedlab.bench import BenchOptions, run_bench  # noqa: PLC0415 - help must not pay for it
+    from npuops.schedlab.recording import Origin  # noqa: PLC0415 - as above
+
+    if on not in tuple(Origin):
+        raise OptionError(f"--on is {on!r}", advice=" or ".join(Origin))
+    options = BenchOptions(
+        mixes=_names(mixes, "--mixes"),
+        rivals=_names(rivals, "--rivals"),
+        repeats=repeats,
+        on=Origin(on),
+        hints=hints,
+        seed=seed,
+        tries=tries,
+        out=out,
+        resume=resume,
+        quick=quick,
+        thresholds=thresholds,
+        folder=policy_folder,
+    )
+    with progress(quiet=as_json) as observe:
+        found = run_bench(options, observe)
+    if as_json:
+        print_json(found)
+        return
+    screen = console()
+    for goal in found.goals:
+        verdict = {True: "met", False: "missed", None: "unknown"}[goal.met]
+        screen.print(f"{verdict:<8} {goal.label}: {goal.goal}: {goal.found}", markup=False, soft_wrap=True)
+    screen.print(f"tables: {out / 'report.md'}", markup=False, soft_wrap=True)
+
+
+def _names(text: str, flag: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not names:
+        raise OptionError(f"{flag} names nobody", advice="leave it out, or name somebody")
+    return names

@@ -1,0 +1,120 @@
+"""What a play of real programs came to, in figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from npuops.errors import DataError
+
+SCHEMA: Final = "npuops.schedlab-program-outcome/1"
+CLEAN: Final = 0.95
+"""As of plays of mixes (`outcome.CLEAN`)."""
+
+Count = Annotated[int, Meta(ge=0)]
+Amount = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What became of the requests of one window.
+
+    Attributes:
+        response_us: float64, one each: until its answer, or until it was given up.
+        answered: bool, one each.
+    """
+
+    response_us: NDArray[np.float64]
+    answered: NDArray[np.bool_]
+
+
+class ProgramOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One play.
+
+    Attributes:
+        load: its name.
+        setting: what ruled: `default`, the name of a policy, or of a static setting.
+        seed: of the arrivals.
+        seconds: length of the window.
+        slo_us: an answer later than this is a miss.
+        arrivals: requests whose time came within the window.
+        served: of these, answered (within a second after the window).
+        in_slo: of these, answered in time. What was never answered, or was refused, is a miss.
+        p50_us: of the response times; one that was never answered counts as the time until it was given up.
+        p99_us: likewise.
+        max_us: likewise. All three are None without arrivals.
+        batch_per_s: what the batch side did in each second of the window.
+        batch_unit: of that.
+        clean_share: of the CPU time in the window that was ours (with rival and client) or idle.
+        client_ahead: the client ran before all others; None where the program measures itself.
+        schema: of this document.
+    """
+
+    load: str
+    setting: str
+    seed: int
+    seconds: Amount
+    slo_us: Count
+    arrivals: Count
+    served: Count
+    in_slo: Count
+    p50_us: Amount | None
+    p99_us: Amount | None
+    max_us: Amount | None
+    batch_per_s: Amount
+    batch_unit: str
+    clean_share: Share
+    client_ahead: bool | None
+    schema: str = SCHEMA
+
+    @property
+    def slo_share(self) -> float | None:
+        """Share of the requests answered in time; None without any."""
+        return self.in_slo / self.arrivals if self.arrivals else None
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the load had the machine for itself, nearly."""
+        return self.clean_share >= CLEAN
+
+
+def tally(answers: Answers, slo_us: int) -> dict[str, int | float | None]:
+    """The fields of an outcome that are about requests."""
+    response_us, answered = answers.response_us, answers.answered
+    quantiles: list[float | None] = [None] * 3
+    if len(response_us):
+        quantiles = np.quantile(response_us, (0.5, 0.99, 1.0), method="inverted_cdf").tolist()
+    return {
+        "arrivals": len(response_us),
+        "served": int(answered.sum()),
+        "in_slo": int((answered & (response_us <= slo_us)).sum()),
+        **dict(zip(("p50_us", "p99_us", "max_us"), quantiles, strict=True)),
+    }
+
+
+def write_program_json(outcome: ProgramOutcome) -> bytes:
+    """As a document of one line."""
+    return msgspec.json.encode(outcome) + b"\n"
+
+
+def read_program_json(document: bytes) -> ProgramOutcome:
+    """The outcome in a document.
+
+    Raises:
+        DataError: malformed, of another schema, or contradicting itself.
+    """
+    try:
+        found = msgspec.json.decode(document, type=ProgramOutcome)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"not an outcome: {error}", advice="it may be truncated, or of another version") from error
+    if found.schema != SCHEMA:
+        raise DataError(f"an outcome of schema {found.schema!r}, not {SCHEMA!r}")
+    if not found.in_slo <= found.served <= found.arrivals:
+        raise DataError(f"an outcome of {found.load} contradicts itself about its requests")
+    return found

@@ -1,0 +1,119 @@
+"""What real programs are played under: nothing, static settings of what answers, or the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from npuops.eevdf.setting import SchedPolicy, Setting
+from npuops.errors import OptionError
+from npuops.hostsched.group_knobs import autogroup_of, write_native
+from npuops.hostsched.knobs import AdmissionError, KnobError, NotPermittedError, TaskGoneError, write_setting
+from npuops.private_folder import private_folder
+from npuops.schedlab.agent_process import running_agent
+from npuops.schedlab.program_play import Rival
+from npuops.schedlab.program_roles import Roles
+from npuops.schedlab.rivals import ByAgent
+
+
+def left_alone(roles: Roles) -> AbstractContextManager[object]:  # noqa: ARG001 - whoever they are
+    """The default setting."""
+    return nullcontext()
+
+
+def niced(nice: int) -> Rival:
+    """Each thread that answers, at this nice value: it counts only against tasks of the same session."""
+    return _set_once(lambda roles: _each_thread(roles, Setting(nice=nice)))
+
+
+def weighted(nice: int) -> Rival:
+    """Each session that answers, as an autogroup, at this nice value: it counts against other sessions."""
+    return _set_once(lambda roles: _each_session(roles, nice))
+
+
+def reserved(runtime_us: int, period_us: int) -> Rival:
+    """A reservation for each thread that answers, those with most CPU time first, as many as the kernel admits.
+
+    A thread that its program pinned gets none: the kernel refuses. If no thread gets one, entering it raises that.
+    """
+    wanted = Setting(SchedPolicy.DEADLINE, runtime_us=runtime_us, period_us=period_us, reset_on_fork=True)
+    return _set_once(lambda roles: _as_many_as_fit(roles, wanted))
+
+
+def under_agent(rival: ByAgent, *, hints: bool = True, record: Path | None = None) -> Rival:
+    """The real agent, told the first process of each program, as a user would start it.
+
+    Args:
+        rival: which policy.
+        hints: it hears what programs tell; otherwise it listens where nobody speaks.
+        record: file of its trace; None: it keeps none.
+    """
+
+    @contextmanager
+    def run(roles: Roles) -> Iterator[object]:
+        whom = [word for pid in roles.roots for word in ("--children-of", str(pid))]
+        with ExitStack() as stack:
+            folder = roles.folder if hints else stack.enter_context(private_folder())
+            yield stack.enter_context(running_agent(rival, (), folder, arguments=whom, record=record))
+
+    return run
+
+
+def _set_once(change: Callable[[Roles], None]) -> Rival:
+    """Nothing is put back: the programs end with the play."""
+
+    @contextmanager
+    def setting(roles: Roles) -> Iterator[object]:
+        change(roles)
+        yield None
+
+    return setting
+
+
+def _each_thread(roles: Roles, setting: Setting) -> None:
+    for tid in _busiest_first(roles):
+        with suppress(TaskGoneError):
+            write_setting(tid, setting)
+
+
+def _each_session(roles: Roles, nice: int) -> None:
+    found = {}
+    for pid in (pid for role in roles.latency for pid in role.pids()):
+        if (seen := autogroup_of(pid)) is not None:
+            found[seen[0]] = pid
+    if not found:
+        raise OptionError("this kernel makes no autogroups", advice="see /proc/sys/kernel/sched_autogroup_enabled")
+    for group, pid in found.items():
+        with suppress(TaskGoneError):
+            write_native(group, nice, pid)
+
+
+def _as_many_as_fit(roles: Roles, setting: Setting) -> None:
+    given = 0
+    refusal: KnobError | None = None
+    for tid in _busiest_first(roles):
+        try:
+            write_setting(tid, setting)
+            given += 1
+        except TaskGoneError:
+            continue
+        except NotPermittedError as error:  # a thread that its program pinned; others may not be
+            refusal = error
+        except AdmissionError as error:
+            refusal = error
+            break
+    if not given and refusal is not None:
+        raise refusal
+
+
+def _busiest_first(roles: Roles) -> list[int]:
+    tids = [tid for role in roles.latency for tid in role.tids()]
+    return sorted(tids, key=_run_ns, reverse=True)
+
+
+def _run_ns(tid: int) -> int:
+    try:
+        return int(Path(f"/proc/{tid}/schedstat").read_text(encoding="ascii").split()[0])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
