@@ -39,6 +39,16 @@ ShareFlag = Annotated[
         help="Of one core that the agent may take on average: it looks less often instead. 0.1 to 100.",
     ),
 ]
+ControlFlag = Annotated[
+    float,
+    typer.Option(
+        "--control-share",
+        metavar="PERCENT",
+        min=0,
+        max=50,
+        help="Of the time of a policy that forecasts, in which everything is normal: does acting still help?",
+    ),
+]
 ForFlag = Annotated[float | None, typer.Option("--for", metavar="SECONDS", min=0.01, help="End after so long.")]
 PolicyFlag = Annotated[
     str,

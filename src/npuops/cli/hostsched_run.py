@@ -8,6 +8,7 @@ import typer
 
 from npuops.cli.hostsched_flags import (
     AllowFlag,
+    ControlFlag,
     FolderFlag,
     LeasesFlag,
     PeriodFlag,
@@ -35,6 +36,7 @@ def run(
     allow: AllowFlag = None,
     period: PeriodFlag = 20,
     cpu_share: ShareFlag = 1,
+    control_share: ControlFlag = 5,
     record: RecordFlag = None,
     plot: PlotFlag = None,
     leases: LeasesFlag = None,
@@ -55,6 +57,7 @@ def run(
         acts=mode == "act",
         period_ms=period,
         cpu_percent=cpu_share,
+        control_percent=control_share,
         record=record,
         plot=plot,
         leases=leases,

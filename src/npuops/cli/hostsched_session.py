@@ -43,6 +43,7 @@ class Session:
         acts: the kernel is told.
         period_ms: between looks.
         cpu_percent: of one core that the agent may take on average.
+        control_percent: of the time of a policy that forecasts, in which everything is normal, for comparison.
         interval_s: between views.
         seconds: after which it ends by itself.
         record: file of the trace.
@@ -56,6 +57,7 @@ class Session:
     acts: bool = False
     period_ms: float = 20
     cpu_percent: float = 1
+    control_percent: float = 5
     interval_s: float = 1
     seconds: float | None = None
     record: Path | None = None
@@ -137,6 +139,7 @@ class Session:
                 ranges=None if chosen is None else chosen.ranges,
                 acts=self.acts,
                 allow=tuple(self.allow or ()),
+                control_share=self.control_percent / 100,
                 period_us=pace.wanted_us,
                 record=self.record,
                 leases=self.leases,

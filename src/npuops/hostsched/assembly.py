@@ -42,6 +42,7 @@ class AgentOptions:
         ranges: of the features in the policy's training; None if it was not trained.
         acts: it tells the kernel, otherwise it advises.
         allow: what may be done to a task, by name; empty: everything.
+        control_share: of the time of a policy that forecasts, in which everything is normal, for comparison.
         period_us: between looks, for its reservation.
         record: file of the trace; None: none is kept.
         leases: folder in which is noted what to put back; None: this user's.
@@ -51,6 +52,7 @@ class AgentOptions:
     acts: bool
     ranges: Ranges | None = None
     allow: tuple[str, ...] = ()
+    control_share: float = GuardOptions().control_share
     period_us: int = 20_000
     record: Path | None = None
     leases: Path | None = None
@@ -91,7 +93,7 @@ def assembled(options: AgentOptions, whom: Callable[[], Selection], tell: Observ
     policy, guard = options.policy, None
     if policy is not None:
         allowed = acts_named(options.allow) if options.allow else ALL_ACTS
-        guard = Guard(GuardOptions(allowed=allowed), options.ranges)
+        guard = Guard(GuardOptions(allowed=allowed, control_share=options.control_share), options.ranges)
     with ExitStack() as stack:
         record = _recorder(options, tell, stack)
         hints = _hints(tell, stack)

@@ -17,7 +17,6 @@ from npuops.eevdf.mix import Mix
 from npuops.eevdf.rules import Rules
 from npuops.errors import MissingToolchainError, OptionError, nearest
 from npuops.events import Observer, StepFinished, StepProgressed, Warned, ignore
-from npuops.hostsched.guard_options import GuardOptions
 from npuops.report.output_file import write_output
 from npuops.schedlab.experiment import Bill, entrants, perform, quick
 from npuops.schedlab.experiment_report import Report, markdown, report
@@ -38,8 +37,8 @@ from npuops.schedlab.theatre import Theatre
 
 QUICK_MIXES: Final = ("four-phase", "stationary")
 HEARING: Final = {"none": (False,), "all": (True,), "both": (False, True)}
-CONTROL_SHARE: Final = {Origin.SIMULATOR: 0.0, Origin.KERNEL: GuardOptions().control_share}
-"""On the kernel the agent runs as it ships, and its command line does not take another share."""
+CONTROL_SHARE: Final = 0.0
+"""Rivals are compared from outside here, so that an agent need not spend time in the default to compare itself."""
 _SCENES, _QUICK_SCENES = 16, 2
 _SEARCH_SEEDS: Final = (900_001, 900_002)
 """Of arrivals in which settings of single mixes are searched; no repeat has them."""
@@ -156,7 +155,7 @@ def chosen_mixes(names: Sequence[str], *, is_quick: bool) -> dict[str, Mix]:
 def _theatre(head: Head) -> Theatre:
     if head.calibration is None:
         return SimulatedTheatre(control_share=head.control_share)
-    return KernelTheatre(head.calibration)
+    return KernelTheatre(head.calibration, arguments=("--control-share", f"{head.control_share * 100:g}"))
 
 
 def _log(options: BenchOptions, mixes: Mapping[str, Mix], observe: Observer) -> PlayLog:
@@ -209,7 +208,7 @@ def _head(options: BenchOptions, mixes: Mapping[str, Mix], observe: Observer) ->
         calibration=calibrate() if options.on is Origin.KERNEL else None,
         statics=statics,
         statics_here=here,
-        control_share=CONTROL_SHARE[options.on],
+        control_share=CONTROL_SHARE,
     )
 
 
