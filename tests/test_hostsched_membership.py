@@ -137,6 +137,17 @@ def test_what_an_adopter_gets_is_its_own_and_what_is_spared_is_not(start: Start)
     assert not found & {os.getpid(), reaper.pid, 1}
 
 
+def test_who_is_spared_may_become_more_while_it_runs(start: Start) -> None:
+    """A reaper that died is replaced, and the new one is no task of anybody's either."""
+    reapers = {start("sleep", "600").pid}
+    scans = Scans(Selection(children_of=(os.getpid(),)), spared=reapers)
+    assert not scans.pids() & reapers
+    child, second = start("sleep", "600"), start("sleep", "600")
+    reapers.add(second.pid)
+    scans.until(lambda: child.pid in scans.pids())
+    assert not scans.pids() & reapers
+
+
 def test_a_command_opts_in_by_what_it_is_called_now_not_by_what_it_was_forked_from(start: Start) -> None:
     name = f"npuops-{uuid.uuid4().hex[:6]}"
     program = f"import os, sys; sys.stdin.readline(); os.execv('/bin/sleep', ['/opt/{name}', '600'])"

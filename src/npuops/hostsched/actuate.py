@@ -64,6 +64,8 @@ class Actuator:
             found = rights if rights is not None else find_rights()
             self._tasks = TaskClaims(self._file, found)
             self._groups = GroupClaims(self._file, found, self._tasks.spared)
+            self.reapers: set[int] = set()
+            """All that this one started; one more is in it before anybody could take it for a task of somebody's."""
             self._link = self._start_reaper()
         except BaseException:
             os.close(self._lock)
@@ -197,6 +199,7 @@ class Actuator:
     def _start_reaper(self) -> ReaperLink:
         link = ReaperLink(self._agent, self._file.path, self._timeout_ms)
         self._tasks.spared.add(link.pid)
+        self.reapers.add(link.pid)
         return link
 
 

@@ -98,7 +98,7 @@ def assembled(options: AgentOptions, whom: Callable[[], Selection], tell: Observ
         record = _recorder(options, tell, stack)
         hints = _hints(tell, stack)
         actuator = stack.enter_context(_acting(options, tell)) if options.acts and policy is not None else None
-        spared = () if actuator is None else (actuator.reaper_pid,)
+        spared = () if actuator is None else actuator.reapers
         signals = stack.enter_context(Signals(Membership(whom(), spared=spared), clock))
         protection = ""
         if actuator is not None:

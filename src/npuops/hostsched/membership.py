@@ -79,14 +79,14 @@ class Membership:
 
         Args:
             selection: who opts in.
-            spared: processes that never do, nor what descends from them: the reaper.
+            spared: processes that never do, nor what descends from them: the reaper. Looked at anew with each process.
             most: threads that may be members at a time.
 
         Raises:
             OptionError: a process that is named does not exist.
         """
         self._selection = selection
-        self._spared = {1, *spared}
+        self._spared = spared
         self._named = {pid: _existing(pid) for pid in (*selection.pids, *selection.children_of)}
         self._me = os.getpid()
         self._user = os.geteuid()
@@ -219,15 +219,18 @@ class Membership:
                         self._sessions.add(pid)
 
     def _descends(self, pid: int, stat: TaskStat) -> bool:
-        if pid in self._spared:
+        if self._is_spared(pid):
             return False
         if pid in self._selection.children_of and self._named[pid] == stat.id:
             return True
         parent = self._processes.get(stat.parent)
         return stat.session in self._sessions or (parent is not None and parent.descends)
 
+    def _is_spared(self, pid: int) -> bool:
+        return pid == 1 or pid in self._spared
+
     def _judge(self, pid: int, process: _Process) -> None:
-        never = pid == self._me or pid in self._spared
+        never = pid == self._me or self._is_spared(pid)
         process.opted_in = not never and (process.descends or self._fits(pid, process.stat.id))
         process.refused = ""
         if process.opted_in and process.stat.kernels:
