@@ -90,3 +90,8 @@ class Frame:
     hints: tuple[Hint | None, ...]
     group_nices: dict[GroupId, int]
     host: Host
+
+    @property
+    def cpus(self) -> int:
+        """That these tasks may share: those of the host, unless all of them are pinned to fewer."""
+        return min(max((task.cpus for task in self.tasks), default=self.host.cpus), self.host.cpus)

@@ -155,7 +155,7 @@ class Reactive:
     def _equal_share(self, frame: Frame) -> float:
         """Of a CPU, if all who want to run got the same."""
         rivals = sum(known[SHARE] >= _ACTIVE_SHARE or known[LAST] == 0 for known in self._evidence.known)
-        return frame.host.cpus / max(rivals, frame.host.runnable, frame.host.cpus)
+        return frame.cpus / max(rivals, frame.host.runnable, frame.cpus)
 
     def _is_short(self, frame: Frame, told: list[int]) -> Flags:
         """Who wants to run and got less than the floor, until it has a little more than that."""

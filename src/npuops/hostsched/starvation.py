@@ -135,7 +135,7 @@ class Starvation:
             grown = max(1.0 - math.exp(-(now - fate.since_us) / options.fair_us), 1e-9)
             if (fate.run + fate.wait) / grown > _WANTS:
                 hungry.append((row, fate, fate.run / grown))
-        equal = frame.host.cpus / max(frame.host.runnable, len(hungry), frame.host.cpus)
+        equal = frame.cpus / max(frame.host.runnable, len(hungry), frame.cpus)
         share = options.fair_share * equal
         return [
             Starved(frame.tasks[row].id, f"it got {run:.1%} of a CPU, of an equal share of {equal:.1%}")
