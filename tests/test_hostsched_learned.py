@@ -12,6 +12,7 @@ from made_policy import made_policy
 from made_states import made_state
 from npuops.errors import DeviceError, IncompatibleArtifactError, OptionError, RunError
 from npuops.hostsched.candidates import CandidateOptions
+from npuops.hostsched.features import State
 from npuops.hostsched.hint import Hint, Kind
 from npuops.hostsched.learned import Learned, LearnedOptions
 from npuops.hostsched.levels import DEMOTE, LEVELS
@@ -86,6 +87,25 @@ def test_another_policys_plan_is_among_the_candidates() -> None:
     options = LearnedOptions(search=CandidateOptions(count=2))
     state = made_state(3, 0, hints=HINTS)
     assert len(Learned(Wishful(), options, proposer=Proposer()).decide(state).levels) == 2
+
+
+@pytest.mark.parametrize(("margin", "takes"), [(0.5, "demote"), (1.5, "nothing")])
+def test_a_plan_must_beat_the_proposers_by_the_margin(margin: float, takes: str) -> None:
+    class Nothing:
+        name = "nothing"
+
+        def decide(self, _: State) -> Plan:
+            return Plan()
+
+    learned = Learned(Wishful(), LearnedOptions(margin=margin), proposer=Nothing())
+    plan = learned.decide(made_state(3, 0, hints=HINTS))
+    assert {level.name for level in plan.levels.values()} == ({"demote"} if takes == "demote" else set())
+
+
+@pytest.mark.parametrize("margin", [-0.1, float("inf"), float("nan")])
+def test_a_margin_that_cannot_be_is_refused(margin: float) -> None:
+    with pytest.raises(OptionError, match="margin"):
+        LearnedOptions(margin=margin)
 
 
 def test_tasks_that_the_network_has_no_row_for_are_left_alone() -> None:
