@@ -27,7 +27,7 @@ VERBS: Final[dict[str, str]] = {
     "prune": "Remove weights or channels before quantization, with the accuracy it costs.",
     "build": "Check, quantize, compile, prove and gate a model: one verified artifact.",
     "run": "Run an artifact on an input.",
-    "serve": "Serve artifacts over HTTP and gRPC: the Open Inference Protocol (KServe, Triton).",
+    "serve": "Serve artifacts over HTTP and gRPC, as KServe and Triton do.",
     "profile": "Where an artifact's time goes, per operator; HTML report.",
     "gate": "Judge an artifact by a policy, for CI/CD.",
     "compare": "Two artifacts side by side.",
