@@ -82,8 +82,8 @@ class Stall:
 
     @property
     def look_every_us(self) -> int:
-        """How often to ask."""
-        return max(self._limit_us // 6, 1)
+        """How often to ask: each look of the reaper is a turn on a CPU that others may want."""
+        return max(self._limit_us // 3, 1)
 
     def stalled(self, count: int, at_us: int) -> bool:
         """The count has not moved for the limit, as of this look; one that never moved has not begun."""
