@@ -10,7 +10,8 @@ import pytest
 
 from npuops.hostsched.static_policy import Default
 from npuops.schedlab.lessons import lesson
-from npuops.schedlab.tuning import mean_worth, outcome_of, tune, worth_of_play
+from npuops.schedlab.scene import outcome_of, worth_of_play
+from npuops.schedlab.tuning import mean_worth, tune
 
 
 class Here(Executor):

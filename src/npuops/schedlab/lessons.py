@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 
 from npuops.eevdf.rules import Rules
+from npuops.schedlab.scene import Scene
 from npuops.schedlab.training_mixes import training_mix
-from npuops.schedlab.tuning import Scene
 
 _PERIODS_US: Final = (10_000, 20_000, 20_000, 50_000)
 _HZ: Final = (250, 250, 250, 1000, 100)

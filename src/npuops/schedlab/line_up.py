@@ -26,8 +26,8 @@ from npuops.schedlab.rival_names import (
     TUNED,
 )
 from npuops.schedlab.rivals import ByAgent, Rival, Scripted, StaticRule, by_rule, left_alone, reserved
+from npuops.schedlab.scene import Scene
 from npuops.schedlab.static_search import Place, search
-from npuops.schedlab.tuning import Scene
 
 SEARCHED: Final = (STATIC, FAIR)
 SEARCHED_HERE: Final = (STATIC_HERE, FAIR_HERE)

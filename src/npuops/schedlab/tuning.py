@@ -14,63 +14,11 @@ from functools import partial
 import numpy as np
 from cmaes import CMA
 
-from npuops.eevdf.mix import Mix
-from npuops.eevdf.rules import Rules
-from npuops.hostsched.objective import worth
-from npuops.hostsched.plan import Policy
 from npuops.hostsched.reactive import Reactive
 from npuops.hostsched.reactive_options import ReactiveOptions, from_vector
 from npuops.hostsched.static_policy import Default
-from npuops.schedlab.comparison import worst_progress
-from npuops.schedlab.episode import play_under
-from npuops.schedlab.outcome import Outcome, judge
-from npuops.schedlab.simulated_host import SimulatedHost
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """One play that rivals are compared in.
-
-    Attributes:
-        mix: who does what.
-        seed: of its arrivals.
-        rules: of the simulated kernel.
-        telling: players that send hints.
-        pinned: to its CPUs, on a host that has more.
-        period_us: between looks.
-    """
-
-    mix: Mix
-    seed: int
-    rules: Rules
-    telling: tuple[str, ...]
-    pinned: bool
-    period_us: int
-
-    def host(self) -> SimulatedHost:
-        """At its first instant."""
-        return SimulatedHost(self.mix, self.seed, self.rules, telling=self.telling, pinned=self.pinned)
-
-
-def outcome_of(scene: Scene, policy: Policy) -> Outcome:
-    """Play it."""
-    recording = play_under(
-        policy,
-        scene.mix,
-        scene.seed,
-        scene.rules,
-        telling=scene.telling,
-        pinned=scene.pinned,
-        period_us=scene.period_us,
-    )
-    return judge(recording, policy.name)
-
-
-def worth_of_play(outcome: Outcome, default: Outcome) -> float:
-    """The objective of a whole play; a mix without requests, or without batch work, loses nothing by it."""
-    missed = 0.0 if outcome.slo_share is None else 1.0 - outcome.slo_share
-    progress = worst_progress(outcome, default)
-    return float(worth(missed, 1.0 if progress is None else progress, 0.0))
+from npuops.schedlab.outcome import Outcome
+from npuops.schedlab.scene import Scene, outcome_of, worth_of_play
 
 
 def mean_worth(scenes: Sequence[Scene], defaults: Sequence[Outcome], vector: Sequence[float]) -> float:
