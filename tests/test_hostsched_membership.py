@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hostsched_children import eventually
 from npuops.errors import OptionError
 from npuops.hostsched.membership import MOST_TASKS, RECHECK_US, RESCAN_US, Membership, has_capability
 from npuops.hostsched.process_stat import look_at
@@ -315,5 +316,6 @@ def test_while_nobody_was_made_nobody_is_looked_for(start: Start) -> None:
     assert child in {member.pid for member in membership.look(2 * RESCAN_US, newest=lambda: newest)}
     os.kill(child, 9)
     parent.wait()
+    eventually(lambda: (stat := look_at(child)) is None or stat.over, "the child is dead")
     assert membership.look(3 * RESCAN_US, newest=lambda: newest) != ()
     assert membership.look(2 * RESCAN_US + RECHECK_US, newest=lambda: newest) == ()
