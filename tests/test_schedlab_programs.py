@@ -13,15 +13,9 @@ import pytest
 
 from npuops.errors import DataError, MissingToolchainError, OptionError, ToolchainCrashError
 from npuops.hostsched.hint import Kind
+from npuops.schedlab.outcome import tally, write_json
 from npuops.schedlab.program_load import Need, ProgramLoad
-from npuops.schedlab.program_outcome import (
-    SCHEMA,
-    Answers,
-    ProgramOutcome,
-    read_program_json,
-    tally,
-    write_program_json,
-)
+from npuops.schedlab.program_outcome import SCHEMA, ProgramOutcome, read_program_json
 from npuops.schedlab.program_play import play_program
 from npuops.schedlab.program_rivals import niced, under_agent, weighted
 from npuops.schedlab.program_roles import Roles
@@ -80,7 +74,7 @@ def test_each_load_is_played_and_nothing_of_it_is_left(name: str) -> None:
     assert watcher.kinds == {Kind.LATENCY, Kind.BATCH}
     assert len(set(watcher.sessions.values())) == 2
     assert gone(watcher.pids)
-    assert read_program_json(write_program_json(outcome)) == outcome
+    assert read_program_json(write_json(outcome)) == outcome
 
 
 @pytest.mark.slow
@@ -168,12 +162,12 @@ def test_wakeups_that_were_slept_through_are_misses() -> None:
 
 
 def test_figures_count_what_was_not_answered_in_time() -> None:
-    found = tally(Answers(np.array([1.0, 2.0, 3.0, 100.0]), np.array([True, True, False, True])), 3)
+    found = tally(np.array([1.0, 2.0, 3.0, 100.0]), np.array([True, True, False, True]), 3)
     assert found == {"arrivals": 4, "served": 3, "in_slo": 2, "p50_us": 2, "p99_us": 100, "max_us": 100}
 
 
 def test_without_requests_there_are_no_figures() -> None:
-    found = tally(Answers(np.empty(0), np.empty(0, bool)), 3)
+    found = tally(np.empty(0), np.empty(0, bool), 3)
     assert (found["arrivals"], found["p50_us"], found["max_us"]) == (0, None, None)
 
 
@@ -188,9 +182,9 @@ def test_documents_that_are_none_are_refused() -> None:
         batch_unit="turns",
         clean_share=1,
         client_ahead=None,
-        **tally(Answers(np.array([1.0]), np.array([True])), 3),  # type: ignore[arg-type]
+        **tally(np.array([1.0]), np.array([True]), 3),  # type: ignore[arg-type]
     )
-    good = write_program_json(one)
+    good = write_json(one)
     assert read_program_json(good) == one
     assert one.slo_share == 1
     assert one.is_clean

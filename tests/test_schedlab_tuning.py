@@ -27,7 +27,7 @@ class Here(Executor):
 
 
 def test_a_default_play_is_worth_what_the_objective_says() -> None:
-    scene = lesson(3).scene
+    scene = lesson(3)
     outcome = outcome_of(scene, Default())
     missed = 0.0 if outcome.slo_share is None else 1 - outcome.slo_share
     assert worth_of_play(outcome, outcome) == pytest.approx(0.05 - missed)
@@ -35,7 +35,7 @@ def test_a_default_play_is_worth_what_the_objective_says() -> None:
 
 @pytest.mark.slow
 def test_tuning_is_repeatable_and_never_ends_below_its_beginning() -> None:
-    scenes = [lesson(number).scene for number in (1, 2)]
+    scenes = [lesson(number) for number in (1, 2)]
     heard: list[float] = []
     one = tune(scenes, Here(), generations=2, seed=5, told=lambda _, best: heard.append(best))
     other = tune(scenes, Here(), generations=2, seed=5)
@@ -49,7 +49,7 @@ def test_tuning_is_repeatable_and_never_ends_below_its_beginning() -> None:
 
 def test_lessons_differ_and_repeat() -> None:
     assert lesson(11) == lesson(11)
-    scenes = [lesson(number).scene for number in range(40)]
+    scenes = [lesson(number) for number in range(40)]
     assert len({scene.seed for scene in scenes}) == 40
     assert {scene.mix.cpus for scene in scenes} == {1, 2}
     assert {bool(scene.telling) for scene in scenes} == {True, False}

@@ -21,8 +21,9 @@ from pathlib import Path
 from statistics import median
 
 from npuops.errors import NpuopsError, OptionError, nearest
+from npuops.schedlab.outcome import write_json
 from npuops.schedlab.program_load import ProgramLoad
-from npuops.schedlab.program_outcome import ProgramOutcome, write_program_json
+from npuops.schedlab.program_outcome import ProgramOutcome
 from npuops.schedlab.program_play import Rival, play_program
 from npuops.schedlab.program_rivals import left_alone, niced, reserved, under_agent, weighted
 from npuops.schedlab.programs import PROGRAMS, program_named
@@ -101,7 +102,7 @@ def main() -> None:
                 found[name].append(outcome)
                 if options.save is not None:
                     with options.save.open("ab") as file:
-                        file.write(write_program_json(outcome))
+                        file.write(write_json(outcome))
         print(f"\n{load.name}: {load.words}; SLO {load.slo_us / 1000:g} ms")
         unit = next((plays[0].batch_unit for plays in found.values()), "batch")
         print(

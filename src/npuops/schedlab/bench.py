@@ -182,7 +182,7 @@ def _log(options: BenchOptions, mixes: Mapping[str, Mix], observe: Observer) -> 
 
 
 def _head(options: BenchOptions, mixes: Mapping[str, Mix], observe: Observer) -> Head:
-    scenes = [lesson(number).scene for number in range(_QUICK_SCENES if options.quick else _SCENES)]
+    scenes = [lesson(number) for number in range(_QUICK_SCENES if options.quick else _SCENES)]
     places = {
         name: [Place(mix, seed, Rules()) for seed in _SEARCH_SEEDS[: 1 if options.quick else 2]]
         for name, mix in mixes.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -16,24 +15,9 @@ _HZ: Final = (250, 250, 250, 1000, 100)
 _MOST_CPUS: Final = 2
 _PINNED: Final = {1: 0.7, 2: 0.2}
 """How often a mix may not run on all CPUs of its host, by the number of its own; such tasks get no reservation."""
-VALIDATION_SEED: Final = 1_000_000
-"""Lessons from here on are for judging only."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """One machine to learn on.
-
-    Attributes:
-        number: everything about it follows from this.
-        scene: mix, arrivals, kernel, who tells, period.
-    """
-
-    number: int
-    scene: Scene
-
-
-def lesson(number: int) -> Lesson:
+def lesson(number: int) -> Scene:
     """Draw one. In four of ten nobody tells anything, in four everybody does, in the rest some do."""
     random = np.random.default_rng([number, 77])
     cpus = int(random.integers(1, _MOST_CPUS + 1))
@@ -48,4 +32,4 @@ def lesson(number: int) -> Lesson:
     telling = tuple(player.name for player in mix.players if random.random() < openness)
     pinned = bool(random.random() < _PINNED[cpus])
     period_us = int(random.choice(_PERIODS_US))
-    return Lesson(number, Scene(mix, int(random.integers(1 << 30)), rules, telling, pinned, period_us))
+    return Scene(mix, int(random.integers(1 << 30)), rules, telling, pinned, period_us)

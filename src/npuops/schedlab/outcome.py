@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import pairwise
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -155,17 +155,30 @@ def _part(
         player=player.name,
         phase=phase,
         doing=act.doing,
-        arrivals=len(response_us),
-        served=int(answered.sum()),
-        in_slo=int((answered & (response_us <= act.slo_us)).sum()),
-        p50_us=_quantile(response_us, 0.5),
-        p99_us=_quantile(response_us, 0.99),
-        max_us=_quantile(response_us, 1.0),
+        **tally(response_us, answered, act.slo_us),
         progress=float(record.progress[phase]),
         cpu_us=int(record.cpu_ns[phase]) // 1000,
         voluntary=int(record.voluntary[phase]),
         involuntary=int(record.involuntary[phase]),
     )
+
+
+def tally(response_us: NDArray[np.float64], answered: NDArray[np.bool_], slo_us: int) -> dict[str, Any]:
+    """The fields of an outcome that are about requests.
+
+    Args:
+        response_us: float64, one for each: until its answer, or until it was given up.
+        answered: bool, one for each.
+        slo_us: an answer later than this is a miss.
+    """
+    return {
+        "arrivals": len(response_us),
+        "served": int(answered.sum()),
+        "in_slo": int((answered & (response_us <= slo_us)).sum()),
+        "p50_us": _quantile(response_us, 0.5),
+        "p99_us": _quantile(response_us, 0.99),
+        "max_us": _quantile(response_us, 1.0),
+    }
 
 
 def _dropped_ns(player: Player, edges: NDArray[np.int64], arrivals_ns: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -183,9 +196,32 @@ def _quantile(values: NDArray[np.float64], share: float) -> float | None:
     return float(np.quantile(values, share, method="inverted_cdf")) if len(values) else None
 
 
-def write_json(outcome: Outcome) -> bytes:
+def write_json(outcome: msgspec.Struct) -> bytes:
     """As a document of one line."""
     return msgspec.json.encode(outcome) + b"\n"
+
+
+class _Document(Protocol):
+    @property
+    def schema(self) -> str: ...
+
+
+Document = TypeVar("Document", bound=_Document)
+
+
+def decoded(document: bytes, kind: type[Document], schema: str) -> Document:
+    """An outcome of this kind; whether its figures agree is for the caller to ask.
+
+    Raises:
+        DataError: malformed, or of another schema.
+    """
+    try:
+        found = msgspec.json.decode(document, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"not an outcome: {error}", advice="it may be truncated, or of another version") from error
+    if found.schema != schema:
+        raise DataError(f"an outcome of schema {found.schema!r}, not {schema!r}")
+    return found
 
 
 def read_json(document: bytes) -> Outcome:
@@ -194,12 +230,7 @@ def read_json(document: bytes) -> Outcome:
     Raises:
         DataError: malformed, of another schema, or contradicting itself.
     """
-    try:
-        found = msgspec.json.decode(document, type=Outcome)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"not an outcome: {error}", advice="it may be truncated, or of another version") from error
-    if found.schema != SCHEMA:
-        raise DataError(f"an outcome of schema {found.schema!r}, not {SCHEMA!r}")
+    found = decoded(document, Outcome, SCHEMA)
     seen = set()
     for part in found.parts:
         if not part.in_slo <= part.served <= part.arrivals or (part.player, part.phase) in seen:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 import numpy as np
-from msgspec import Meta
 from numpy.typing import NDArray
 
 from npuops.errors import DataError
+from npuops.schedlab.outcome import CLEAN, Amount, Count, Share, decoded
 
 SCHEMA: Final = "npuops.schedlab-program-outcome/1"
-CLEAN: Final = 0.95
-"""As of plays of mixes (`outcome.CLEAN`)."""
-
-Count = Annotated[int, Meta(ge=0)]
-Amount = Annotated[float, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,37 +78,13 @@ class ProgramOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return self.clean_share >= CLEAN
 
 
-def tally(answers: Answers, slo_us: int) -> dict[str, int | float | None]:
-    """The fields of an outcome that are about requests."""
-    response_us, answered = answers.response_us, answers.answered
-    quantiles: list[float | None] = [None] * 3
-    if len(response_us):
-        quantiles = np.quantile(response_us, (0.5, 0.99, 1.0), method="inverted_cdf").tolist()
-    return {
-        "arrivals": len(response_us),
-        "served": int(answered.sum()),
-        "in_slo": int((answered & (response_us <= slo_us)).sum()),
-        **dict(zip(("p50_us", "p99_us", "max_us"), quantiles, strict=True)),
-    }
-
-
-def write_program_json(outcome: ProgramOutcome) -> bytes:
-    """As a document of one line."""
-    return msgspec.json.encode(outcome) + b"\n"
-
-
 def read_program_json(document: bytes) -> ProgramOutcome:
     """The outcome in a document.
 
     Raises:
         DataError: malformed, of another schema, or contradicting itself.
     """
-    try:
-        found = msgspec.json.decode(document, type=ProgramOutcome)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"not an outcome: {error}", advice="it may be truncated, or of another version") from error
-    if found.schema != SCHEMA:
-        raise DataError(f"an outcome of schema {found.schema!r}, not {SCHEMA!r}")
+    found = decoded(document, ProgramOutcome, SCHEMA)
     if not found.in_slo <= found.served <= found.arrivals:
         raise DataError(f"an outcome of {found.load} contradicts itself about its requests")
     return found

@@ -14,8 +14,9 @@ import msgspec
 from npuops.errors import OptionError
 from npuops.private_folder import private_folder
 from npuops.schedlab.cpu_account import clean_share, read_idle_us
+from npuops.schedlab.outcome import tally
 from npuops.schedlab.program_load import Cast, ProgramLoad, Scene
-from npuops.schedlab.program_outcome import ProgramOutcome, tally
+from npuops.schedlab.program_outcome import ProgramOutcome
 from npuops.schedlab.program_roles import Roles, family_cpu_us
 
 _LEAD_NS: Final = 100_000_000
@@ -114,7 +115,7 @@ def _measure(load: ProgramLoad, scene: Scene, cast: Cast, setting: str) -> Progr
         "batch_unit": cast.meter.unit,
         "clean_share": after.share_since(before),
         "client_ahead": cast.ahead,
-        **tally(answers, load.slo_us),
+        **tally(answers.response_us, answers.answered, load.slo_us),
     }
     return msgspec.convert(document, ProgramOutcome)
 

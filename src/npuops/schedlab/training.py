@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -129,7 +129,7 @@ def _tuned(
     if not options.generations:
         return ReactiveOptions()
     began_us = clock.now_us()
-    scenes = [lesson(_TUNING_LESSONS + number).scene for number in range(options.tuning_lessons)]
+    scenes = [lesson(_TUNING_LESSONS + number) for number in range(options.tuning_lessons)]
     observe(StepStarted(step="tune", detail=f"the reactive rule, on {len(scenes)} mixes"))
 
     def told(number: int, best: float) -> None:
@@ -178,23 +178,17 @@ def gather_lesson(
         weights: of the scorer, which then acts in three lessons of four.
         number: of the lesson.
     """
-    found = lesson(number)
-    scene = found.scene
+    scene = lesson(number)
     policy: Policy = Wanderer(number) if number % 4 == 0 or (weights is None and number % 2) else Reactive(thresholds)
     if weights is not None and number % 4:
         policy = Learned(NumpyScorer(weights), proposer=Reactive(thresholds))
-    rollouts = RolloutOptions(
-        candidates=options.candidates,
-        horizon_us=options.horizon_us,
-        period_us=scene.period_us,
-        share=options.share * scene.period_us / _TYPICAL_PERIOD_US,
-    )
+    share = options.share * scene.period_us / _TYPICAL_PERIOD_US
+    rollouts = replace(options, period_us=scene.period_us, share=share)
     return gather(scene.host(), policy, rollouts, number, number, proposer=Reactive(thresholds))
 
 
 def _again(first: FitOptions, number: int) -> FitOptions:
-    values = {name: getattr(first, name) for name in first.__dataclass_fields__}
-    return FitOptions(**(values | {"epochs": math.ceil(first.epochs / 2), "rate": first.rate / (number + 2)}))
+    return replace(first, epochs=math.ceil(first.epochs / 2), rate=first.rate / (number + 2))
 
 
 def _built(
