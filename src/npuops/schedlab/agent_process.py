@@ -158,7 +158,7 @@ def places(folder: Path) -> Mapping[str, str]:
 
 
 def family_cpu_ns(pid: int) -> int:
-    """CPU time of a process and of its living children, all threads; what ended is not in it."""
+    """CPU time of a process and of its living children, all threads; as of their last ticks, without who ended."""
     found = 0
     for thread in _names(Path(f"/proc/{pid}/task")):
         found += int((_text(thread / "schedstat").split() or ["0"])[0])

@@ -90,14 +90,6 @@ def gather(
         mix_number: for `Samples.mix`.
         proposer: sees every state; what it would do is one of the candidates.
 
-    Args:
-        host: at its first instant.
-        policy: acts.
-        options: how often, how many, how long.
-        seed: of the choice of states and candidates.
-        mix_number: for `Samples.mix`.
-        proposer: sees every state; what it would do is one of the candidates.
-
     Returns:
         One row for each state; None if there was none.
     """
