@@ -8,14 +8,14 @@ from made_samples import made_samples
 from made_weights import noisy_weights
 from npuops.hostsched.familiarity import ranges_of
 from npuops.hostsched.policy_card import Data, PolicyFolder, Trained, card_ranges, open_policy
-from npuops.hostsched.scorer import SHAPE
+from npuops.hostsched.scorer import SHAPE, STATE_COLUMNS
 from npuops.schedlab.build_policy import build_here
 
 TRAINED = Trained(
     data=Data(source="a made-up world", digest="sha256:0", states=40, candidates=8, mixes=4),
     seed=1,
     metrics={"loss": 0.5},
-    ranges=card_ranges(ranges_of(made_samples(4, 2, 2).tasks[0][:2, 1:], made_samples(4, 2, 2).host)),
+    ranges=card_ranges(ranges_of(made_samples(4, 2, 2).tasks[0][:2, STATE_COLUMNS], made_samples(4, 2, 2).host)),
 )
 
 

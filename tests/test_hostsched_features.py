@@ -20,7 +20,7 @@ from npuops.hostsched.features import (
     State,
     pick_tasks,
 )
-from npuops.hostsched.frame import COUNTERS, Frame, GroupId, Host, Task, TaskId
+from npuops.hostsched.frame import COUNTERS, RUN_NS, VOLUNTARY, Frame, GroupId, Host, Task, TaskId
 from npuops.hostsched.hint import Hint, Kind
 
 GROUP = GroupId("autogroup", "7")
@@ -51,6 +51,13 @@ def frame(
         group_nices={GROUP: 0},
         host=host,
     )
+
+
+def counted(ran_ns: int, sleeps: int) -> list[int]:
+    """Counters of a task that ran so long, and left the CPU so often by itself."""
+    found = [0] * len(COUNTERS)
+    found[RUN_NS], found[VOLUNTARY] = ran_ns, sleeps
+    return found
 
 
 def rate(state: State, row: int, name: str) -> float:
@@ -280,3 +287,25 @@ def test_the_host_is_told_in_shares_of_all_its_processors() -> None:
     assert said["runnable"] == pytest.approx(0.25)
     assert said["managed_run"] == pytest.approx(0.5)
     assert said["window"] == 0
+
+
+def test_what_a_task_was_is_not_forgotten_while_it_starves() -> None:
+    features = Features()
+    steps = [(20_000 * step, step * 2_000_000, step * 4) for step in range(10)]
+    for at_us, ran_ns, sleeps in steps:
+        features.update(frame(at_us, [counted(ran_ns, sleeps)]))
+    for waited in range(500):  # ten seconds in a queue
+        state = features.update(frame(200_000 + 20_000 * waited, [counted(18_000_000, 36)]))
+    assert feature(state, 0, "burst_own_20ms") == feature(state, 0, "burst_own_200ms") > 0
+    assert feature(state, 0, "burst_own_200ms") == pytest.approx(np.log2(1 + 500 / 100) / 12, abs=0.02)
+    assert feature(state, 0, "voluntary_200ms") == pytest.approx(0.0, abs=1e-6)
+    assert feature(state, 0, "still") > 0.5
+
+
+def test_what_a_task_was_is_forgotten_when_it_computes() -> None:
+    features = Features()
+    for step in range(10):
+        features.update(frame(20_000 * step, [counted(step * 2_000_000, step * 4)]))
+    for step in range(15):
+        state = features.update(frame(200_000 + 20_000 * step, [counted(18_000_000 + step * 20_000_000, 36)]))
+    assert feature(state, 0, "burst_own_20ms") > feature(state, 0, "burst_own_200ms") > 0.5

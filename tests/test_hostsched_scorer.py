@@ -11,7 +11,9 @@ from made_states import made_state
 from made_weights import noisy_weights
 from npuops.errors import DataError
 from npuops.hostsched.hint import Hint, Kind
-from npuops.hostsched.scorer import SHAPE, Outlook, encode, encode_levels, feeds, forecasts, outlook
+from npuops.hostsched.levels import BOOST, DEMOTE, IDLE
+from npuops.hostsched.plan import Plan
+from npuops.hostsched.scorer import SHAPE, STATE_COLUMNS, Outlook, encode, encode_levels, feeds, forecasts, outlook
 from npuops.hostsched.scorer_network import NetworkShape, forward, rows_of
 
 COUNTS = st.integers(1, SHAPE.slots)
@@ -42,6 +44,17 @@ def test_one_row_for_all_empty_slots_gives_what_all_slots_give(count: int, seed:
         rows = len(scene.repeats)
         same = other[:, :rows] if other.ndim == 3 else other[: one.shape[0]]
         np.testing.assert_allclose(one, same, atol=2e-5)
+
+
+def test_the_network_sees_what_the_rule_would_do() -> None:
+    state = made_state(4, 1)
+    ids = [task.id for task in state.frame.tasks]
+    told = encode(state, Plan({ids[0]: BOOST, ids[1]: DEMOTE, ids[2]: IDLE}))
+    assert told.tasks[:4, -1].tolist() == [1.0, -0.5, -1.0, 0.0]
+    alone = encode(state)
+    assert not alone.tasks[:, -1].any()
+    assert np.array_equal(alone.tasks[:, :-1], told.tasks[:, :-1])
+    assert np.array_equal(told.tasks[:4, STATE_COLUMNS], state.tasks)
 
 
 @given(count=st.integers(2, SHAPE.slots), seed=st.integers(0, 1000))

@@ -83,6 +83,7 @@ PURE = [
     "hostsched/liveliness.py",
     "hostsched/objective.py",
     "hostsched/orders.py",
+    "hostsched/own_time.py",
     "hostsched/pace.py",
     "hostsched/placement.py",
     "hostsched/policy_names.py",

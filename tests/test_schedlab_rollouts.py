@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,15 @@ def test_the_same_seed_gathers_the_same() -> None:
 def test_an_instant_too_early_to_know_anything_is_no_state() -> None:
     short = Mix("short", (50_000,), MIX.players)
     assert gather(SimulatedHost(short, 5, Rules()), Default(), RolloutOptions(share=1.0), 1, 0) is None
+
+
+def test_no_window_reaches_over_a_change_of_roles() -> None:
+    phases = Mix("phases", (300_000, 300_000), tuple(replace(player, acts=player.acts * 2) for player in MIX.players))
+    options = RolloutOptions(candidates=2, share=1.0, horizon_us=200_000, least_us=150_000)
+    found = gather(SimulatedHost(phases, 5, Rules()), Default(), options, 1, 0)
+    assert found is not None
+    # Looks at 60 to 140 ms and at 300 to 440 ms have 150 ms before them: 5 and 8 of them.
+    assert len(found) == 13
 
 
 @pytest.mark.slow

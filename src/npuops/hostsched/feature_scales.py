@@ -26,6 +26,8 @@ _EVENTS_LOG: Final = (10.0, 10.0)
 """Events a second: log2(1 + x / 10) / 10, so that 10 000 a second (a chatty pipe) is 1."""
 _BURST_LOG: Final = (100.0, 12.0)
 """Bursts: log2(1 + us / 100) / 12, so that 0.4 s is 1."""
+_STILL_LOG: Final = (10_000.0, 12.0)
+"""Time without a sleep: log2(1 + us / 10 000) / 12, so that 41 s are 1."""
 _WEIGHT_LOG: Final = 10.0
 """Weights: log2 of the ratio to nice 0, divided by this: nice 19 is -0.6, nice -10 is 0.3, idle is -0.8."""
 _SLO_LOG: Final = (100.0, 5.0)
@@ -85,6 +87,12 @@ def late_share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray
 def bursts(us: NDArray[np.float64]) -> NDArray[np.float64]:
     """CPU time for each voluntary switch."""
     found: NDArray[np.float64] = np.log2(1 + us / _BURST_LOG[0]) / _BURST_LOG[1]
+    return found
+
+
+def stillness(us: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Time since a task last left the CPU by itself."""
+    found: NDArray[np.float64] = np.log2(1 + us / _STILL_LOG[0]) / _STILL_LOG[1]
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from npuops.hostsched import own_time
 from npuops.hostsched.feature_scales import (
     HINT_STALE_US,
     RUNNABLE_PER_CPU,
@@ -24,6 +25,7 @@ from npuops.hostsched.feature_scales import (
     late_share,
     of_hint,
     of_setting,
+    stillness,
     unsteadiness,
 )
 from npuops.hostsched.frame import INVOLUNTARY, RUN_NS, TURNS, VOLUNTARY, WAIT_NS, Frame, Host, TaskId
@@ -62,6 +64,9 @@ TASK_FEATURES: Final = (
     "voluntary_200ms",
     "involuntary_200ms",
     "burst_200ms",
+    "burst_own_20ms",
+    "burst_own_200ms",
+    "still",
     "unsteady_1s",
     "weight",
     "reserved",
@@ -72,7 +77,8 @@ TASK_FEATURES: Final = (
     "missed_200ms",
 )
 """Columns of `State.tasks`. A suffix is the time constant of a decaying mean; shares are as they are, the scales of the
-rest are those of `feature_scales.py`. `urgency` is 0 when a request still has its whole SLO, 0.5 when it is due, 1 when
+rest are those of `feature_scales.py`. `own` is CPU time of the task itself (`own_time.py`); `still` is the time since
+it last left the CPU by itself. `urgency` is 0 when a request still has its whole SLO, 0.5 when it is due, 1 when
 it is late by one SLO."""
 
 HISTORY: Final = ("run", "wait", "voluntary", "weight", "queued", "missed")
@@ -116,6 +122,7 @@ _BURST_US, _SERVED_RATE, _MISSED_RATE = (
     RATES.index("served_per_s"),
     RATES.index("missed_per_s"),
 )
+_RUN_SHARE: Final = RATES.index("run_share")
 _VOLUNTARY_RATE: Final = RATES.index("voluntary_per_s")
 _COUNTED: Final = np.array([RUN_NS, WAIT_NS, TURNS, VOLUNTARY, INVOLUNTARY], np.intp)
 _UNIT: Final = np.array([1e-3, 1e-3, _PER_S, _PER_S, _PER_S])
@@ -174,7 +181,7 @@ class Features:
             self._set = _set_columns(frame)
         rates = memory.rates(frame, told, window_us)
         memory.learn(rates, window_us)
-        columns = _task_columns(told, self._set, memory.means)
+        columns = _task_columns(told, self._set, memory)
         memory.remember(_moment(rates, columns), window_us)
         host = self._host(frame, last, window_us, rates, columns)
         return State(frame, window_us, rates, columns, memory.history.copy(), host, memory.seen.copy())
@@ -219,6 +226,7 @@ class _Memory:
     counters: NDArray[np.int64]
     told: NDArray[np.int64]
     means: NDArray[np.float64]
+    own: NDArray[np.float64]
     history: NDArray[np.float32]
     seen: NDArray[np.int32]
     measured: NDArray[np.bool_]
@@ -229,6 +237,7 @@ class _Memory:
             counters=np.zeros((tasks, len(_COUNTED)), np.int64),
             told=np.full((tasks, 2), _UNKNOWN, np.int64),
             means=np.zeros((tasks, len(_TAU_US))),
+            own=own_time.blank(tasks),
             history=np.zeros((tasks, FRAMES, len(HISTORY)), np.float32),
             seen=np.zeros(tasks, np.int32),
             measured=np.zeros(tasks, np.bool_),
@@ -239,7 +248,7 @@ class _Memory:
         found = _Memory.of(len(rows))
         new = np.flatnonzero(rows != _UNKNOWN)
         old = rows[new]
-        for name in ("counters", "told", "means", "history", "seen", "measured"):
+        for name in ("counters", "told", "means", "own", "history", "seen", "measured"):
             getattr(found, name)[new] = getattr(self, name)[old]
         return found
 
@@ -269,6 +278,8 @@ class _Memory:
         distance = (rates[:, _VOLUNTARY_RATE] - self.means[:, _VOLUNTARY_1S]) * (window_us / _PER_S)
         now[:, _SPREAD] = np.where(self.measured, distance * distance / (window_us / _PER_S), 0.0)
         self.means += part * (now - self.means)
+        ran_us, sleeps = rates[:, _RUN_SHARE] * window_us, rates[:, _VOLUNTARY_RATE] * (window_us / _PER_S)
+        own_time.learn(self.own, ran_us, sleeps, window_us)
         self.measured = self.measured | ready
 
     def remember(self, moment: NDArray[np.float32], window_us: int) -> None:
@@ -311,16 +322,19 @@ def _set_columns(frame: Frame) -> NDArray[np.float64]:
     return np.array(rows, float).reshape(-1, 2)
 
 
-def _task_columns(told: _Told, settings: NDArray[np.float64], means: NDArray[np.float64]) -> NDArray[np.float32]:
+def _task_columns(told: _Told, settings: NDArray[np.float64], memory: _Memory) -> NDArray[np.float32]:
+    means = memory.means
+    bursts_us = means[:, _RUN_200] * _PER_S / np.maximum(means[:, _VOLUNTARY_200], 1.0)
     found = np.empty((len(means), len(TASK_FEATURES)))
     found[:, :5] = means[:, :5]
     found[:, 5:7] = events(means[:, 5:7])
-    bursts_us = means[:, _RUN_200] * _PER_S / np.maximum(means[:, _VOLUNTARY_200], 1.0)
     found[:, 7] = bursts(bursts_us)
-    found[:, 8] = unsteadiness(means[:, _SPREAD], means[:, _VOLUNTARY_1S])
-    found[:, 9:11] = settings
-    found[:, 11:15] = told.columns
-    found[:, 15] = late_share(means[:, _MISSED], means[:, _SERVED])
+    found[:, 8:10] = bursts(own_time.bursts_us(memory.own))
+    found[:, 10] = stillness(own_time.still_us(memory.own))
+    found[:, 11] = unsteadiness(means[:, _SPREAD], means[:, _VOLUNTARY_1S])
+    found[:, 12:14] = settings
+    found[:, 14:18] = told.columns
+    found[:, 18] = late_share(means[:, _MISSED], means[:, _SERVED])
     return clipped(found)
 
 

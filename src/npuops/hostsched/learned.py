@@ -108,7 +108,7 @@ class Learned:
         search = replace(self._options.search, seed=self._options.search.seed + self._count)
         self._count += 1
         rows = candidates(state, self._plan, last_good=self._good, proposal=proposal, options=search)
-        scene = encode(state)
+        scene = encode(state, proposal)
         rows = _seen_only(rows, scene)
         outlook = self._scorer.score(scene, encode_levels(scene, rows))
         found = forecasts(outlook)

@@ -260,7 +260,7 @@ def _check_inputs(card: PolicyCard, path: Path) -> None:
         raise IncompatibleArtifactError(f"{path}: trained on other features than this npuops has", advice=_GET_AGAIN)
     if card.levels != tuple(level.name for level in LEVELS)[: len(card.levels)] or not card.levels:
         raise IncompatibleArtifactError(f"{path}: trained on other levels than this npuops has", advice=_GET_AGAIN)
-    wanted = (1 + len(TASK_FEATURES), len(HISTORY), len(HOST_FEATURES), len(card.levels))
+    wanted = (1 + len(TASK_FEATURES) + 1, len(HISTORY), len(HOST_FEATURES), len(card.levels))
     if (card.shape.features, card.shape.history, card.shape.host, card.shape.levels) != wanted:
         raise IntegrityError(f"{path}: its network does not take the features that it names", advice=_GET_AGAIN)
     try:

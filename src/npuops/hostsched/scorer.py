@@ -11,18 +11,23 @@ from numpy.typing import NDArray
 from npuops.errors import DataError
 from npuops.hostsched.features import FRAMES, HISTORY, HOST_FEATURES, TASK_FEATURES, State, pick_tasks
 from npuops.hostsched.hint import Hint, Kind
-from npuops.hostsched.levels import LEVELS
-from npuops.hostsched.plan import Forecast
+from npuops.hostsched.levels import BOOST, DEMOTE, IDLE, LEVELS
+from npuops.hostsched.plan import NORMAL, Forecast, Plan
 from npuops.hostsched.scorer_network import ABSENT, NetworkShape, rows_of
 
 SHAPE: Final = NetworkShape(
-    features=1 + len(TASK_FEATURES),
+    features=1 + len(TASK_FEATURES) + 1,
     frames=FRAMES,
     history=len(HISTORY),
     host=len(HOST_FEATURES),
     levels=len(LEVELS),
 )
-"""The house's network: column 0 of a task is the mask."""
+"""The house's network: the first column of a task is the mask, the last what the rule would do with it."""
+STATE_COLUMNS: Final = slice(1, 1 + len(TASK_FEATURES))
+"""Columns of a task that come from `State.tasks`."""
+
+_PROPOSED: Final = {DEMOTE: -0.5, IDLE: -1.0, BOOST: 1.0}
+"""Levels that the rule gives, as a number."""
 
 LOGIT_LIMIT: Final = 30.0
 MOST_PROGRESS: Final = 4.0
@@ -83,21 +88,32 @@ class Forecasts:
         return Forecast(miss_share=float(self.miss_share[number]), progress=float(self.progress[number]))
 
 
-def encode(state: State, slots: int = SHAPE.slots) -> Scene:
+def encode(state: State, proposal: Plan | None = None, slots: int = SHAPE.slots) -> Scene:
     """A state as the network takes it.
 
     Where there are more tasks than slots, it sees those of `features.pick_tasks`.
+
+    Args:
+        state: of any number of tasks.
+        proposal: of a rule that sees the same states; what it remembers and tries out, the network need not.
+        slots: of the network.
     """
     picked = pick_tasks(state, slots)
     repeats = rows_of(len(picked), slots)
     rows = len(repeats)
-    tasks = np.zeros((rows, 1 + state.tasks.shape[1]), np.float32)
+    tasks = np.zeros((rows, 1 + state.tasks.shape[1] + 1), np.float32)
     history = np.zeros((rows, *state.history.shape[1:]), np.float32)
     tasks[: len(picked), 0] = 1.0
-    tasks[: len(picked), 1:] = state.tasks[picked]
+    tasks[: len(picked), 1:-1] = state.tasks[picked]
+    if proposal is not None:
+        tasks[: len(picked), -1] = [_proposed(proposal, state, task) for task in picked]
     history[: len(picked)] = state.history[picked]
     known = np.array([_waits(state.frame.hints[task]) for task in picked], np.float32)
     return Scene(picked, tasks, history, state.host, repeats, known)
+
+
+def _proposed(proposal: Plan, state: State, task: int) -> float:
+    return _PROPOSED.get(proposal.levels.get(state.frame.tasks[task].id, NORMAL), 0.0)
 
 
 def _waits(hint: Hint | None) -> float:

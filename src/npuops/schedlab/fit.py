@@ -18,7 +18,7 @@ from npuops.events import Event, Observer, StepFinished, StepProgressed, StepSta
 from npuops.hostsched.familiarity import ranges_of
 from npuops.hostsched.objective import WEIGHTS
 from npuops.hostsched.policy_card import Data, Trained, card_ranges
-from npuops.hostsched.scorer import SHAPE
+from npuops.hostsched.scorer import SHAPE, STATE_COLUMNS
 from npuops.hostsched.scorer_network import NetworkShape, Weights
 from npuops.schedlab.decisions import expect, judged, quality, truth
 from npuops.schedlab.network import forward_many, fresh_weights
@@ -211,7 +211,7 @@ def trained(fitted: Fitted, samples: Samples, options: FitOptions, source: str) 
         data=data,
         seed=options.seed,
         metrics={name: float(value) for name, value in sorted(fitted.metrics.items())},
-        ranges=card_ranges(ranges_of(samples.tasks[here][:, 1:], samples.host)),
+        ranges=card_ranges(ranges_of(samples.tasks[here][:, STATE_COLUMNS], samples.host)),
     )
 
 

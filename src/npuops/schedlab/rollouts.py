@@ -21,7 +21,7 @@ from npuops.hostsched.orders import orders_for
 from npuops.hostsched.plan import Plan, Policy
 from npuops.hostsched.scorer import SHAPE, encode
 from npuops.hostsched.scorer_network import ABSENT
-from npuops.schedlab.consequence import Watch
+from npuops.schedlab.consequence import Consequence, Watch
 from npuops.schedlab.samples import Samples
 from npuops.schedlab.simulated_host import SimulatedHost
 
@@ -38,13 +38,16 @@ class RolloutOptions:
 
     Attributes:
         candidates: tried in each state, the default included.
-        horizon_us: how long each is watched.
+        horizon_us: how long each is watched, at most: a window ends where somebody's role changes, for by then
+            another decision would be made.
+        least_us: a state with less time than that until a role changes is not worth trying.
         period_us: between looks, and decisions of whoever acts meanwhile.
         share: of the looks become states.
     """
 
     candidates: int = 32
-    horizon_us: int = 150_000
+    horizon_us: int = 200_000
+    least_us: int = 60_000
     period_us: int = 20_000
     share: float = 0.15
 
@@ -97,10 +100,13 @@ def gather(
     rows = []
     for state, plan in _played(host, policy, options.period_us):
         proposal = proposer.decide(state) if proposer is not None else None
-        if (state.seen >= _FIRST_FRAMES).all() and random.random() < options.share:
+        window_us = min(options.horizon_us, host.until_change_us())
+        ready = (state.seen >= _FIRST_FRAMES).all() and window_us >= options.least_us
+        if ready and random.random() < options.share:
             search = CandidateOptions(count=options.candidates, seed=int(random.integers(1 << 30)))
             found = candidates(state, plan, proposal=proposal, options=search)
-            rows.append(_row(host, state, found, options, mix_number))
+            found = np.concatenate([found, np.tile(found[:1], (options.candidates - len(found), 1))])
+            rows.append({**_labels(host, state, found, window_us), **_inputs(state, proposal, found, mix_number)})
     if not rows:
         return None
     return Samples(**{name: np.stack([row[name] for row in rows]) for name in rows[0]})
@@ -120,35 +126,39 @@ def _played(host: SimulatedHost, policy: Policy, period_us: int) -> Iterator[tup
         host.apply(orders_for(current, state.frame))
 
 
-def _row(
-    host: SimulatedHost, state: State, found: NDArray[np.int8], options: RolloutOptions, mix_number: int
-) -> dict[str, NDArray[Any]]:
-    frame = state.frame
-    levels = np.concatenate([found, np.tile(found[:1], (options.candidates - len(found), 1))])
-    watched = [_tried(host, state, row, options.horizon_us) for row in found]
-    watched += watched[:1] * (options.candidates - len(found))
-    due, missed, progress = (
-        np.stack([getattr(each, name) for each, _ in watched]) for name in ("due", "missed", "progress")
-    )
-    turns = np.array([each.turns for each, _ in watched])
-    ran = watched[0][1]
-    acts = host.acts()
-    waits = np.array([act.doing is Doing.SERVE for act in acts])
-    batch = np.array([act.doing not in (Doing.SERVE, Doing.REST) for act in acts])
-    counts = batch & (progress[0] > 0) & (ran > _LEAST_RUN * options.horizon_us * 1000)
-    scene = encode(state)
-    slots, count = SHAPE.slots, len(frame.tasks)
-    tasks, history = (
-        np.zeros((slots, SHAPE.features), np.float32),
-        np.zeros((slots, SHAPE.frames, SHAPE.history), np.float32),
-    )
+def _inputs(state: State, proposal: Plan | None, found: NDArray[np.int8], mix_number: int) -> dict[str, NDArray[Any]]:
+    """What the network sees."""
+    scene = encode(state, proposal)
+    slots, count = SHAPE.slots, len(state.frame.tasks)
+    tasks = np.zeros((slots, SHAPE.features), np.float32)
+    history = np.zeros((slots, SHAPE.frames, SHAPE.history), np.float32)
     tasks[:count], history[:count] = scene.tasks[:count], scene.history[:count]
-    ratio = progress / np.maximum(progress[:1], 1)
     return {
         "tasks": tasks,
         "history": history,
         "host": scene.host,
-        "levels": _wide(levels, slots, np.int8, ABSENT),
+        "levels": _wide(found, slots, np.int8, ABSENT),
+        "mix": np.array(mix_number, np.int32),
+    }
+
+
+def _labels(host: SimulatedHost, state: State, found: NDArray[np.int8], window_us: int) -> dict[str, NDArray[Any]]:
+    """What came of each candidate."""
+    tried: dict[bytes, tuple[Consequence, NDArray[np.int64]]] = {}
+    for row in found:
+        if row.tobytes() not in tried:
+            tried[row.tobytes()] = _tried(host, state, row, window_us)
+    watched = [tried[row.tobytes()] for row in found]
+    due, missed, progress = (
+        np.stack([getattr(each, name) for each, _ in watched]) for name in ("due", "missed", "progress")
+    )
+    turns = np.array([each.turns for each, _ in watched])
+    ran, acts, slots = watched[0][1], host.acts(), SHAPE.slots
+    waits = np.array([act.doing is Doing.SERVE for act in acts])
+    batch = np.array([act.doing not in (Doing.SERVE, Doing.REST) for act in acts])
+    counts = batch & (progress[0] > 0) & (ran > _LEAST_RUN * window_us * 1000)
+    ratio = progress / np.maximum(progress[:1], 1)
+    return {
         "miss": _wide(missed / np.maximum(due, 1), slots),
         "miss_weight": _wide(np.sqrt(due), slots),
         "progress": _wide(np.where(counts, np.minimum(ratio, MOST_PROGRESS), 0), slots),
@@ -156,7 +166,6 @@ def _row(
         "waits": _wide(waits[None], slots)[0],
         "waits_weight": _wide((waits | batch)[None], slots)[0],
         "switches": np.log2((turns + 1) / (turns[0] + 1)).astype(np.float32),
-        "mix": np.array(mix_number, np.int32),
     }
 
 
@@ -167,11 +176,13 @@ def _wide(array: NDArray[Any], slots: int, dtype: Any = np.float32, fill: int = 
     return found
 
 
-def _tried(host: SimulatedHost, state: State, row: NDArray[np.int8], horizon_us: int) -> tuple[Any, NDArray[np.int64]]:
+def _tried(
+    host: SimulatedHost, state: State, row: NDArray[np.int8], window_us: int
+) -> tuple[Consequence, NDArray[np.int64]]:
     """What comes of one candidate, and the CPU time that each task had."""
     other = host.copy()
     watch = Watch(other)
     other.apply(orders_for(Plan(plan_levels(row, state.frame)), state.frame))
-    other.run_until(min(other.now_us + horizon_us, other.mix.duration_us))
+    other.run_until(other.now_us + window_us)
     ran = other.simulation.counters()[:, RUN_NS] - state.frame.counters[:, RUN_NS]
     return watch.consequence(other), ran

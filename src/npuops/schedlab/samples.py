@@ -34,7 +34,8 @@ class Samples:
     that was asked nothing. A slot without a task is 0 everywhere, `ABSENT` in `levels`, and has no weight.
 
     Attributes:
-        tasks: float32 (S, slots, features): mask (1: a task is here), then the columns of `TASK_FEATURES`.
+        tasks: float32 (S, slots, features): mask (1: a task is here), then the columns of `TASK_FEATURES`,
+            then what the rule would do.
         history: float32 (S, slots, frames, columns of `HISTORY`), oldest first.
         host: float32 (S, columns of `HOST_FEATURES`).
         levels: int8 (S, K, slots): index into `LEVELS`. Candidate 0 is the default: everything `NORMAL`.

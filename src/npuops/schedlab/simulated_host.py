@@ -115,6 +115,10 @@ class SimulatedHost:
             return
         self._settings[number] = setting
 
+    def until_change_us(self) -> int:
+        """Until the next phase begins, or the mix ends; 0 at its end."""
+        return min((start for start in self.mix.starts_us() if start > self.now_us), default=self.now_us) - self.now_us
+
     def acts(self) -> list[Activity]:
         """What each player does now."""
         phase = int(np.searchsorted(self.mix.starts_us(), self.now_us, side="right")) - 1
