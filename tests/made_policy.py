@@ -23,5 +23,5 @@ def made_policy(folder: Path, *targets: str, candidates: int = 8) -> PolicyFolde
     samples = made_samples(40, 8, 4)
     vendor = {"ort-cpu": {"graph_optimization_level": "basic", "intra_op_num_threads": "1"}}
     chosen = {target: vendor.get(target, {}) for target in targets}
-    build_here(folder, noisy_weights(SHAPE, 3), SHAPE, samples, samples, TRAINED, "made", chosen, candidates)
+    build_here(folder, noisy_weights(SHAPE, 3), SHAPE, samples, samples, TRAINED, "made", chosen, candidates, 0.0)
     return open_policy(folder)

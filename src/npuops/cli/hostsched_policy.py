@@ -13,7 +13,6 @@ from npuops.hostsched.agent_facts import NetworkPlaced
 from npuops.hostsched.familiarity import Ranges
 from npuops.hostsched.plan import Policy
 from npuops.hostsched.policy_names import policy_named
-from npuops.hostsched.reactive import Reactive
 from npuops.hostsched.reactive_options import ReactiveOptions, load_reactive
 
 _PART_OF_PERIOD = 4
@@ -73,21 +72,20 @@ def open_choice(choice: PolicyChoice, tell: Observer) -> Iterator[OpenPolicy]:
 def _learned(
     choice: PolicyChoice, reactive: ReactiveOptions | None, found: list[Ranges], stack: ExitStack, tell: Observer
 ) -> Policy:
-    from npuops.hostsched.learned import Learned, LearnedOptions  # noqa: PLC0415 - the other policies need no runtime
+    from npuops.hostsched.candidates import CandidateOptions  # noqa: PLC0415 - the other policies need no runtime
+    from npuops.hostsched.learned_policy import opened_learned  # noqa: PLC0415 - as above
     from npuops.hostsched.placement_trial import auto_placement  # noqa: PLC0415 - as above
     from npuops.hostsched.policy_card import CARD_NAME, bundled_policy, open_policy  # noqa: PLC0415 - as above
-    from npuops.hostsched.scorer_session import AUTO, open_scorer  # noqa: PLC0415 - as above
+    from npuops.hostsched.scorer_session import AUTO  # noqa: PLC0415 - as above
 
     root = choice.folder or bundled_policy()
     if choice.folder is None and not (root / CARD_NAME).is_file():
         raise OptionError("no learned policy ships with this npuops", advice="give --policy-folder, or take reactive")
     folder = open_policy(root)
-    options, place = LearnedOptions(), choice.placement
+    place = choice.placement
     if place == AUTO:
-        told = auto_placement(folder, options.search.count, choice.period_us / _PART_OF_PERIOD, observe=tell)
+        told = auto_placement(folder, CandidateOptions().count, choice.period_us / _PART_OF_PERIOD, observe=tell)
         place = told.place
         tell(NetworkPlaced(place=place, why=told.why))
-    scorer = open_scorer(folder, place)
-    stack.callback(scorer.close)
     found.append(folder.card.trained.ranges.ranges())
-    return Learned(scorer, options, proposer=Reactive(reactive))
+    return stack.enter_context(opened_learned(folder, place, thresholds=reactive))

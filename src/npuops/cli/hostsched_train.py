@@ -28,6 +28,9 @@ RoundLessonsFlag = Annotated[int, typer.Option("--round-lessons", min=1, help="S
 GenerationsFlag = Annotated[
     int, typer.Option("--generations", min=0, help="Of the search for the reactive rule's figures; 0: leave them.")
 ]
+MarginLessonsFlag = Annotated[
+    int, typer.Option("--margin-lessons", min=1, help="Mixes on which is found how far to trust the network.")
+]
 EpochsFlag = Annotated[int, typer.Option("--epochs", min=1, help="Of the first fit, at most.")]
 
 
@@ -39,6 +42,7 @@ def train(
     round_lessons: RoundLessonsFlag = 120,
     generations: GenerationsFlag = 10,
     epochs: EpochsFlag = 30,
+    margin_lessons: MarginLessonsFlag = 32,
     as_json: JsonFlag = False,
 ) -> None:
     """Tune the reactive rule, train the scorer, and build it for every target; under an hour on two cores."""
@@ -56,6 +60,7 @@ def train(
         rounds=rounds,
         round_lessons=round_lessons,
         generations=generations,
+        margin_lessons=margin_lessons,
         fit=FitOptions(seed=seed, epochs=epochs),
     )
     with progress(quiet=as_json) as observe:

@@ -29,6 +29,8 @@ SCHEMA: Final = "npuops.hostsched.policy/1"
 CARD_NAME: Final = "card.json"
 WEIGHTS_NAME: Final = "weights.npz"
 ONNX_NAME: Final = "scorer.onnx"
+RULE_NAME: Final = "reactive.toml"
+"""Thresholds of the rule whose plan is one of the candidates, and one of the network's inputs."""
 _LIMIT_BYTES: Final = 1 << 20
 _GET_AGAIN: Final = "install npuops again, or take the policy's folder again from where it was trained"
 
@@ -101,6 +103,7 @@ class PolicyCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         trained: how it came to be.
         shape: of the network.
         candidates: that its ONNX file and its artifacts take at once.
+        margin: `LearnedOptions.margin` that was best in training.
         task_features, history, host_features, levels: names of the inputs' columns.
         files: name → sha256 in hex, of all other files in the folder.
         artifacts: target → name of a file among `files`.
@@ -112,6 +115,7 @@ class PolicyCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     trained: Trained
     shape: NetworkShape
     candidates: int
+    margin: float
     task_features: tuple[str, ...]
     history: tuple[str, ...]
     host_features: tuple[str, ...]
@@ -139,6 +143,11 @@ class PolicyFolder:
         """The network, float32."""
         return self.root / ONNX_NAME
 
+    @property
+    def rule(self) -> Path | None:
+        """Thresholds of the rule that proposes to it; None: the rule's own figures."""
+        return self.root / RULE_NAME if RULE_NAME in self.card.files else None
+
     def artifact(self, target: str) -> Path | None:
         """The policy as `npuops build` made it for a target; None if it was not built for that."""
         name = self.card.artifacts.get(target)
@@ -152,15 +161,17 @@ def card_of(
     trained: Trained,
     shape: NetworkShape,
     candidates: int,
+    margin: float,
     root: Path,
     artifacts: Mapping[str, str],
 ) -> PolicyCard:
-    """The card for the files that lie in `root`: weights, ONNX and artifacts.
+    """The card for the files that lie in `root`: weights, ONNX, artifacts, and the rule's thresholds if there are any.
 
     Raises:
         StorageError: one cannot be read.
     """
-    names = sorted({WEIGHTS_NAME, ONNX_NAME, *artifacts.values()})
+    rule = (RULE_NAME,) if (root / RULE_NAME).is_file() else ()
+    names = sorted({WEIGHTS_NAME, ONNX_NAME, *rule, *artifacts.values()})
     return PolicyCard(
         schema=SCHEMA,
         name=name,
@@ -168,6 +179,7 @@ def card_of(
         trained=trained,
         shape=shape,
         candidates=candidates,
+        margin=margin,
         task_features=TASK_FEATURES,
         history=HISTORY,
         host_features=HOST_FEATURES,

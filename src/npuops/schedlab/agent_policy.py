@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from npuops.hostsched.familiarity import Ranges
-from npuops.hostsched.learned import Learned
+from npuops.hostsched.learned_policy import opened_learned
 from npuops.hostsched.plan import Policy
 from npuops.hostsched.policy_card import CARD_NAME, bundled_policy, open_policy
 from npuops.hostsched.policy_names import policy_named
-from npuops.hostsched.reactive import Reactive
 from npuops.hostsched.reactive_options import load_reactive
-from npuops.hostsched.scorer_session import open_scorer
+from npuops.hostsched.scorer_session import NUMPY
 from npuops.schedlab.rivals import ByAgent
 
 
@@ -40,10 +39,8 @@ def opened(rival: ByAgent) -> Iterator[tuple[Policy, Ranges | None]]:
 
         def learned() -> Policy:
             folder = open_policy(rival.folder or bundled_policy())
-            scorer = open_scorer(folder, "numpy")
-            stack.callback(scorer.close)
             ranges.append(folder.card.trained.ranges.ranges())
-            return Learned(scorer, proposer=Reactive(thresholds))
+            return stack.enter_context(opened_learned(folder, NUMPY, thresholds=thresholds))
 
         policy = policy_named(rival.policy, reactive=thresholds, learned=learned)
         yield policy, ranges[0] if ranges else None

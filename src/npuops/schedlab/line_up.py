@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from npuops.errors import OptionError, nearest
-from npuops.hostsched.policy_card import bundled_policy
+from npuops.hostsched.policy_card import RULE_NAME, bundled_policy
 from npuops.schedlab import oracle
 from npuops.schedlab.rival_names import (
     AGAIN,
@@ -59,7 +59,7 @@ def line_up(
         if name not in (*NAMES, "all"):
             raise OptionError(f"no rival is called {name!r}", advice=nearest(name, NAMES))
     chosen = set(NAMES if "all" in names else names) | {DEFAULT}
-    found = _all(statics, here, thresholds or bundled_policy() / "reactive.toml", folder)
+    found = _all(statics, here, thresholds or bundled_policy() / RULE_NAME, folder)
     return tuple(found[name] for name in NAMES if name in chosen)
 
 
@@ -86,7 +86,6 @@ def _all(
             name=LEARNED,
             policy="learned",
             folder=folder,
-            thresholds=thresholds if thresholds.is_file() else None,
             note="the network",
         ),
         Scripted(name=ORACLE, levels=oracle.others_last, note="knows who serves when: all others at nice 19"),

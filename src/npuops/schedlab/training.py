@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from npuops.artifacts.disk import storage_errors
@@ -26,7 +27,7 @@ from npuops.errors import OptionError
 from npuops.events import Observer, StepFinished, StepProgressed, StepStarted, ignore
 from npuops.hostsched.learned import Learned
 from npuops.hostsched.plan import Policy
-from npuops.hostsched.policy_card import PolicyFolder
+from npuops.hostsched.policy_card import RULE_NAME, PolicyFolder
 from npuops.hostsched.reactive import Reactive
 from npuops.hostsched.reactive_options import ReactiveOptions
 from npuops.hostsched.scorer import SHAPE
@@ -35,13 +36,15 @@ from npuops.hostsched.scorer_session import NumpyScorer
 from npuops.schedlab.build_policy import Built, build_policy
 from npuops.schedlab.fit import FitOptions, Fitted, fit_apart, trained
 from npuops.schedlab.lessons import lesson
+from npuops.schedlab.margin import MARGINS, worths_of_margins
 from npuops.schedlab.rollouts import RolloutOptions, Wanderer, gather
 from npuops.schedlab.samples import Samples, join
 from npuops.schedlab.tuning import Tuned, tune
 
-REACTIVE_NAME: Final = "reactive.toml"
 _TUNING_LESSONS: Final = 500_000
-"""Lessons from here on are for tuning the reactive rule; the scorer gathers in those from 0 on."""
+"""Lessons from here on are for tuning the reactive rule; the scorer gathers in those from 0 on;"""
+_MARGIN_LESSONS: Final = 600_000
+"""and from here on is found how far to trust it."""
 _TYPICAL_PERIOD_US: Final = 20_000
 
 
@@ -56,6 +59,7 @@ class TrainingOptions:
         lessons: that are gathered from before the first fit.
         rounds: of DAgger: the scorer acts, its states are labelled, and it is fitted on all.
         round_lessons: in each round.
+        margin_lessons: that each margin plays.
         rollouts: how states are gathered.
         fit: of the first fit; the later ones begin with its weights and take half as many epochs.
         processes: that gather and tune.
@@ -67,6 +71,7 @@ class TrainingOptions:
     lessons: int = 360
     rounds: int = 2
     round_lessons: int = 120
+    margin_lessons: int = 32
     rollouts: RolloutOptions = field(default_factory=RolloutOptions)
     fit: FitOptions = field(default_factory=FitOptions)
     processes: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
@@ -77,8 +82,8 @@ class TrainingOptions:
         Raises:
             OptionError: fewer than two lessons, or a negative number of anything.
         """
-        if self.lessons < 2 or self.tuning_lessons < 1 or self.processes < 1:
-            raise OptionError("training takes two lessons, one to tune with, and one process at least")
+        if self.lessons < 2 or min(self.tuning_lessons, self.margin_lessons, self.processes) < 1:
+            raise OptionError("training takes two lessons, one to tune and to judge with, and one process at least")
         if min(self.generations, self.rounds, self.round_lessons) < 0:
             raise OptionError("generations, rounds and lessons of a round are not negative")
 
@@ -109,7 +114,8 @@ def train(
             more = _gathered(options, executor, span, thresholds, fitted.weights, observe, clock)
             samples = join([samples, more])
             fitted = fit_apart(samples, _again(options.fit, number), start=fitted.weights, observe=observe)
-    return _built(folder, fitted, samples, options, observe)
+        margin, worths = _margin(options, executor, thresholds, fitted.weights, observe, clock)
+    return _built(folder, fitted, samples, options, (margin, worths), observe)
 
 
 @contextmanager
@@ -138,7 +144,7 @@ def _tuned(
     found: Tuned = tune(scenes, executor, generations=options.generations, seed=options.seed, told=told)
     with storage_errors("write", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / REACTIVE_NAME).write_text(found.options.to_toml(), encoding="utf-8")
+        (folder / RULE_NAME).write_text(found.options.to_toml(), encoding="utf-8")
     words = f"worth {found.worth_before:+.4f} → {found.worth:+.4f}"
     observe(StepFinished(step="tune", seconds=(clock.now_us() - began_us) / 1e6, detail=words))
     return found.options
@@ -187,14 +193,40 @@ def gather_lesson(
     return gather(scene.host(), policy, rollouts, number, number, proposer=Reactive(thresholds))
 
 
+def _margin(
+    options: TrainingOptions,
+    executor: Executor,
+    thresholds: ReactiveOptions,
+    weights: Weights,
+    observe: Observer,
+    clock: Clock,
+) -> tuple[float, Mapping[str, float]]:
+    """The best one, and for the card what each was worth."""
+    began_us = clock.now_us()
+    lessons = range(_MARGIN_LESSONS, _MARGIN_LESSONS + options.margin_lessons)
+    observe(StepStarted(step="margin", detail=f"{len(MARGINS)} of them, on {len(lessons)} mixes each"))
+    found = worths_of_margins(lessons, weights, thresholds, executor)
+    best = max(found, key=found.__getitem__)
+    words = f"the rule's plan is followed unless another is worth {best:g} more: worth {found[best]:+.4f}"
+    observe(StepFinished(step="margin", seconds=(clock.now_us() - began_us) / 1e6, detail=words))
+    return best, {f"played_worth_margin_{margin:g}": worth for margin, worth in found.items()}
+
+
 def _again(first: FitOptions, number: int) -> FitOptions:
     return replace(first, epochs=math.ceil(first.epochs / 2), rate=first.rate / (number + 2))
 
 
 def _built(
-    folder: Path, fitted: Fitted, samples: Samples, options: TrainingOptions, observe: Observer
+    folder: Path,
+    fitted: Fitted,
+    samples: Samples,
+    options: TrainingOptions,
+    trust: tuple[float, Mapping[str, float]],
+    observe: Observer,
 ) -> tuple[PolicyFolder, tuple[Built, ...]]:
     source = f"{len(np.unique(samples.mix))} simulated mixes (schedlab.lessons), eevdf kernel 6.18"
     training = trained(fitted, samples, options.fit, source)
+    margin, worths = trust
+    training = structs.replace(training, metrics={**training.metrics, **worths})
     weights: dict[str, NDArray[np.float32]] = dict(fitted.weights)
-    return build_policy(folder, weights, SHAPE, samples, training, observe=observe)
+    return build_policy(folder, weights, SHAPE, samples, training, margin=margin, observe=observe)

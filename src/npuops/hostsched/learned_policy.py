@@ -1,0 +1,37 @@
+"""The learned policy as its folder says: network, rule and margin belong together, for they were trained together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from npuops.hostsched.learned import Learned, LearnedOptions
+from npuops.hostsched.policy_card import PolicyFolder
+from npuops.hostsched.reactive import Reactive
+from npuops.hostsched.reactive_options import ReactiveOptions, load_reactive
+from npuops.hostsched.scorer_session import open_scorer
+
+
+@contextmanager
+def opened_learned(
+    folder: PolicyFolder, placement: str, *, thresholds: ReactiveOptions | None = None
+) -> Iterator[Learned]:
+    """A policy with nothing remembered; its network is closed at the end.
+
+    Args:
+        folder: verified.
+        placement: of the network, as of `open_scorer`.
+        thresholds: of the rule that proposes; None: those in the folder, or the rule's own.
+
+    Raises:
+        OptionError: no such placement, or thresholds that cannot be.
+        IncompatibleArtifactError: the policy was not built for that.
+        DeviceError, ToolchainError: it is not there.
+    """
+    if thresholds is None and folder.rule is not None:
+        thresholds = load_reactive(folder.rule)
+    scorer = open_scorer(folder, placement)
+    try:
+        yield Learned(scorer, LearnedOptions(margin=folder.card.margin), proposer=Reactive(thresholds))
+    finally:
+        scorer.close()
