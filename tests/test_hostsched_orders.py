@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from hostsched_frames import Actor, Stage
 from npuops.eevdf.setting import SchedPolicy, Setting
+from npuops.hostsched.decision_words import level_changes
 from npuops.hostsched.frame import GroupId, TaskId
 from npuops.hostsched.levels import BOOST, DEMOTE, IDLE, LEVELS, RESERVE_50
 from npuops.hostsched.orders import Standing, orders_for, voids
@@ -114,3 +115,10 @@ def test_orders_that_stand_are_those_that_follow_and_stay_the_same_object() -> N
     assert standing.orders(other, fresh) == orders_for(other, fresh)
     fewer = replace(fresh, tasks=fresh.tasks[:1])
     assert standing.orders(plan, fewer) == orders_for(plan, fewer)
+
+
+def test_people_are_told_what_a_level_cannot_do_in_a_group_that_not_all_tasks_share() -> None:
+    stage = stage_of(OURS, THEIRS)
+    told = list(level_changes(Plan(), Plan({stage.id("t0"): DEMOTE, stage.id("t1"): DEMOTE}), stage.frame()))
+    assert [bool(change.void) for change in told] == [False, True]
+    assert "not all tasks there opted in" in str(told[1])

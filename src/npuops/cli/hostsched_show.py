@@ -193,4 +193,5 @@ def _plain(change: LevelChange) -> dict[str, object]:
         "after": change.after,
         "setting": change.setting,
         "why": change.why,
+        "void": change.void,
     }

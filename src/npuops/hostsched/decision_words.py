@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from npuops.hostsched.frame import Frame, TaskId
 from npuops.hostsched.live_view import group_words
+from npuops.hostsched.orders import voids
 from npuops.hostsched.plan import NORMAL, Plan
 
 
@@ -21,6 +22,7 @@ class LevelChange:
         after: name of the level.
         setting: what the kernel is told for it, in words.
         why: the policy's words; "" if it gave none.
+        void: why it cannot have all the effect that the level promises; "" if it can.
     """
 
     task: TaskId
@@ -29,16 +31,19 @@ class LevelChange:
     after: str
     setting: str
     why: str
+    void: str = ""
 
     def __str__(self) -> str:
         """Such as `make 812: normal → demote (nice 19): a hog while redis waits`."""
         setting = f" ({self.setting})" if self.setting else ""
         why = f": {self.why}" if self.why else ""
-        return f"{self.command or 'task'} {self.task.tid}: {self.before} → {self.after}{setting}{why}"
+        void = f"; but {self.void}" if self.void else ""
+        return f"{self.command or 'task'} {self.task.tid}: {self.before} → {self.after}{setting}{why}{void}"
 
 
 def level_changes(before: Plan, after: Plan, frame: Frame) -> Iterator[LevelChange]:
     """Of the tasks of the frame, in its order. One that ended is no change."""
+    lost: Mapping[TaskId, str] | None = None
     for task in frame.tasks:
         old, new = before.levels.get(task.id, NORMAL), after.levels.get(task.id, NORMAL)
         if old == new:
@@ -47,6 +52,8 @@ def level_changes(before: Plan, after: Plan, frame: Frame) -> Iterator[LevelChan
         nice = new.group_nice
         if nice is not None and task.group is not None and task.group in frame.group_nices:
             words.append(f"or {group_words(task.group)} as a whole to nice {nice}")
+        if lost is None:
+            lost = {one.task: one.why for one in voids(after, frame)}
         yield LevelChange(
             task=task.id,
             command=task.command,
@@ -54,6 +61,7 @@ def level_changes(before: Plan, after: Plan, frame: Frame) -> Iterator[LevelChan
             after=new.name,
             setting=", ".join(words),
             why=after.why.get(task.id, ""),
+            void=lost.get(task.id, ""),
         )
 
 
