@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from npuops.eevdf.mix import Doing
 from npuops.schedlab.simulated_host import SimulatedHost
+from npuops.schedlab.stage_hints import first_kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,14 +19,29 @@ class Consequence:
     Attributes:
         due: int64, requests whose deadline (arrival and SLO) lay within.
         missed: int64, of these, those not answered by then.
+        late_before: int64, requests that were late already when the window began, and still waited.
+        late_after: int64, the same at its end.
         progress: int64, work done, in the player's own units: ns of CPU time, turns of a pipe.
         turns: how often the processors changed tasks.
     """
 
     due: NDArray[np.int64]
     missed: NDArray[np.int64]
+    late_before: NDArray[np.int64]
+    late_after: NDArray[np.int64]
     progress: NDArray[np.int64]
     turns: int
+
+    @property
+    def miss(self) -> NDArray[np.float64]:
+        """Share of requests that were or stay late, 0 to 1, of all that could be; 0 where there are none.
+
+        What waits in a long queue is late whatever is done, and yet working it off is what ends the lateness: so a
+        request that still waits at the end counts on top of the deadlines that passed.
+        """
+        possible = np.maximum(self.due + self.late_before, 1)
+        found: NDArray[np.float64] = np.minimum((self.missed + self.late_after) / possible, 1.0)
+        return found
 
 
 class Watch:
@@ -35,6 +51,7 @@ class Watch:
         self._since_us = host.now_us
         self._progress = _progress(host)
         self._turns = host.simulation.switches()
+        self._late = _late(host)
 
     def consequence(self, host: SimulatedHost) -> Consequence:
         """Of everything since this watch began, on that host or on a copy that was made of it then."""
@@ -46,6 +63,8 @@ class Watch:
         return Consequence(
             due=due,
             missed=missed,
+            late_before=self._late,
+            late_after=_late(host),
             progress=_progress(host) - self._progress,
             turns=host.simulation.switches() - self._turns,
         )
@@ -62,6 +81,21 @@ class Watch:
         )
         late = (done < 0) | (done > deadline)
         return int(counts.sum()), int((counts & late).sum())
+
+
+def _late(host: SimulatedHost) -> NDArray[np.int64]:
+    """Requests of each player that wait beyond their deadline."""
+    found = np.zeros(len(host.mix.players), np.int64)
+    starts_ns = np.array(host.mix.starts_us(), np.int64) * 1000
+    for number, player in enumerate(host.mix.players):
+        phase = host.phase
+        if player.acts[phase].doing is Doing.SERVE:
+            arrived, done = host.simulation.answers(number)
+            begun = np.clip(np.searchsorted(starts_ns, arrived, side="right") - 1, 0, len(starts_ns) - 2)
+            slo_ns = np.array([act.slo_us for act in player.acts], np.int64)[begun] * 1000
+            waits = (done < 0) & (begun >= first_kept(player, phase)) & (arrived + slo_ns <= host.now_us * 1000)
+            found[number] = int(waits.sum())
+    return found
 
 
 def _progress(host: SimulatedHost) -> NDArray[np.int64]:

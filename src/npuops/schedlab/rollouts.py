@@ -149,9 +149,8 @@ def _labels(host: SimulatedHost, state: State, found: NDArray[np.int8], window_u
         if row.tobytes() not in tried:
             tried[row.tobytes()] = _tried(host, state, row, window_us)
     watched = [tried[row.tobytes()] for row in found]
-    due, missed, progress = (
-        np.stack([getattr(each, name) for each, _ in watched]) for name in ("due", "missed", "progress")
-    )
+    miss, progress = (np.stack([getattr(each, name) for each, _ in watched]) for name in ("miss", "progress"))
+    asked = np.stack([each.due + each.late_before for each, _ in watched])
     turns = np.array([each.turns for each, _ in watched])
     ran, acts, slots = watched[0][1], host.acts(), SHAPE.slots
     waits = np.array([act.doing is Doing.SERVE for act in acts])
@@ -159,8 +158,8 @@ def _labels(host: SimulatedHost, state: State, found: NDArray[np.int8], window_u
     counts = batch & (progress[0] > 0) & (ran > _LEAST_RUN * window_us * 1000)
     ratio = progress / np.maximum(progress[:1], 1)
     return {
-        "miss": _wide(missed / np.maximum(due, 1), slots),
-        "miss_weight": _wide(np.sqrt(due), slots),
+        "miss": _wide(miss, slots),
+        "miss_weight": _wide(np.sqrt(asked), slots),
         "progress": _wide(np.where(counts, np.minimum(ratio, MOST_PROGRESS), 0), slots),
         "progress_weight": _wide(np.broadcast_to(counts, progress.shape), slots),
         "waits": _wide(waits[None], slots)[0],

@@ -39,7 +39,7 @@ class Samples:
         history: float32 (S, slots, frames, columns of `HISTORY`), oldest first.
         host: float32 (S, columns of `HOST_FEATURES`).
         levels: int8 (S, K, slots): index into `LEVELS`. Candidate 0 is the default: everything `NORMAL`.
-        miss: float32 (S, K, slots): late or missing answers / requests, 0 to 1.
+        miss: float32 (S, K, slots): requests that were or stay late (`Consequence.miss`), 0 to 1.
         miss_weight: float32 (S, K, slots): above 0 for tasks that had requests; 1, or more for more requests.
         progress: float32 (S, K, slots): work done / work done with candidate 0 from the same instant; cut at 4.
         progress_weight: float32 (S, K, slots): above 0 for tasks without an SLO that had something to do.

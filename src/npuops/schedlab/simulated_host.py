@@ -121,8 +121,13 @@ class SimulatedHost:
 
     def acts(self) -> list[Activity]:
         """What each player does now."""
-        phase = int(np.searchsorted(self.mix.starts_us(), self.now_us, side="right")) - 1
-        return [player.acts[min(phase, len(player.acts) - 1)] for player in self.mix.players]
+        return [player.acts[self.phase] for player in self.mix.players]
+
+    @property
+    def phase(self) -> int:
+        """Of the mix, from 0; at its very end the last one."""
+        begun = int(np.searchsorted(self.mix.starts_us(), self.now_us, side="right")) - 1
+        return min(begun, len(self.mix.phases_us) - 1)
 
     def frame(self) -> Frame:
         """One look, now."""

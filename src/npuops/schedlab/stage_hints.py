@@ -49,10 +49,7 @@ def hint_of(
     missed = int(np.count_nonzero(done_ns - arrivals_ns > slo_ns))
     if said.doing is not Doing.SERVE:
         return Hint(at_us=at_us, kind=KINDS[said.doing], served=served, missed=missed)
-    first = phase + 1
-    while first and player.acts[first - 1].doing is Doing.SERVE:  # what waits was not dropped in between
-        first -= 1
-    kept = int(np.searchsorted(arrivals_ns, starts[first] * 1000))
+    kept = int(np.searchsorted(arrivals_ns, starts[first_kept(player, phase)] * 1000))
     waiting = (arrivals_ns[kept:] + (slo_ns if isinstance(slo_ns, int) else slo_ns[kept:]))[done_ns[kept:] < 0]
     return Hint(
         at_us=at_us,
@@ -63,6 +60,14 @@ def hint_of(
         served=served,
         missed=missed,
     )
+
+
+def first_kept(player: Player, phase: int) -> int:
+    """The phase from which on requests still wait in this one: those before were dropped when it did something else."""
+    first = phase + 1
+    while first and player.acts[first - 1].doing is Doing.SERVE:
+        first -= 1
+    return first
 
 
 def _slo_ns(mix: Mix, player: Player, arrivals_ns: NDArray[np.int64]) -> NDArray[np.int64] | int:
