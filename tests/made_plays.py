@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from npuops.eevdf.mix import Doing
 from npuops.schedlab.outcome import Outcome, Part
-from npuops.schedlab.played import SCHEMA, AgentCost, Head, Played
+from npuops.schedlab.played import SCHEMA, AgentCost, Head, Played, ProgramPlayed
+from npuops.schedlab.program_outcome import ProgramOutcome
 from npuops.schedlab.recording import Origin
 
 MIXES = ("four-phase", "crowd")
@@ -92,5 +93,44 @@ def made_plays(label: str, repeats: int = 3, *, share: float | None = None, **fi
             agent=None if share is None else made_cost(share),
         )
         for mix in MIXES
+        for repeat in range(repeats)
+    ]
+
+
+def made_program_plays(
+    label: str,
+    repeats: int = 3,
+    *,
+    load: str = "redis-build",
+    kept: int = 50,
+    batch: float = 100.0,
+    share: float | None = None,
+) -> list[ProgramPlayed]:
+    """A hundred requests of redis, of which so many were answered in time, and what was built beside it."""
+    return [
+        ProgramPlayed(
+            load=load,
+            label=label,
+            repeat=repeat,
+            tries=1,
+            outcome=ProgramOutcome(
+                load=load,
+                setting=label,
+                seed=1000 + repeat,
+                seconds=2.0,
+                slo_us=2000,
+                arrivals=100,
+                served=100,
+                in_slo=kept,
+                p50_us=1.0,
+                p99_us=10.0,
+                max_us=20.0,
+                batch_per_s=batch,
+                batch_unit="objects",
+                clean_share=1.0,
+                client_ahead=True,
+            ),
+            agent=None if share is None else made_cost(share),
+        )
         for repeat in range(repeats)
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +15,17 @@ LIMIT_S = 900.0
 FEW = ("--on", "simulator", "--quick", "--repeats", "1", "--hints", "all", "--rivals", "oracle")
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+PROGRAMS = ("--mixes", "none", "--quick", "--tries", "1", "--repeats", "1", "--programs-seconds", "0.5")
+
+
+def bench(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "npuops.cli.main", "hostsched", "bench", *arguments]
-    return subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    env = dict(os.environ) if path is None else {**os.environ, "PATH": path}
+    return subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S, check=False, env=env)
+
+
+def plays_in(out: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (out / "plays.jsonl").read_text().splitlines()[1:]]
 
 
 @pytest.mark.slow
@@ -39,6 +49,65 @@ def test_one_command_leaves_plays_tables_and_plots_and_goes_on_where_it_was(tmp_
 
 
 @pytest.mark.slow
+def test_real_programs_are_part_of_the_one_command(tmp_path: Path) -> None:
+    if missing := [command for command in ("redis-server", "gcc", "make") if shutil.which(command) is None]:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    out = tmp_path / "out"
+    done = bench(*PROGRAMS, "--programs", "redis-build", "--rivals", "reactive", "--out", str(out), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["programs"]
+    assert [(one["load"], one["label"], one["plays"]) for one in found["standings"]] == [
+        ("redis-build", "default", 1),
+        ("redis-build", "reactive", 1),
+    ]
+    assert found["standings"][1]["agent_share"]["median"] > 0
+    assert "### redis-build" in (out / "report.md").read_text()
+    assert {one["load"] for one in plays_in(out)} == {"redis-build"}
+    assert (out / "programs.svg").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_when_the_minutes_are_over_the_report_tells_what_is_missing_and_resume_plays_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    few = (*PROGRAMS, "--programs", "messengers-hogs", "--rivals", "default-again", "--out", str(out))
+    done = bench(*few, "--most-minutes", "0.01")
+    assert done.returncode == 0, done.stderr
+    assert "1 of messengers-hogs are missing" in done.stdout
+    assert "--resume" in done.stdout
+    assert "**Not finished**" in (out / "report.md").read_text()
+    assert len(plays_in(out)) == 1
+    again = bench(*few, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert "missing" not in again.stdout
+    assert {(one["load"], one["label"]) for one in plays_in(out)} == {
+        ("messengers-hogs", "default"),
+        ("messengers-hogs", "default-again"),
+    }
+    other = bench(*few, "--resume", "--programs-seconds", "1.5")
+    assert other.returncode != 0
+    assert "--programs-seconds" in other.stderr
+
+
+@pytest.mark.slow
+def test_programs_that_are_not_installed_are_left_out_loudly(tmp_path: Path) -> None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("not installed: cc")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "cc").symlink_to(compiler)
+    out, path = tmp_path / "out", str(tmp_path / "bin")
+    few = (*PROGRAMS, "--rivals", "default", "--out", str(out))
+    done = bench(*few, "--programs", "redis-build,messengers-hogs", path=path)
+    assert done.returncode == 0, done.stderr
+    assert "redis-server" in done.stderr
+    assert "redis-build was left out" in (out / "report.md").read_text()
+    assert {one["load"] for one in plays_in(out)} == {"messengers-hogs"}
+    none = bench(*few[:-1], str(tmp_path / "other"), "--programs", "redis-build", path=path)
+    assert none.returncode == 3, "nothing is left to play"
+    assert "apt install" in none.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
@@ -48,6 +117,10 @@ def test_one_command_leaves_plays_tables_and_plots_and_goes_on_where_it_was(tmp_
         (("--hints", "some"), "none"),
         (("--rivals", ","), "names nobody"),
         (("--resume",), "plays.jsonl"),
+        (("--programs", "all"), "--on kernel"),
+        (("--on", "kernel", "--programs", "redis-bild"), "redis-build"),
+        (("--mixes", "none"), "--programs"),
+        (("--on", "kernel", "--mixes", "none", "--programs", "messengers-hogs", "--rivals", "oracle"), "oracle"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_played(tmp_path: Path, wrong: tuple[str, ...], told: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from made_plays import made_head, made_plays
+from made_plays import made_head, made_plays, made_program_plays
 from npuops.errors import DataError, OptionError, StorageError
 from npuops.schedlab.play_log import new_log, open_log, read_log
 
@@ -27,6 +27,16 @@ def path(tmp_path: Path) -> Path:
 
 def test_what_was_appended_is_read_again(path: Path) -> None:
     assert read_log(path) == (made_head(), PLAYS)
+
+
+def test_plays_of_mixes_and_of_programs_stand_side_by_side(path: Path) -> None:
+    theirs = made_program_plays("default")
+    with open_log(path) as log:
+        for played in theirs:
+            log.append(played)
+    assert read_log(path)[1] == [*PLAYS, *theirs]
+    with open_log(path) as log:
+        assert (log.mixes, log.programs) == (PLAYS, theirs)
 
 
 @pytest.mark.parametrize("lost", [1, 2, 100])

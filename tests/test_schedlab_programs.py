@@ -50,7 +50,7 @@ class Watcher:
         self.kinds: set[Kind] = set()
         self.sessions: dict[str, int | None] = {}
 
-    def __call__(self, roles: Roles) -> AbstractContextManager[object]:
+    def __call__(self, roles: Roles) -> AbstractContextManager[None]:
         self.kinds = {role.kind for role in roles.all}
         self.sessions = {role.name: session_of(role.pid) for role in roles.all}
         self.pids = [pid for role in roles.all for pid in role.pids()]
@@ -63,7 +63,7 @@ class Watcher:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_each_load_is_played_and_nothing_of_it_is_left(name: str) -> None:
     load, watcher = playable(PROGRAMS[name]), Watcher()
-    outcome = play_program(load, 3.0, watcher, setting="watched", seed=5)
+    outcome = play_program(load, 3.0, watcher, setting="watched", seed=5).outcome
     assert (outcome.load, outcome.setting, outcome.seed) == (name, "watched", 5)
     assert outcome.arrivals > 0
     assert 0 <= outcome.in_slo <= outcome.served <= outcome.arrivals
@@ -82,7 +82,7 @@ def test_a_rival_that_fails_leaves_nothing() -> None:
     watcher = Watcher()
 
     @contextmanager
-    def failing(roles: Roles) -> Iterator[object]:
+    def failing(roles: Roles) -> Iterator[None]:
         watcher(roles)
         raise KeyboardInterrupt
         yield
@@ -95,7 +95,7 @@ def test_a_rival_that_fails_leaves_nothing() -> None:
 
 @pytest.mark.slow
 def test_a_batch_side_that_dies_spoils_the_play() -> None:
-    def killing(roles: Roles) -> AbstractContextManager[object]:
+    def killing(roles: Roles) -> AbstractContextManager[None]:
         os.kill(roles.batch[0].pid, signal.SIGKILL)
         return nullcontext()
 
@@ -105,7 +105,7 @@ def test_a_batch_side_that_dies_spoils_the_play() -> None:
 
 @pytest.mark.slow
 def test_an_answering_side_that_dies_spoils_the_play() -> None:
-    def killing(roles: Roles) -> AbstractContextManager[object]:
+    def killing(roles: Roles) -> AbstractContextManager[None]:
         os.kill(roles.latency[0].pid, signal.SIGKILL)
         return nullcontext()
 
@@ -115,7 +115,7 @@ def test_an_answering_side_that_dies_spoils_the_play() -> None:
 
 @pytest.mark.slow
 def test_static_settings_reach_every_thread_and_session() -> None:
-    def looking(roles: Roles) -> AbstractContextManager[object]:
+    def looking(roles: Roles) -> AbstractContextManager[None]:
         with niced(3)(roles), weighted(2)(roles):
             role = roles.latency[0]
             assert {os.getpriority(os.PRIO_PROCESS, tid) for tid in role.tids()} == {3}
@@ -124,13 +124,24 @@ def test_static_settings_reach_every_thread_and_session() -> None:
                 assert Path(f"/proc/{role.pid}/autogroup").read_text().split()[-1] == "2"
         return nullcontext()
 
-    assert play_program(MESSENGERS, 0.3, looking).arrivals > 0
+    assert play_program(MESSENGERS, 0.3, looking).outcome.arrivals > 0
 
 
 @pytest.mark.slow
-def test_the_agent_is_a_rival() -> None:
+def test_the_agent_is_a_rival_and_its_cost_is_known() -> None:
     reactive = ByAgent(name="reactive", policy="reactive", note="")
-    assert play_program(MESSENGERS, 1.0, under_agent(reactive), setting="reactive").setting == "reactive"
+    take = play_program(MESSENGERS, 1.0, under_agent(reactive), setting="reactive")
+    assert take.outcome.setting == "reactive"
+    assert take.agent is not None
+    assert take.agent.cpu_share > 0
+    assert take.agent.looks > 0
+
+
+@pytest.mark.slow
+def test_an_agent_that_ends_within_the_window_spoils_the_play() -> None:
+    reactive = ByAgent(name="reactive", policy="reactive", note="")
+    with pytest.raises(ToolchainCrashError, match="the agent ended"):
+        play_program(MESSENGERS, 3.0, under_agent(reactive, arguments=("--for", "0.5")))
 
 
 def test_a_load_whose_programs_are_missing_names_the_packages() -> None:

@@ -25,8 +25,11 @@ RoundsFlag = Annotated[
     int, typer.Option("--rounds", min=0, help="Times that the network acts itself, and learns from what came of it.")
 ]
 RoundLessonsFlag = Annotated[int, typer.Option("--round-lessons", min=1, help="Simulated mixes in each of these.")]
+ThresholdsFlag = Annotated[
+    Path | None, typer.Option("--thresholds", help="Figures of the reactive rule that the search begins with: TOML.")
+]
 GenerationsFlag = Annotated[
-    int, typer.Option("--generations", min=0, help="Of the search for the reactive rule's figures; 0: leave them.")
+    int, typer.Option("--generations", min=0, help="Of the search for the reactive rule's figures; 0: no search.")
 ]
 MarginLessonsFlag = Annotated[
     int, typer.Option("--margin-lessons", min=1, help="Mixes on which is found how far to trust the network.")
@@ -37,17 +40,19 @@ EpochsFlag = Annotated[int, typer.Option("--epochs", min=1, help="Of the first f
 def train(
     out: OutFlag,
     seed: SeedFlag = 0,
-    lessons: LessonsFlag = 360,
-    rounds: RoundsFlag = 2,
-    round_lessons: RoundLessonsFlag = 120,
+    thresholds: ThresholdsFlag = None,
     generations: GenerationsFlag = 10,
-    epochs: EpochsFlag = 30,
+    lessons: LessonsFlag = 1800,
+    rounds: RoundsFlag = 3,
+    round_lessons: RoundLessonsFlag = 600,
+    epochs: EpochsFlag = 24,
     margin_lessons: MarginLessonsFlag = 32,
     as_json: JsonFlag = False,
 ) -> None:
     """Tune the reactive rule, train the scorer, and build it for every target; under an hour on two cores."""
     try:
-        from npuops.schedlab.fit import FitOptions  # noqa: PLC0415 - help must not pay for it
+        from npuops.hostsched.reactive_options import load_reactive  # noqa: PLC0415 - help must not pay for it
+        from npuops.schedlab.fit import FitOptions  # noqa: PLC0415 - as above
         from npuops.schedlab.training import TrainingOptions  # noqa: PLC0415 - as above
         from npuops.schedlab.training import train as go  # noqa: PLC0415 - as above
     except ImportError as error:
@@ -56,6 +61,7 @@ def train(
         ) from error
     options = TrainingOptions(
         seed=seed,
+        thresholds=None if thresholds is None else load_reactive(thresholds),
         lessons=lessons,
         rounds=rounds,
         round_lessons=round_lessons,

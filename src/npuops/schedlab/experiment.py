@@ -1,11 +1,12 @@
-"""Every mix under every rival, again and again: in which order, what is played twice, and what is kept."""
+"""What is played again and again: in which order, what is played twice, what is kept, and when to stop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -14,13 +15,29 @@ from npuops.errors import NpuopsError
 from npuops.events import Observer, StepFinished, StepProgressed, StepStarted, Warned, ignore
 from npuops.schedlab.outcome import CLEAN, judge
 from npuops.schedlab.play_log import PlayLog
-from npuops.schedlab.played import Key, Played, film_of
-from npuops.schedlab.rival_names import HEARING
+from npuops.schedlab.played import AnyPlayed, Key, Played, film_of
+from npuops.schedlab.rival_names import labelled
 from npuops.schedlab.rivals import ByAgent, Rival
 from npuops.schedlab.theatre import CannotPlayError, Take, Theatre
 
 QUICK_PHASE_US: Final = 1_000_000
 STEP: Final = "play"
+Kind = TypeVar("Kind")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One play that is to come.
+
+    Attributes:
+        key: what, under whom, and which repeat.
+        load_s: how long the load lasts; setting it up comes on top.
+        play: plays it; what cannot be played, or breaks off, is an answer too.
+    """
+
+    key: Key
+    load_s: float
+    play: Callable[[], AnyPlayed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +55,18 @@ class Entrant:
     @property
     def label(self) -> str:
         """In tables."""
-        return self.rival.name + (HEARING if self.hints else "")
+        return labelled(self.rival.name, hints=self.hints)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """What is to be played.
+    """Which mixes are to be played.
 
     Attributes:
         mixes: by name.
         entrants: everybody; the default has to be among them.
         repeats: of each.
-        seed: of arrivals and order.
+        seed: of arrivals.
         tries: of a play that others disturbed.
     """
 
@@ -59,18 +76,48 @@ class Bill:
     seed: int
     tries: int = 3
 
-    def order(self) -> list[Key]:
-        """All plays; within a repeat mixes and rivals are shuffled, so that a slow spell of the machine meets all."""
-        keys: list[Key] = []
-        for repeat in range(self.repeats):
-            these = [(mix, entrant.label, repeat) for mix in self.mixes for entrant in self.entrants]
-            places = np.random.default_rng([self.seed, repeat]).permutation(len(these))
-            keys += [these[place] for place in places]
-        return keys
+    def turns(self, theatre: Theatre) -> list[Turn]:
+        """All plays."""
+        return [
+            self._turn(theatre, mix, entrant, repeat)
+            for repeat in range(self.repeats)
+            for mix in self.mixes
+            for entrant in self.entrants
+        ]
 
-    def seed_of(self, repeat: int) -> int:
-        """Of the arrivals: the same for all rivals, and another one for each repeat."""
-        return self.seed * 1000 + repeat
+    def _turn(self, theatre: Theatre, name: str, entrant: Entrant, repeat: int) -> Turn:
+        key = (name, entrant.label, repeat)
+        return Turn(key, self.mixes[name].duration_us / 1e6, lambda: self._play(theatre, entrant, key))
+
+    def _play(self, theatre: Theatre, entrant: Entrant, key: Key) -> Played:
+        name, label, repeat = key
+        mix, seed = self.mixes[name], arrival_seed(self.seed, repeat)
+
+        def once() -> Take:
+            return theatre.play(mix, entrant.rival, seed, hints=entrant.hints, filmed=repeat == 0)
+
+        try:
+            take, tries = cleanest(once, lambda take: take.recording.clean_share, self.tries)
+        except CannotPlayError as error:
+            return Played(mix=name, label=label, repeat=repeat, tries=0, skipped=error.message)
+        except NpuopsError as error:
+            return Played(mix=name, label=label, repeat=repeat, tries=1, failed=error.message)
+        except OSError as error:  # no memory, no descriptor, no room: the next play may have it
+            return Played(mix=name, label=label, repeat=repeat, tries=1, failed=str(error))
+        return Played(
+            mix=name,
+            label=label,
+            repeat=repeat,
+            tries=tries,
+            outcome=judge(take.recording, label),
+            agent=take.agent,
+            film=film_of(take.recording, take.actions) if repeat == 0 else None,
+        )
+
+
+def arrival_seed(seed: int, repeat: int) -> int:
+    """The same for all rivals, and another one for each repeat."""
+    return seed * 1000 + repeat
 
 
 def entrants(rivals: Sequence[Rival], hearing: Sequence[bool]) -> tuple[Entrant, ...]:
@@ -85,60 +132,77 @@ def quick(mix: Mix) -> Mix:
     return replace(mix, phases_us=tuple(min(length, QUICK_PHASE_US) for length in mix.phases_us))
 
 
-def perform(bill: Bill, theatre: Theatre, log: PlayLog, observe: Observer = ignore) -> None:
-    """Play what the log does not have yet; also what could not be played, or broke off, another time.
+def in_order(turns: Iterable[Turn], seed: int) -> list[Turn]:
+    """Repeat after repeat; within one all are shuffled, so that a slow spell of the machine meets everybody."""
+    by_repeat: defaultdict[int, list[Turn]] = defaultdict(list)
+    for turn in turns:
+        by_repeat[turn.key[2]].append(turn)
+    found: list[Turn] = []
+    for repeat, these in sorted(by_repeat.items()):
+        places = np.random.default_rng([seed, repeat]).permutation(len(these))
+        found += [these[place] for place in places]
+    return found
+
+
+def still_to_play(turns: Iterable[Turn], log: PlayLog) -> list[Turn]:
+    """What the log does not have; at the end what could not be played, or broke off, another time."""
+    new = [turn for turn in turns if turn.key not in log.plays]
+    return new + [turn for turn in turns if turn.key in log.plays and log.plays[turn.key].outcome is None]
+
+
+def perform(
+    todo: Sequence[Turn], log: PlayLog, observe: Observer = ignore, *, until_s: float | None = None
+) -> list[Key]:
+    """Play, and keep each play before the next one begins.
 
     A play that breaks off is kept as failed, with the reason, and the next one begins.
+
+    Args:
+        todo: as `still_to_play` found them.
+        log: keeps them.
+        observe: hears how far it is.
+        until_s: no play begins after this, by the monotonic clock, but the first one; None: all are played.
+
+    Returns:
+        What was not played.
 
     Raises:
         StorageError: a play cannot be kept.
     """
-    by_label = {entrant.label: entrant for entrant in bill.entrants}
-    todo = [key for key in bill.order() if key not in log.plays or log.plays[key].outcome is None]
     began = monotonic()
-    load_s = sum(bill.mixes[key[0]].duration_us for key in todo) / 1e6
+    load_s = sum(turn.load_s for turn in todo)
     observe(StepStarted(step=STEP, detail=f"{len(todo)} plays, {load_s / 60:.1f} minutes of load"))
-    for number, key in enumerate(todo):
-        observe(StepProgressed(step=STEP, done=number, total=len(todo), detail=f"{key[0]} under {key[1]}"))
-        played = _one(bill, theatre, by_label[key[1]], key)
+    done = 0
+    for done, turn in enumerate(todo):
+        if done and until_s is not None and monotonic() >= until_s:
+            break
+        observe(StepProgressed(step=STEP, done=done, total=len(todo), detail=f"{turn.key[0]} under {turn.key[1]}"))
+        played = turn.play()
         if played.failed:
-            observe(Warned(step=STEP, message=f"{key[0]} under {key[1]}: {played.failed}"))
+            observe(Warned(step=STEP, message=f"{turn.key[0]} under {turn.key[1]}: {played.failed}"))
         log.append(played)
-    observe(StepFinished(step=STEP, seconds=monotonic() - began, detail=f"{len(todo)} plays"))
+    else:
+        done = len(todo)
+    observe(StepFinished(step=STEP, seconds=monotonic() - began, detail=f"{done} plays"))
+    return [turn.key for turn in todo[done:]]
 
 
-def _one(bill: Bill, theatre: Theatre, entrant: Entrant, key: Key) -> Played:
-    name, label, repeat = key
-    mix, seed = bill.mixes[name], bill.seed_of(repeat)
-    try:
-        take, tries = cleanest(
-            lambda: theatre.play(mix, entrant.rival, seed, hints=entrant.hints, filmed=repeat == 0), bill.tries
-        )
-    except CannotPlayError as error:
-        return Played(mix=name, label=label, repeat=repeat, tries=0, skipped=error.message)
-    except NpuopsError as error:
-        return Played(mix=name, label=label, repeat=repeat, tries=1, failed=error.message)
-    return Played(
-        mix=name,
-        label=label,
-        repeat=repeat,
-        tries=tries,
-        outcome=judge(take.recording, label),
-        agent=take.agent,
-        film=film_of(take.recording, take.actions) if repeat == 0 else None,
-    )
+def cleanest(play: Callable[[], Kind], clean_share: Callable[[Kind], float | None], tries: int) -> tuple[Kind, int]:
+    """Play until nobody disturbs; the least disturbed one if that does not come, and how many it took.
 
-
-def cleanest(play: Callable[[], Take], tries: int) -> tuple[Take, int]:
-    """Play until nobody disturbs; the least disturbed one if that does not come, and how many it took."""
-    best: Take | None = None
+    Args:
+        play: once.
+        clean_share: of the CPU time that nobody else took; None where nobody can.
+        tries: at most.
+    """
+    best: tuple[float, Kind] | None = None
     for number in range(1, tries + 1):
         take = play()
-        share = take.recording.clean_share
+        share = clean_share(take)
         if share is None or share >= CLEAN:
             return take, number
-        if best is None or share > (best.recording.clean_share or 0):
-            best = take
+        if best is None or share > best[0]:
+            best = share, take
     if best is None:
         raise ValueError("nothing is played no times")
-    return best, tries
+    return best[1], tries

@@ -50,7 +50,7 @@ class Harm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """One rival beside the default on one mix: whether it is worse there, beyond noise.
 
     Attributes:
-        mix: its name.
+        mix: its name, or that of a load of real programs.
         label: of the rival.
         measure: what is compared: the share of requests in time, or of batch progress where nobody serves.
         difference: to the default, play by play with the same arrivals; below 0 is worse.
@@ -134,12 +134,13 @@ def harms(plays: Sequence[Played]) -> list[Harm]:
         difference = estimate(differences)
         noise = None if (mix, AGAIN) not in pairs else estimate(_differences(pairs[mix, AGAIN])[1])
         if difference is not None:
-            harmed = _is_harm(difference, noise)
+            harmed = is_harm(difference, noise)
             found.append(Harm(mix=mix, label=label, measure=measure, difference=difference, noise=noise, harmed=harmed))
     return found
 
 
-def _is_harm(difference: Estimate, noise: Estimate | None) -> bool:
+def is_harm(difference: Estimate, noise: Estimate | None) -> bool:
+    """Worse than the default: beyond the noise of its second play, beyond a point, and in the whole interval."""
     floor = min(-LEAST_HARM, noise.low if noise is not None else 0.0)
     return difference.median < floor and difference.high < 0
 

@@ -49,11 +49,20 @@ class Goal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 def goals(plays: Sequence[Played], standings: Sequence[Standing], harms: Sequence[Harm]) -> list[Goal]:
-    """Of each rival that runs through the agent and was played."""
+    """Of each rival that runs through the agent and was played.
+
+    Args:
+        plays: of mixes.
+        standings: on mixes.
+        harms: on mixes and real programs; who played only programs is judged by these alone.
+    """
     outcomes = {played.key: played.outcome for played in plays if played.outcome is not None}
     labels = [label for label in AGENTS if any(key[1] == label for key in outcomes)]
     found = []
-    for label in labels:
+    for label in AGENTS:
+        if label not in labels:
+            found += [_harms_nobody(label, harms)] if any(harm.label == label for harm in harms) else []
+            continue
         hears = HEARING if label.endswith(HEARING) else ""
         if label == LEARNED + hears:
             rule = next((one for one in (TUNED + hears, REACTIVE + hears) if one in labels), None)
@@ -182,7 +191,7 @@ def _costs_little(label: str, standings: Sequence[Standing]) -> Goal:
 
 
 def _harms_nobody(label: str, harms: Sequence[Harm]) -> Goal:
-    words = "never worse than the default beyond noise, on any mix"
+    words = "never worse than the default beyond noise, on any load"
     these = [harm for harm in harms if harm.label == label]
     worse = [f"{harm.mix} ({100 * harm.difference.median:+.1f} points)" for harm in these if harm.harmed]
     found = f"worse on {', '.join(worse)}" if worse else f"on none of {len(these)}"

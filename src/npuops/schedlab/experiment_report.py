@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 import numpy as np
 
 from npuops.schedlab.comparison import Estimate
+from npuops.schedlab.estimate_words import as_count, as_ratio, in_fine_percent, in_ms, in_percent, in_points, told
 from npuops.schedlab.experiment_figures import Harm, Standing, harms, standings
 from npuops.schedlab.experiment_goals import Goal, goals, over_mixes, p99_log, slo_gain
 from npuops.schedlab.mixes import CONTROLS, HELD_OUT
 from npuops.schedlab.outcome import CLEAN
-from npuops.schedlab.played import Head, Played
+from npuops.schedlab.played import AnyPlayed, Head, Played, ProgramPlayed
+from npuops.schedlab.program_figures import ProgramFigures
+from npuops.schedlab.program_report import program_section
 from npuops.schedlab.recording import Origin
 from npuops.schedlab.rival_names import DEFAULT, place_of
 
 SCHEMA: Final = "npuops.hostsched.bench/1"
-_NO_FIGURE: Final = "-"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +33,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         goals: met or missed.
         standings: of each rival on each mix.
         harms: beside the default, on each mix.
+        programs: what real programs came to; without plays if none were asked for.
+        missing: plays that were asked for and not begun, by mix or load: the time was over.
     """
 
     schema: str
@@ -39,34 +43,54 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     goals: list[Goal]
     standings: list[Standing]
     harms: list[Harm]
+    programs: ProgramFigures
+    missing: dict[str, int]
 
 
-def report(head: Head, plays: Sequence[Played], rivals: dict[str, str]) -> Report:
+NO_PROGRAMS: Final = ProgramFigures(loads={}, rivals={}, left_out={}, standings=[], harms=[])
+
+
+def report(
+    head: Head,
+    plays: Sequence[Played],
+    rivals: dict[str, str],
+    programs: ProgramFigures = NO_PROGRAMS,
+    missing: Mapping[str, int] | None = None,
+) -> Report:
     """Of all plays that there are so far."""
     order = {name: place for place, name in enumerate((*HELD_OUT, *CONTROLS))}
     known = sorted(standings(plays), key=lambda one: (order.get(one.mix, len(order)), one.mix, place_of(one.label)))
     beside = sorted(harms(plays), key=lambda one: (order.get(one.mix, len(order)), one.mix, place_of(one.label)))
     return Report(
-        schema=SCHEMA, head=head, rivals=rivals, goals=goals(plays, known, beside), standings=known, harms=beside
+        schema=SCHEMA,
+        head=head,
+        rivals=rivals,
+        goals=goals(plays, known, [*beside, *programs.harms]),
+        standings=known,
+        harms=beside,
+        programs=programs,
+        missing=dict(missing or {}),
     )
 
 
-def markdown(found: Report, plays: Sequence[Played]) -> str:
+def markdown(found: Report, plays: Sequence[Played], programs: Sequence[ProgramPlayed] = ()) -> str:
     """For people, with everything that a reader needs to doubt it."""
+    of_mixes = [*_summary(plays), *_tables(found.standings)] if plays or not programs else []
     return "\n".join(
         [
-            *_head(found.head, plays),
+            *_head(found.head, [*plays, *programs]),
+            *_missing(found.missing),
             *_goals(found.goals),
-            *_summary(plays),
-            *_tables(found.standings),
-            *_harms(found.harms),
-            *_rivals(found.rivals),
+            *of_mixes,
+            *program_section(found.programs, programs),
+            *_harms([*found.harms, *found.programs.harms]),
+            *(_rivals(found.rivals) if of_mixes else ()),
             *_troubles(found.standings),
         ]
     )
 
 
-def _head(head: Head, plays: Sequence[Played]) -> Iterator[str]:
+def _head(head: Head, plays: Sequence[AnyPlayed]) -> Iterator[str]:
     where = f"the kernel of this machine ({head.kernel}, {head.cpus} CPUs)"
     yield f"# Host scheduling: {'rivals on ' + where if head.on is Origin.KERNEL else 'rivals in the simulator'}"
     yield ""
@@ -74,12 +98,13 @@ def _head(head: Head, plays: Sequence[Played]) -> Iterator[str]:
     yield f"- {len(plays)} plays, {repeats} repeats with arrivals of their own; seed {head.seed}; npuops {head.version}"
     yield "- figures are medians of the repeats, in parentheses the 95 % bootstrap interval of the median"
     yield "- a request that is never answered is a miss"
-    yield "- *worst job*: progress of the slowest batch task over all phases, relative to the default's play with the"
-    yield "  same arrivals; *in its worst phase*: of single phases, noisy where they are short"
+    if any(isinstance(played, Played) for played in plays):
+        yield "- *worst job*: progress of the slowest batch task over all phases, relative to the default's play with"
+        yield "  the same arrivals; *in its worst phase*: of single phases, noisy where they are short"
     share = f"{100 * head.control_share:g} %"
     yield f"- under `learned` everything was normal for comparison in {share} of the time, which costs it as much"
     if head.quick:
-        yield "- **quick**: phases were cut to a second; these figures show that it works, and prove nothing"
+        yield "- **quick**: phases and plays were cut short; these figures show that it works, and prove nothing"
     if head.on is Origin.KERNEL:
         repeated = sum(played.tries > 1 for played in plays)
         dirty = sum(played.outcome is not None and not played.outcome.is_clean for played in plays)
@@ -89,6 +114,18 @@ def _head(head: Head, plays: Sequence[Played]) -> Iterator[str]:
         yield "- in the simulator nobody else takes time, and no agent costs any"
     yield "- joules were not measured"
     yield ""
+
+
+def missing_words(missing: Mapping[str, int]) -> str:
+    """`3 of crowd, 2 of idle`."""
+    return ", ".join(f"{count} of {name}" for name, count in missing.items())
+
+
+def _missing(missing: Mapping[str, int]) -> Iterator[str]:
+    if missing:
+        yield f"**Not finished**: the time was over, and {sum(missing.values())} plays are missing: "
+        yield f"{missing_words(missing)}. `--resume` goes on."
+        yield ""
 
 
 def _goals(found: Sequence[Goal]) -> Iterator[str]:
@@ -124,7 +161,7 @@ def _summary(plays: Sequence[Played]) -> Iterator[str]:
                 plays=log.plays,
             )
         )
-        yield f"| {label} | {len(mixes)} | {_words(slo, _points)} | {_words(times, _times)} |"
+        yield f"| {label} | {len(mixes)} | {told(slo, in_points)} | {told(times, as_ratio)} |"
     yield ""
 
 
@@ -149,15 +186,15 @@ def _row(one: Standing) -> str:
         return f"| {one.label} | {why} " + "|" * 10
     it = one.compared
     cells = [
-        _words(it.slo_share, _percent),
-        _words(one.p50_us, _ms),
-        _words(it.p99_us, _ms),
-        _words(one.max_us, _ms),
-        _words(it.worst_task_progress, _percent),
-        _words(it.worst_progress, _percent),
-        _words(it.fairness, _times),
-        _words(it.switches_per_s, _count),
-        _words(one.agent_share, _share),
+        told(it.slo_share, in_percent),
+        told(one.p50_us, in_ms),
+        told(it.p99_us, in_ms),
+        told(one.max_us, in_ms),
+        told(it.worst_task_progress, in_percent),
+        told(it.worst_progress, in_percent),
+        told(it.fairness, as_ratio),
+        told(it.switches_per_s, as_count),
+        told(one.agent_share, in_fine_percent),
         f"{one.plays} ({it.unclean})",
     ]
     return f"| {one.label} | " + " | ".join(cells) + " |"
@@ -168,12 +205,12 @@ def _harms(found: Sequence[Harm]) -> Iterator[str]:
     yield ""
     yield "The difference to the default, in points, play by play with the same arrivals; *noise*: of a second default."
     yield ""
-    yield "| mix | rival | measure | difference | noise | |"
+    yield "| load | rival | measure | difference | noise | |"
     yield "|---|---|---|---|---|---|"
     for harm in found:
-        noise = _words(harm.noise, _points)
+        noise = told(harm.noise, in_points)
         verdict = "**worse**" if harm.harmed else "no harm"
-        found_words = _words(harm.difference, _points)
+        found_words = told(harm.difference, in_points)
         yield f"| {harm.mix} | {harm.label} | {harm.measure} | {found_words} | {noise} | {verdict} |"
     yield ""
 
@@ -198,36 +235,3 @@ def _troubles(found: Sequence[Standing]) -> Iterator[str]:
     ]
     if troubles:
         yield from ("## What did not work", "", *troubles, "")
-
-
-def _words(figure: Estimate | None, write: Callable[[float], str]) -> str:
-    if figure is None:
-        return _NO_FIGURE
-    if figure.plays == 1:
-        return write(figure.median)
-    return f"{write(figure.median)} ({write(figure.low)} to {write(figure.high)})"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}"
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.2f}"
-
-
-def _ms(value: float) -> str:
-    ms = value / 1000
-    return f"{ms:.0f}" if ms >= 100 else f"{ms:.2f}"
-
-
-def _times(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _count(value: float) -> str:
-    return f"{value:.0f}"

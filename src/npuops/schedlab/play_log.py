@@ -14,16 +14,16 @@ import msgspec
 
 from npuops.artifacts.disk import storage_errors
 from npuops.errors import DataError, OptionError, StorageError
-from npuops.schedlab.played import SCHEMA, Head, Key, Played
+from npuops.schedlab.played import SCHEMA, AnyPlayed, Head, Key, Played, ProgramPlayed
 
 NAME: Final = "plays.jsonl"
-Line = TypeVar("Line", Head, Played)
+Line = TypeVar("Line", bound=msgspec.Struct)
 
 
 class PlayLog:
     """Open for appending."""
 
-    def __init__(self, path: Path, head: Head, plays: dict[Key, Played]) -> None:
+    def __init__(self, path: Path, head: Head, plays: dict[Key, AnyPlayed]) -> None:
         """Of a file that is there and whole; `new_log` and `open_log` make one."""
         self.head = head
         self.plays = plays
@@ -40,7 +40,17 @@ class PlayLog:
         """Close."""
         os.close(self._file)
 
-    def append(self, played: Played) -> None:
+    @property
+    def mixes(self) -> list[Played]:
+        """All plays of mixes."""
+        return [played for played in self.plays.values() if isinstance(played, Played)]
+
+    @property
+    def programs(self) -> list[ProgramPlayed]:
+        """All plays of real programs."""
+        return [played for played in self.plays.values() if isinstance(played, ProgramPlayed)]
+
+    def append(self, played: AnyPlayed) -> None:
         """Keep it, for good.
 
         Raises:
@@ -85,7 +95,7 @@ def open_log(path: Path) -> PlayLog:
         return PlayLog(path, head, {played.key: played for played in plays})
 
 
-def read_log(path: Path) -> tuple[Head, list[Played]]:
+def read_log(path: Path) -> tuple[Head, list[AnyPlayed]]:
     """Only look; a last line that is not finished is left out.
 
     Raises:
@@ -95,7 +105,7 @@ def read_log(path: Path) -> tuple[Head, list[Played]]:
     return head, plays
 
 
-def _read(path: Path) -> tuple[Head, list[Played], int]:
+def _read(path: Path) -> tuple[Head, list[AnyPlayed], int]:
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -107,7 +117,19 @@ def _read(path: Path) -> tuple[Head, list[Played], int]:
     head = _decoded(path, 1, lines[0], Head)
     if head.schema != SCHEMA:
         raise DataError(f"{path} has schema {head.schema!r}, this npuops reads {SCHEMA!r}")
-    return head, [_decoded(path, number, line, Played) for number, line in enumerate(lines[1:], 2)], whole
+    return head, [_play(path, number, line) for number, line in enumerate(lines[1:], 2)], whole
+
+
+class _Subject(msgspec.Struct):
+    """By what a line is about one knows what it is."""
+
+    load: str | None = None
+
+
+def _play(path: Path, number: int, line: bytes) -> AnyPlayed:
+    if _decoded(path, number, line, _Subject).load is None:
+        return _decoded(path, number, line, Played)
+    return _decoded(path, number, line, ProgramPlayed)
 
 
 def _decoded(path: Path, number: int, line: bytes, kind: type[Line]) -> Line:

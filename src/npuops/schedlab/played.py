@@ -1,4 +1,4 @@
-"""One play of an experiment as it is kept, and the head of the log that holds them."""
+"""One play of an experiment as it is kept, of a mix or of real programs, and the head of the log that holds them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from npuops.eevdf.mix import Mix
 from npuops.schedlab.outcome import Outcome
+from npuops.schedlab.program_outcome import ProgramOutcome
 from npuops.schedlab.recording import UNSERVED, Origin, Recording
 from npuops.schedlab.rivals import StaticRule
 from npuops.schedlab.schedule_file import Calibration
@@ -19,7 +20,7 @@ FILM_BIN_US: Final = 100_000
 
 Count = Annotated[int, Meta(ge=0)]
 Key = tuple[str, str, int]
-"""Mix, rival with what it hears, and repeat."""
+"""Mix or load of real programs, rival with what it hears, and repeat."""
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,6 +138,38 @@ class Played(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def key(self) -> Key:
         """Of all plays of an experiment only this one has it."""
         return self.mix, self.label, self.repeat
+
+
+class ProgramPlayed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One play of real programs: `outcome`, or the words why there is none.
+
+    Attributes:
+        load: its name.
+        label: of the rival, with what it hears.
+        repeat: from 0.
+        tries: plays until it was clean, or until the last.
+        outcome: its figures.
+        skipped: why it cannot be played here, in the kernel's or our words.
+        failed: what went wrong.
+        agent: what it took; None where no agent ran.
+    """
+
+    load: str
+    label: str
+    repeat: Count
+    tries: Count
+    outcome: ProgramOutcome | None = None
+    skipped: str = ""
+    failed: str = ""
+    agent: AgentCost | None = None
+
+    @property
+    def key(self) -> Key:
+        """Of all plays of an experiment only this one has it: no mix is called like a load of programs."""
+        return self.load, self.label, self.repeat
+
+
+AnyPlayed = Played | ProgramPlayed
 
 
 def film_of(recording: Recording, actions: tuple[Action, ...]) -> Film:

@@ -9,7 +9,7 @@ import importlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from npuops.report.output_file import write_output
 from npuops.schedlab.comparison import Estimate
 from npuops.schedlab.experiment_figures import Standing
 from npuops.schedlab.played import Film, Played
+from npuops.schedlab.program_figures import ProgramStanding
 from npuops.schedlab.rival_names import DEFAULT, place_of
 
 _SMOOTH: Final = 3
@@ -30,7 +31,13 @@ _LEVELS: Final = {"demote": 0, "idle": 1, "boost": 2, "reserve 25 %": 3, "reserv
 """Colours of levels, so that all plots agree."""
 
 
-def draw(folder: Path, plays: Sequence[Played], standings: Sequence[Standing], mixes: Mapping[str, Mix]) -> list[Path]:
+def draw(
+    folder: Path,
+    plays: Sequence[Played],
+    standings: Sequence[Standing],
+    mixes: Mapping[str, Mix],
+    programs: Sequence[ProgramStanding] = (),
+) -> list[Path]:
     """All plots of an experiment into a folder.
 
     Returns:
@@ -40,7 +47,11 @@ def draw(folder: Path, plays: Sequence[Played], standings: Sequence[Standing], m
         MissingToolchainError: no matplotlib.
         StorageError: a file cannot be written.
     """
-    written = _write(folder / "rivals", bars(standings)) if standings else []
+    written = []
+    if any(one.compared is not None for one in standings):
+        written += _write(folder / "rivals", bars(standings))
+    if any(one.plays for one in programs):
+        written += _write(folder / "programs", program_bars(programs))
     filmed = [played for played in plays if played.film is not None and played.mix in mixes]
     for mix in dict.fromkeys(played.mix for played in filmed):
         these = sorted((one for one in filmed if one.mix == mix), key=lambda one: place_of(one.label))
@@ -50,26 +61,45 @@ def draw(folder: Path, plays: Sequence[Played], standings: Sequence[Standing], m
 
 
 def bars(standings: Sequence[Standing]) -> Any:
-    """A panel for each mix with requests: the share in time and the worst job, of each rival, with its interval."""
-    mixes = list(dict.fromkeys(one.mix for one in standings if one.compared is not None))
-    figure = _figure(figsize=(12, 0.9 + sum(_rows(standings, mix) * _LANE + 0.9 for mix in mixes)))
-    heights = [_rows(standings, mix) for mix in mixes]
-    panels = figure.subplots(len(mixes), 2, squeeze=False, gridspec_kw={"height_ratios": heights})
-    for (left, right), mix in zip(panels, mixes, strict=True):
-        these = [one for one in standings if one.mix == mix and one.compared is not None]
-        labels = [one.label for one in these]
-        for axis, name, figures in (
-            (left, "requests in time, %", [one.compared.slo_share for one in these if one.compared]),
-            (right, "worst job, % of its default", [one.compared.worst_task_progress for one in these if one.compared]),
+    """Panels for each mix that was played: the share in time and the worst job, of each rival, with its interval."""
+    rows = [
+        _Row(one.mix, one.label, one.compared.slo_share, one.compared.worst_task_progress)
+        for one in standings
+        if one.compared is not None
+    ]
+    return _side_by_side(rows, "requests in time, %", "worst job, % of its default")
+
+
+def program_bars(standings: Sequence[ProgramStanding]) -> Any:
+    """Likewise for each load of real programs: the share in time, and what is left to the batch side."""
+    rows = [_Row(one.load, one.label, one.slo_share, one.batch_share) for one in standings if one.plays]
+    return _side_by_side(rows, "requests in time, %", "batch, % of its default")
+
+
+class _Row(NamedTuple):
+    load: str
+    label: str
+    left: Estimate | None
+    right: Estimate | None
+
+
+def _side_by_side(rows: Sequence[_Row], left: str, right: str) -> Any:
+    """Two panels for each load, with these titles."""
+    loads = list(dict.fromkeys(row.load for row in rows))
+    heights = [sum(row.load == load for row in rows) for load in loads]
+    figure = _figure(figsize=(12, 0.9 + sum(height * _LANE + 0.9 for height in heights)))
+    panels = figure.subplots(len(loads), 2, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for axes, load in zip(panels, loads, strict=True):
+        these = [row for row in rows if row.load == load]
+        labels = [row.label for row in these]
+        for axis, title, figures in (
+            (axes[0], left, [row.left for row in these]),
+            (axes[1], right, [row.right for row in these]),
         ):
             _panel(axis, labels, figures)
-            axis.set_title(f"{mix}: {name}", fontsize=9, loc="left")
-        right.set_yticklabels([])
+            axis.set_title(f"{load}: {title}", fontsize=9, loc="left")
+        axes[1].set_yticklabels([])
     return figure
-
-
-def _rows(standings: Sequence[Standing], mix: str) -> int:
-    return sum(one.mix == mix and one.compared is not None for one in standings)
 
 
 def _panel(axis: Any, labels: Sequence[str], figures: Sequence[Estimate | None]) -> None:

@@ -135,6 +135,7 @@ class ProgramLoad:
         slo_us: an answer later than this is a miss.
         needs: commands.
         set_up: starts everything; nothing of it is left once the scene's stack is closed.
+        hints: it tells the agent what waits; the others cannot.
     """
 
     name: str
@@ -142,6 +143,7 @@ class ProgramLoad:
     slo_us: int
     needs: tuple[Need, ...]
     set_up: Callable[[Scene], Cast]
+    hints: bool = False
 
     def missing(self) -> tuple[Need, ...]:
         """Commands that are not there."""

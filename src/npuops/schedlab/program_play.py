@@ -13,8 +13,10 @@ import msgspec
 
 from npuops.errors import OptionError
 from npuops.private_folder import private_folder
+from npuops.schedlab.agent_process import AgentProcess
 from npuops.schedlab.cpu_account import clean_share, read_idle_us
 from npuops.schedlab.outcome import tally
+from npuops.schedlab.played import AgentCost
 from npuops.schedlab.program_load import Cast, ProgramLoad, Scene
 from npuops.schedlab.program_outcome import ProgramOutcome
 from npuops.schedlab.program_roles import Roles, family_cpu_us
@@ -23,8 +25,21 @@ _LEAD_NS: Final = 100_000_000
 """From go to the first instant of the window: everybody must have heard it."""
 LEAST_S: Final = 0.2
 
-Rival = Callable[[Roles], AbstractContextManager[object]]
+Rival = Callable[[Roles], AbstractContextManager[AgentProcess | None]]
 """Sets the programs, once they are all at work, and puts them back after the window; or runs an agent meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramTake:
+    """One play.
+
+    Attributes:
+        outcome: its figures.
+        agent: what it took; None where no agent ran.
+    """
+
+    outcome: ProgramOutcome
+    agent: AgentCost | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +70,7 @@ class _Account:
 
 def play_program(
     load: ProgramLoad, seconds: float, rival: Rival, *, setting: str = "default", seed: int = 0
-) -> ProgramOutcome:
+) -> ProgramTake:
     """Play a load; whatever happens, none of its programs is left.
 
     Args:
@@ -75,8 +90,9 @@ def play_program(
     """
     if not seconds >= LEAST_S:
         raise OptionError(f"a window of {seconds} s is too short", advice=f"play for {LEAST_S} s at least")
-    with opened(load, seconds, seed) as (scene, cast), rival(cast.roles):
-        return _measure(load, scene, cast, setting)
+    with opened(load, seconds, seed) as (scene, cast), rival(cast.roles) as agent:
+        outcome = _measure(load, scene, cast, setting, agent)
+        return ProgramTake(outcome, None if agent is None else agent.cost())
 
 
 @contextmanager
@@ -94,14 +110,19 @@ def opened(load: ProgramLoad, seconds: float, seed: int = 0) -> Iterator[tuple[S
         yield scene, cast
 
 
-def _measure(load: ProgramLoad, scene: Scene, cast: Cast, setting: str) -> ProgramOutcome:
+def _measure(load: ProgramLoad, scene: Scene, cast: Cast, setting: str, agent: AgentProcess | None) -> ProgramOutcome:
     start_ns = time.monotonic_ns() + _LEAD_NS
     cast.asked.go(start_ns)
     _sleep_until(start_ns)
     before = _Account.now()
     cast.meter.begin()
+    if agent is not None:
+        agent.begin()
     _sleep_until(start_ns + scene.window_ns)
     batch_per_s, after = cast.meter.per_s(), _Account.now()
+    if agent is not None:
+        agent.end()
+        agent.check()
     answers = cast.asked.finish()
     for one in scene.people:
         one.demand_alive()

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from npuops.eevdf.setting import SchedPolicy, Setting
-from npuops.errors import OptionError
 from npuops.hostsched.group_knobs import autogroup_of, write_native
 from npuops.hostsched.knobs import AdmissionError, KnobError, NotPermittedError, TaskGoneError, write_setting
 from npuops.private_folder import private_folder
-from npuops.schedlab.agent_process import running_agent
+from npuops.schedlab.agent_process import AgentProcess, running_agent
 from npuops.schedlab.program_play import Rival
 from npuops.schedlab.program_roles import Roles
 from npuops.schedlab.rivals import ByAgent
+from npuops.schedlab.theatre import CannotPlayError
 
 
-def left_alone(roles: Roles) -> AbstractContextManager[object]:  # noqa: ARG001 - whoever they are
+def left_alone(roles: Roles) -> AbstractContextManager[None]:  # noqa: ARG001 - whoever they are
     """The default setting."""
     return nullcontext()
 
@@ -41,21 +41,24 @@ def reserved(runtime_us: int, period_us: int) -> Rival:
     return _set_once(lambda roles: _as_many_as_fit(roles, wanted))
 
 
-def under_agent(rival: ByAgent, *, hints: bool = True, record: Path | None = None) -> Rival:
+def under_agent(
+    rival: ByAgent, *, hints: bool = True, record: Path | None = None, arguments: Sequence[str] = ()
+) -> Rival:
     """The real agent, told the first process of each program, as a user would start it.
 
     Args:
         rival: which policy.
         hints: it hears what programs tell; otherwise it listens where nobody speaks.
         record: file of its trace; None: it keeps none.
+        arguments: more of them, for its command line.
     """
 
     @contextmanager
-    def run(roles: Roles) -> Iterator[object]:
+    def run(roles: Roles) -> Iterator[AgentProcess]:
         whom = [word for pid in roles.roots for word in ("--children-of", str(pid))]
         with ExitStack() as stack:
             folder = roles.folder if hints else stack.enter_context(private_folder())
-            yield stack.enter_context(running_agent(rival, (), folder, arguments=whom, record=record))
+            yield stack.enter_context(running_agent(rival, (), folder, arguments=[*whom, *arguments], record=record))
 
     return run
 
@@ -64,7 +67,7 @@ def _set_once(change: Callable[[Roles], None]) -> Rival:
     """Nothing is put back: the programs end with the play."""
 
     @contextmanager
-    def setting(roles: Roles) -> Iterator[object]:
+    def setting(roles: Roles) -> Iterator[None]:
         change(roles)
         yield None
 
@@ -83,7 +86,7 @@ def _each_session(roles: Roles, nice: int) -> None:
         if (seen := autogroup_of(pid)) is not None:
             found[seen[0]] = pid
     if not found:
-        raise OptionError("this kernel makes no autogroups", advice="see /proc/sys/kernel/sched_autogroup_enabled")
+        raise CannotPlayError("this kernel makes no autogroups", advice="see /proc/sys/kernel/sched_autogroup_enabled")
     for group, pid in found.items():
         with suppress(TaskGoneError):
             write_native(group, nice, pid)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from npuops.errors import ToolchainCrashError
+from npuops.errors import ToolchainCrashError, ToolchainTimeoutError
 from npuops.hostsched.hint import Kind
 from npuops.schedlab.batch_programs import XZ_NEEDS, xz
 from npuops.schedlab.open_loop import asking, poisson_ns
@@ -40,9 +40,13 @@ def _artifact(folder: Path) -> Path:
 
     Raises:
         ToolchainCrashError: it cannot be.
+        ToolchainTimeoutError: it is not within five minutes.
     """
     words = [*_NPUOPS, "build", "zoo:digits-cnn", "--target", "ort-cpu", "-o", str(folder / "artifact")]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=_BUILD_S, check=False)  # noqa: S603 - ours
+    try:
+        ended = subprocess.run(words, capture_output=True, text=True, timeout=_BUILD_S, check=False)  # noqa: S603 - ours
+    except subprocess.TimeoutExpired as error:
+        raise ToolchainTimeoutError(f"npuops build did not end within {_BUILD_S:g} s") from error
     if ended.returncode:
         raise ToolchainCrashError(f"npuops build ended with {ended.returncode}: {ended.stderr.strip()[-1000:]}")
     return folder / "artifact"
@@ -54,4 +58,5 @@ SERVER: Final = ProgramLoad(
     5000,
     XZ_NEEDS,
     _set_up,
+    hints=True,
 )

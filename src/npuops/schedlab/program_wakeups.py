@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import signal
 from functools import cache
-from subprocess import run
+from subprocess import TimeoutExpired, run
 from typing import Final
 
 import numpy as np
 
-from npuops.errors import ToolchainCrashError
+from npuops.errors import ToolchainCrashError, ToolchainTimeoutError
 from npuops.hostsched.hint import Kind
 from npuops.schedlab.attendant import STAGE, Attended
 from npuops.schedlab.batch_programs import HACKBENCH_NEEDS, hackbench, hogs
@@ -22,6 +22,7 @@ from npuops.schedlab.program_roles import ProgramRole
 _INTERVAL_US: Final = 1000
 _THREADS: Final = 2
 _END_S: Final = 30.0
+_CALIBRATION_S: Final = 60.0
 _SAMPLE: Final = re.compile(r"^ *(\d+): *(\d+): *(\d+)$", re.MULTILINE)
 
 _MESSENGERS: Final = 2
@@ -96,7 +97,11 @@ def _set_up_messengers(scene: Scene) -> Cast:
 @cache
 def _iterations_per_ms() -> int:
     """How fast this machine is: measured once for all plays of a process, so that they do the same work."""
-    done = run([STAGE.compiled(), "calibrate"], capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+    words = [str(STAGE.compiled()), "calibrate"]
+    try:
+        done = run(words, capture_output=True, text=True, timeout=_CALIBRATION_S, check=False)  # noqa: S603 - ours
+    except TimeoutExpired as error:
+        raise ToolchainTimeoutError(f"the calibration did not end within {_CALIBRATION_S:g} s") from error
     if done.returncode or not done.stdout.strip().isdecimal():
         raise ToolchainCrashError(f"the calibration ended with {done.returncode}: {done.stderr.strip()}")
     return int(done.stdout)

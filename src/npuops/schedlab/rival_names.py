@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 DEFAULT: Final = "default"
@@ -33,13 +34,23 @@ NAMES: Final = (
     ORACLE_IDLE,
     BOUND,
 )
+NICE: Final = {f"nice {nice}": nice for nice in (-10, -20)}
+"""Of every thread that answers, where real programs are the load."""
+WEIGHTS: Final = {f"autogroup {nice}": nice for nice in (-5, -10, -20)}
+"""Likewise, of every session that answers."""
+PROGRAM_NAMES: Final = (DEFAULT, AGAIN, *NICE, *WEIGHTS, RESERVE, REACTIVE, TUNED, LEARNED)
 HEARING: Final = " + hints"
 """After the name of one that hears what the apps tell."""
 AGENTS: Final = tuple(name + hears for hears in ("", HEARING) for name in (REACTIVE, TUNED, LEARNED))
 """Those that run through the agent, as they are labelled."""
 
 
-def place_of(label: str) -> tuple[int, bool]:
-    """For sorting: as in `NAMES`, without hints first."""
+def labelled(name: str, *, hints: bool) -> str:
+    """A rival with what it hears."""
+    return name + (HEARING if hints else "")
+
+
+def place_of(label: str, names: Sequence[str] = NAMES) -> tuple[int, bool]:
+    """For sorting: as in `names`, without hints first."""
     name = label.removesuffix(HEARING)
-    return NAMES.index(name) if name in NAMES else len(NAMES), label != name
+    return names.index(name) if name in names else len(names), label != name

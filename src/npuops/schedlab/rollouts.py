@@ -42,14 +42,14 @@ class RolloutOptions:
             another decision would be made.
         least_us: a state with less time than that until a role changes is not worth trying.
         period_us: between looks, and decisions of whoever acts meanwhile.
-        share: of the looks become states.
+        share: of the looks become states; few of each mix and many mixes teach more than the other way round.
     """
 
     candidates: int = 32
     horizon_us: int = 200_000
     least_us: int = 60_000
     period_us: int = 20_000
-    share: float = 0.15
+    share: float = 0.06
 
 
 class Wanderer:

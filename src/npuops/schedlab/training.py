@@ -54,7 +54,8 @@ class TrainingOptions:
 
     Attributes:
         seed: of the fit and the tuner; lessons are numbered, and the same for every seed.
-        generations: of CMA-ES, for the reactive rule; 0 leaves it as it is.
+        thresholds: of the reactive rule, that the search for better ones begins with; None: the rule's own.
+        generations: of CMA-ES; 0: no search.
         tuning_lessons: that every set of thresholds plays.
         lessons: that are gathered from before the first fit.
         rounds: of DAgger: the scorer acts, its states are labelled, and it is fitted on all.
@@ -66,11 +67,12 @@ class TrainingOptions:
     """
 
     seed: int = 0
+    thresholds: ReactiveOptions | None = None
     generations: int = 10
     tuning_lessons: int = 24
-    lessons: int = 360
-    rounds: int = 2
-    round_lessons: int = 120
+    lessons: int = 1800
+    rounds: int = 3
+    round_lessons: int = 600
     margin_lessons: int = 32
     rollouts: RolloutOptions = field(default_factory=RolloutOptions)
     fit: FitOptions = field(default_factory=FitOptions)
@@ -133,7 +135,9 @@ def _tuned(
     folder: Path, options: TrainingOptions, executor: Executor, observe: Observer, clock: Clock
 ) -> ReactiveOptions:
     if not options.generations:
-        return ReactiveOptions()
+        if options.thresholds is not None:
+            _write_thresholds(folder, options.thresholds)
+        return options.thresholds or ReactiveOptions()
     began_us = clock.now_us()
     scenes = [lesson(_TUNING_LESSONS + number) for number in range(options.tuning_lessons)]
     observe(StepStarted(step="tune", detail=f"the reactive rule, on {len(scenes)} mixes"))
@@ -141,13 +145,19 @@ def _tuned(
     def told(number: int, best: float) -> None:
         observe(StepProgressed(step="tune", done=number + 1, total=options.generations, detail=f"worth {best:+.4f}"))
 
-    found: Tuned = tune(scenes, executor, generations=options.generations, seed=options.seed, told=told)
-    with storage_errors("write", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / RULE_NAME).write_text(found.options.to_toml(), encoding="utf-8")
+    found: Tuned = tune(
+        scenes, executor, generations=options.generations, seed=options.seed, begin=options.thresholds, told=told
+    )
+    _write_thresholds(folder, found.options)
     words = f"worth {found.worth_before:+.4f} → {found.worth:+.4f}"
     observe(StepFinished(step="tune", seconds=(clock.now_us() - began_us) / 1e6, detail=words))
     return found.options
+
+
+def _write_thresholds(folder: Path, thresholds: ReactiveOptions) -> None:
+    with storage_errors("write", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RULE_NAME).write_text(thresholds.to_toml(), encoding="utf-8")
 
 
 def _gathered(

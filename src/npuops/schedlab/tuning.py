@@ -54,6 +54,7 @@ def tune(
     *,
     generations: int,
     seed: int,
+    begin: ReactiveOptions | None = None,
     told: Callable[[int, float], None] = lambda _number, _best: None,
 ) -> Tuned:
     """Look for better thresholds; deterministic by the seed, however many processes work.
@@ -63,14 +64,15 @@ def tune(
         executor: plays several sets at once.
         generations: of CMA-ES, each of 4 + 3 ln(n) sets.
         seed: of the search.
+        begin: thresholds to begin with; None: the rule's own.
         told: hears of each generation and the best worth so far.
     """
     defaults = list(executor.map(_outcome_of_default, scenes))
     judged = partial(mean_worth, scenes, defaults)
-    begin = ReactiveOptions().vector()
-    before = judged(begin.tolist())
-    best, best_worth = begin, before
-    search = CMA(mean=begin, sigma=0.2, bounds=np.array([[0.0, 1.0]] * len(begin)), seed=seed)
+    first = (begin or ReactiveOptions()).vector()
+    before = judged(first.tolist())
+    best, best_worth = first, before
+    search = CMA(mean=first, sigma=0.2, bounds=np.array([[0.0, 1.0]] * len(first)), seed=seed)
     for number in range(generations):
         vectors = [search.ask() for _ in range(search.population_size)]
         worths = list(executor.map(judged, [vector.tolist() for vector in vectors]))
