@@ -13,7 +13,7 @@ from npuops.hostsched.policy_card import open_policy
 from npuops.hostsched.reactive_options import load_reactive
 
 LITTLE = ("--lessons", "3", "--rounds", "1", "--round-lessons", "2", "--generations", "1", "--epochs", "2")
-LITTLE += ("--margin-lessons", "1")
+LITTLE += ("--trust-lessons", "1")
 LIMIT_S = 900.0
 
 
@@ -39,8 +39,8 @@ def test_a_little_training_leaves_a_policy_that_decides_here(tmp_path: Path) -> 
     assert policy.card.trained.data.mixes == 5
     assert policy.rule == out / "reactive.toml"
     load_reactive(policy.rule)
-    worths = {name: worth for name, worth in found["metrics"].items() if name.startswith("played_worth_margin_")}
-    assert worths[f"played_worth_margin_{policy.card.margin:g}"] == max(worths.values())
+    worths = {name: worth for name, worth in found["metrics"].items() if name.startswith("played_")}
+    assert worths[f"played_{policy.card.trust.margin:g}_{policy.card.trust.below_floor:g}"] == max(worths.values())
     advised = hostsched(
         "advise", "--policy", "learned", "--policy-folder", str(out), "--placement", "numpy", "--for", "1", "--json"
     )

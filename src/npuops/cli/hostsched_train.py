@@ -31,8 +31,8 @@ ThresholdsFlag = Annotated[
 GenerationsFlag = Annotated[
     int, typer.Option("--generations", min=0, help="Of the search for the reactive rule's figures; 0: no search.")
 ]
-MarginLessonsFlag = Annotated[
-    int, typer.Option("--margin-lessons", min=1, help="Mixes on which is found how far to trust the network.")
+TrustLessonsFlag = Annotated[
+    int, typer.Option("--trust-lessons", min=1, help="Mixes on which is found how far to trust the network.")
 ]
 EpochsFlag = Annotated[int, typer.Option("--epochs", min=1, help="Of the first fit, at most.")]
 
@@ -46,7 +46,7 @@ def train(
     rounds: RoundsFlag = 3,
     round_lessons: RoundLessonsFlag = 600,
     epochs: EpochsFlag = 24,
-    margin_lessons: MarginLessonsFlag = 32,
+    trust_lessons: TrustLessonsFlag = 32,
     as_json: JsonFlag = False,
 ) -> None:
     """Tune the reactive rule, train the scorer, and build it for every target; under an hour on two cores."""
@@ -66,7 +66,7 @@ def train(
         rounds=rounds,
         round_lessons=round_lessons,
         generations=generations,
-        margin_lessons=margin_lessons,
+        trust_lessons=trust_lessons,
         fit=FitOptions(seed=seed, epochs=epochs),
     )
     with progress(quiet=as_json) as observe:

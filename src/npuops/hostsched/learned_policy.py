@@ -1,4 +1,4 @@
-"""The learned policy as its folder says: network, rule and margin belong together, for they were trained together."""
+"""The learned policy as its folder says: network, rule and trust belong together, for they were trained together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from npuops.hostsched.learned import Learned, LearnedOptions
+from npuops.hostsched.objective import Weights
 from npuops.hostsched.policy_card import PolicyFolder
 from npuops.hostsched.reactive import Reactive
 from npuops.hostsched.reactive_options import ReactiveOptions, load_reactive
@@ -30,8 +31,10 @@ def opened_learned(
     """
     if thresholds is None and folder.rule is not None:
         thresholds = load_reactive(folder.rule)
+    trust = folder.card.trust
+    options = LearnedOptions(margin=trust.margin, weights=Weights(below_floor=trust.below_floor))
     scorer = open_scorer(folder, placement)
     try:
-        yield Learned(scorer, LearnedOptions(margin=folder.card.margin), proposer=Reactive(thresholds))
+        yield Learned(scorer, options, proposer=Reactive(thresholds))
     finally:
         scorer.close()

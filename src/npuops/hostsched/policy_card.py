@@ -93,6 +93,18 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ranges: CardRanges
 
 
+class Trust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far the network is followed.
+
+    Attributes:
+        margin: `LearnedOptions.margin`.
+        below_floor: `objective.Weights.below_floor`, applied to forecasts.
+    """
+
+    margin: float = 0.0
+    below_floor: float = 1.0
+
+
 class PolicyCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The content of `card.json`.
 
@@ -103,7 +115,7 @@ class PolicyCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         trained: how it came to be.
         shape: of the network.
         candidates: that its ONNX file and its artifacts take at once.
-        margin: `LearnedOptions.margin` that was best in training.
+        trust: that was best in training.
         task_features, history, host_features, levels: names of the inputs' columns.
         files: name → sha256 in hex, of all other files in the folder.
         artifacts: target → name of a file among `files`.
@@ -115,7 +127,7 @@ class PolicyCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     trained: Trained
     shape: NetworkShape
     candidates: int
-    margin: float
+    trust: Trust
     task_features: tuple[str, ...]
     history: tuple[str, ...]
     host_features: tuple[str, ...]
@@ -161,7 +173,7 @@ def card_of(
     trained: Trained,
     shape: NetworkShape,
     candidates: int,
-    margin: float,
+    trust: Trust,
     root: Path,
     artifacts: Mapping[str, str],
 ) -> PolicyCard:
@@ -179,7 +191,7 @@ def card_of(
         trained=trained,
         shape=shape,
         candidates=candidates,
-        margin=margin,
+        trust=trust,
         task_features=TASK_FEATURES,
         history=HISTORY,
         host_features=HOST_FEATURES,

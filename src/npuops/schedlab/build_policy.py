@@ -28,6 +28,7 @@ from npuops.hostsched.policy_card import (
     ONNX_NAME,
     WEIGHTS_NAME,
     PolicyFolder,
+    Trust,
     card_of,
     open_policy,
     write_card,
@@ -81,7 +82,7 @@ def build_policy(  # noqa: PLR0913 - what a policy is made of
     name: str = "learned",
     targets: Mapping[str, Mapping[str, str]] = SHIPPED,
     candidates: int = CANDIDATES,
-    margin: float = 0.0,
+    trust: Trust | None = None,
     observe: Observer = ignore,
 ) -> tuple[PolicyFolder, tuple[Built, ...]]:
     """Write a policy: float32 weights, ONNX, an INT8 artifact for each target, gated, and the card.
@@ -97,7 +98,7 @@ def build_policy(  # noqa: PLR0913 - what a policy is made of
         name: of the policy.
         targets: to build for, with vendor options.
         candidates: in one inference.
-        margin: for the card.
+        trust: for the card.
         observe: gets a `StepProgressed` for each step of the builds.
 
     Raises:
@@ -118,7 +119,7 @@ def build_policy(  # noqa: PLR0913 - what a policy is made of
         "name": name,
         "targets": {target: dict(vendor) for target, vendor in targets.items()},
         "candidates": candidates,
-        "margin": margin,
+        "trust": trust or Trust(),
     }
     reply = call(build_here, arguments, what=f"build of the policy {name}", timeout_s=TIME_LIMIT_S, observe=observe)
     built: tuple[Built, ...] = reply.value
@@ -135,7 +136,7 @@ def build_here(  # noqa: PLR0913, PLR0917 - as above
     name: str,
     targets: Mapping[str, Mapping[str, str]],
     candidates: int,
-    margin: float,
+    trust: Trust,
 ) -> tuple[Built, ...]:
     """`build_policy` in this process, which must not have run JAX.
 
@@ -170,7 +171,7 @@ def build_here(  # noqa: PLR0913, PLR0917 - as above
         trained=structs.replace(training, metrics={**training.metrics, **metrics}),
         shape=shape,
         candidates=candidates,
-        margin=margin,
+        trust=trust,
         root=folder,
         artifacts={one.target: file_name(one.target) for one in built},
     )

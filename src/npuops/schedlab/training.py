@@ -27,7 +27,7 @@ from npuops.errors import OptionError
 from npuops.events import Observer, StepFinished, StepProgressed, StepStarted, ignore
 from npuops.hostsched.learned import Learned
 from npuops.hostsched.plan import Policy
-from npuops.hostsched.policy_card import RULE_NAME, PolicyFolder
+from npuops.hostsched.policy_card import RULE_NAME, PolicyFolder, Trust
 from npuops.hostsched.reactive import Reactive
 from npuops.hostsched.reactive_options import ReactiveOptions
 from npuops.hostsched.scorer import SHAPE
@@ -36,14 +36,14 @@ from npuops.hostsched.scorer_session import NumpyScorer
 from npuops.schedlab.build_policy import Built, build_policy
 from npuops.schedlab.fit import FitOptions, Fitted, fit_apart, trained
 from npuops.schedlab.lessons import lesson
-from npuops.schedlab.margin import MARGINS, worths_of_margins
 from npuops.schedlab.rollouts import RolloutOptions, Wanderer, gather
 from npuops.schedlab.samples import Samples, join
+from npuops.schedlab.trust import TRUSTS, worths_of_trusts
 from npuops.schedlab.tuning import Tuned, tune
 
 _TUNING_LESSONS: Final = 500_000
 """Lessons from here on are for tuning the reactive rule; the scorer gathers in those from 0 on;"""
-_MARGIN_LESSONS: Final = 600_000
+_TRUST_LESSONS: Final = 600_000
 """and from here on is found how far to trust it."""
 _TYPICAL_PERIOD_US: Final = 20_000
 
@@ -60,7 +60,7 @@ class TrainingOptions:
         lessons: that are gathered from before the first fit.
         rounds: of DAgger: the scorer acts, its states are labelled, and it is fitted on all.
         round_lessons: in each round.
-        margin_lessons: that each margin plays.
+        trust_lessons: on which is found how far to trust the network.
         rollouts: how states are gathered.
         fit: of the first fit; the later ones begin with its weights and take half as many epochs.
         processes: that gather and tune.
@@ -73,7 +73,7 @@ class TrainingOptions:
     lessons: int = 1800
     rounds: int = 3
     round_lessons: int = 600
-    margin_lessons: int = 32
+    trust_lessons: int = 32
     rollouts: RolloutOptions = field(default_factory=RolloutOptions)
     fit: FitOptions = field(default_factory=FitOptions)
     processes: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
@@ -84,7 +84,7 @@ class TrainingOptions:
         Raises:
             OptionError: fewer than two lessons, or a negative number of anything.
         """
-        if self.lessons < 2 or min(self.tuning_lessons, self.margin_lessons, self.processes) < 1:
+        if self.lessons < 2 or min(self.tuning_lessons, self.trust_lessons, self.processes) < 1:
             raise OptionError("training takes two lessons, one to tune and to judge with, and one process at least")
         if min(self.generations, self.rounds, self.round_lessons) < 0:
             raise OptionError("generations, rounds and lessons of a round are not negative")
@@ -116,8 +116,8 @@ def train(
             more = _gathered(options, executor, span, thresholds, fitted.weights, observe, clock)
             samples = join([samples, more])
             fitted = fit_apart(samples, _again(options.fit, number), start=fitted.weights, observe=observe)
-        margin, worths = _margin(options, executor, thresholds, fitted.weights, observe, clock)
-    return _built(folder, fitted, samples, options, (margin, worths), observe)
+        trust = _trust(options, executor, thresholds, fitted.weights, observe, clock)
+    return _built(folder, fitted, samples, options, trust, observe)
 
 
 @contextmanager
@@ -203,23 +203,23 @@ def gather_lesson(
     return gather(scene.host(), policy, rollouts, number, number, proposer=Reactive(thresholds))
 
 
-def _margin(
+def _trust(
     options: TrainingOptions,
     executor: Executor,
     thresholds: ReactiveOptions,
     weights: Weights,
     observe: Observer,
     clock: Clock,
-) -> tuple[float, Mapping[str, float]]:
+) -> tuple[Trust, Mapping[str, float]]:
     """The best one, and for the card what each was worth."""
     began_us = clock.now_us()
-    lessons = range(_MARGIN_LESSONS, _MARGIN_LESSONS + options.margin_lessons)
-    observe(StepStarted(step="margin", detail=f"{len(MARGINS)} of them, on {len(lessons)} mixes each"))
-    found = worths_of_margins(lessons, weights, thresholds, executor)
+    lessons = range(_TRUST_LESSONS, _TRUST_LESSONS + options.trust_lessons)
+    observe(StepStarted(step="trust", detail=f"{len(TRUSTS)} degrees, on {len(lessons)} mixes each"))
+    found = worths_of_trusts(lessons, weights, thresholds, executor)
     best = max(found, key=found.__getitem__)
-    words = f"the rule's plan is followed unless another is worth {best:g} more: worth {found[best]:+.4f}"
-    observe(StepFinished(step="margin", seconds=(clock.now_us() - began_us) / 1e6, detail=words))
-    return best, {f"played_worth_margin_{margin:g}": worth for margin, worth in found.items()}
+    words = f"margin {best.margin:g}, {best.below_floor:g} below the floor: worth {found[best]:+.4f}"
+    observe(StepFinished(step="trust", seconds=(clock.now_us() - began_us) / 1e6, detail=words))
+    return best, {f"played_{one.margin:g}_{one.below_floor:g}": worth for one, worth in found.items()}
 
 
 def _again(first: FitOptions, number: int) -> FitOptions:
@@ -231,12 +231,12 @@ def _built(
     fitted: Fitted,
     samples: Samples,
     options: TrainingOptions,
-    trust: tuple[float, Mapping[str, float]],
+    trust: tuple[Trust, Mapping[str, float]],
     observe: Observer,
 ) -> tuple[PolicyFolder, tuple[Built, ...]]:
     source = f"{len(np.unique(samples.mix))} simulated mixes (schedlab.lessons), eevdf kernel 6.18"
     training = trained(fitted, samples, options.fit, source)
-    margin, worths = trust
+    best, worths = trust
     training = structs.replace(training, metrics={**training.metrics, **worths})
     weights: dict[str, NDArray[np.float32]] = dict(fitted.weights)
-    return build_policy(folder, weights, SHAPE, samples, training, margin=margin, observe=observe)
+    return build_policy(folder, weights, SHAPE, samples, training, trust=best, observe=observe)
