@@ -95,20 +95,21 @@ def test_steps_never_take_more_than_the_budget_and_what_was_saved_up(
 def test_it_is_fast_while_things_change_and_it_can_afford_that_and_slow_otherwise() -> None:
     pace, now = Pace(20_000, 0.01), 0
     periods = []
-    for lively in (False, True, True, False, True):
-        for _ in range(60):
+    for lively in (False, True, False, False, True):
+        for _ in range(30):
             now, _ = pace.after(now, now + 500, 500, lively=lively)
         periods.append(pace.period_us)
-    assert periods == [65_000, 20_000, 20_000, 65_000, 20_000]
+    assert periods == [65_000, 20_000, 65_000, 65_000, 20_000]
     for _ in range(1000):
         now, _ = pace.after(now, now + 500, 500, lively=True)
     changes = []
+    began = now
     for _ in range(3000):
         now, change = pace.after(now, now + 500, 500, lively=True)
         changes += [change] if change is not None else []
     assert {change.after_us for change in changes} == {20_000, 65_000}
     assert not any(change.trouble for change in changes)
-    assert len(changes) < 30, "it does not flutter"
+    assert len(changes) < (now - began) / 1e6, "it does not flutter"
 
 
 def test_without_a_budget_it_is_as_fast_as_it_was_told() -> None:

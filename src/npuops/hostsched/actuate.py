@@ -87,6 +87,10 @@ class Actuator:
         """Of the process that watches this one."""
         return self._link.pid
 
+    def watcher_ns(self) -> int:
+        """CPU time of that process so far."""
+        return self._link.spent_ns()
+
     def beat(self) -> None:
         """Renew everything that is in force."""
         self._link.heartbeat.beat()

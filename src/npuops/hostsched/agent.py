@@ -32,6 +32,8 @@ from npuops.hostsched.wakeup import Wakeup
 _LEAST_WALL_NS = 100_000_000
 _CONFIRM_US: Final = 200_000
 """Orders that did not change are given again so often: somebody else may have set a task, or the reaper put it back."""
+_WATCHER_US: Final = 1_000_000
+"""What the reaper spends is asked for so often: it counts in the agent's budget, and asking costs too."""
 _ALLOCATIONS: Final = 50_000
 """Of the collector of cycles: steps leave none, so the usual 700 would cost and find nothing."""
 
@@ -77,6 +79,10 @@ class Applies(Protocol):
 
     def beat(self) -> None:
         """The agent lives."""
+        ...
+
+    def watcher_ns(self) -> int:
+        """CPU time of whoever puts things back should the agent die."""
         ...
 
 
@@ -132,7 +138,7 @@ class Agent:
         self._given: Orders | None = None
         self._given_us = 0
         self._liveliness = Liveliness()
-        self._spent_ns = 0
+        self._spent_ns = self._watcher_ns = self._asked_us = 0
 
     def run(self, wakeup: Wakeup, is_over: Callable[[tuple[int, ...]], bool]) -> AgentEnded:
         """Step until `is_over`, which is asked before each step and given the signals that came since.
@@ -146,7 +152,7 @@ class Agent:
             AgentStarted(mode=parts.mode, policy=name, period_us=self._pace.period_us, protection=self._protection)
         )
         began_ns, began_cpu_ns = time.monotonic_ns(), time.process_time_ns()
-        self._spent_ns = began_cpu_ns
+        self._spent_ns = self._cpu_ns(self._clock.now_us())
         due_us, steps = self._clock.now_us(), 0
         self._notice.say("READY=1")
         with _few_collections():
@@ -169,14 +175,21 @@ class Agent:
         began_us = self._clock.now_us()
         step = self._step(max(began_us - due_us, 0))
         self._observe(step)
-        before_ns, self._spent_ns = self._spent_ns, time.process_time_ns()
         ended_us = self._clock.now_us()
+        before_ns, self._spent_ns = self._spent_ns, self._cpu_ns(ended_us)
         lively = self._liveliness.lively(step.state.frame, step.orders)
-        next_us, change = self._pace.after(began_us, ended_us, (self._spent_ns - before_ns) / 1000, lively=lively)
+        next_us, change = self._pace.after(began_us, ended_us, max(self._spent_ns - before_ns, 0) / 1000, lively=lively)
         if change is not None:
             self._observe(PeriodChanged(change=change))
         self._notice.alive(ended_us)
         return next_us
+
+    def _cpu_ns(self, now_us: int) -> int:
+        """Of this process and its reaper so far."""
+        actuator = self._parts.actuator
+        if actuator is not None and now_us - self._asked_us >= _WATCHER_US:
+            self._watcher_ns, self._asked_us = actuator.watcher_ns(), now_us
+        return time.process_time_ns() + self._watcher_ns
 
     def _step(self, late_us: int) -> Stepped:
         parts = self._parts

@@ -24,7 +24,7 @@ OVERRUNS: Final = 3
 """So many in a row make it slower: one may be a disk, or a hypervisor."""
 EASY: Final = 50
 """So many in a row that took less than half of the shorter period make it faster again."""
-SAVED_US: Final = 10_000_000
+SAVED_US: Final = 3_000_000
 """At most the budget of so long a time is saved up, or owed."""
 LEAST_SHARE: Final = 0.001
 _SAVING: Final = 1.25
@@ -142,7 +142,7 @@ class _Budget:
         self._share = share
         self._wanted_us = wanted_us
         self._most_us = SAVED_US * share
-        self._saved_us = self._most_us
+        self._saved_us = _RICH * self._most_us
         self._mean_us = 0.0
         self._steps = 0
         self._ended_us: int | None = None
@@ -153,10 +153,9 @@ class _Budget:
     def after(self, ended_us: int, spent_us: float, *, lively: bool) -> int:
         earned = 0.0 if self._ended_us is None else (ended_us - self._ended_us) * self._share
         self._ended_us = ended_us
-        saved = self._saved_us + earned - spent_us
-        self._saved_us = min(max(saved, -self._most_us), self._most_us)
         self._steps = min(self._steps + 1, _MEAN_STEPS)
-        if self._steps > 1:  # the first opens every file, and says nothing of the others
+        if self._steps > 1:  # the first opens every file: it says nothing of the others, and comes once
+            self._saved_us = min(max(self._saved_us + earned - spent_us, -self._most_us), self._most_us)
             self._mean_us += (spent_us - self._mean_us) / (self._steps - 1)
         mean = self._mean_us
         if self._saved_us <= 0:

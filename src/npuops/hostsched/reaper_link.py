@@ -59,6 +59,13 @@ class ReaperLink:
         """It has not ended."""
         return not self._ended and self._process.poll() is None
 
+    def spent_ns(self) -> int:
+        """CPU time of its process so far; 0 once it is gone."""
+        try:
+            return int(Path(f"/proc/{self.pid}/schedstat").read_bytes().split()[0])
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+
     def end(self) -> None:
         """Say goodbye and wait for its end: there must be nothing left to put back."""
         if self._ended:
