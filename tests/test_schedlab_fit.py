@@ -59,7 +59,7 @@ def best_linear(train: Samples, valid: Samples) -> float:
 
 @pytest.mark.slow
 def test_it_learns_a_known_law_far_better_than_a_constant_or_a_linear_fit() -> None:
-    samples, options = made_samples(800, 16, 25), FitOptions(epochs=20, batch=16, patience=20, rate=4e-3)
+    samples, options = made_samples(1200, 16, 25), FitOptions(epochs=20, batch=16, patience=20, rate=4e-3)
     fitted = fit_apart(samples, options)
     train, valid, _ = split(samples, options)
     error = miss_error(valid, expect(fitted.weights, valid).miss)
@@ -142,3 +142,11 @@ def test_who_is_not_told_who_waits_judges_by_its_own_guess() -> None:
     wrong = replace(seen, waits=1 - samples.waits)
     assert np.array_equal(judged(samples, seen), judged(samples, wrong))
     assert not np.array_equal(judged(samples, seen, told=False), judged(samples, wrong, told=False))
+
+
+def test_a_mix_that_validates_goes_on_validating_when_others_join() -> None:
+    few, many = made_samples(200, 2, 40), made_samples(400, 2, 80)
+    options = FitOptions()
+    before, after = (set(split(samples, options)[2].tolist()) for samples in (few, many))
+    assert before == {mix for mix in after if mix < 40}
+    assert 0.1 < len(after) / 80 < 0.3

@@ -43,7 +43,7 @@ def train(
     thresholds: ThresholdsFlag = None,
     generations: GenerationsFlag = 10,
     lessons: LessonsFlag = 1800,
-    rounds: RoundsFlag = 3,
+    rounds: RoundsFlag = 2,
     round_lessons: RoundLessonsFlag = 600,
     epochs: EpochsFlag = 24,
     trust_lessons: TrustLessonsFlag = 32,

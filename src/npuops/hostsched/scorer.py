@@ -184,11 +184,11 @@ def outlook(scene: Scene, faces: Floats, waits: Floats, switches: Floats) -> Out
 def forecasts(seen: Outlook) -> Forecasts:
     """What the candidates are worth to people: misses of those whom somebody waits for, progress of the slowest other.
 
-    Nobody waits: no misses. Everybody is waited for: progress is 1.
+    Nobody waits: no misses; where it is not sure that anybody does, they count in proportion. Everybody is waited for:
+    progress is 1.
     """
     waiting = seen.waits.astype(np.float64)
-    total = waiting.sum()
-    miss = seen.miss @ waiting / total if total > 0 else np.zeros(len(seen.miss))
+    miss = seen.miss @ waiting / max(waiting.sum(), 1.0)
     others = seen.progress[:, seen.waits < 0.5]
     progress = others.min(axis=1).astype(np.float64) if others.shape[1] else np.ones(len(seen.miss))
     return Forecasts(miss_share=miss, progress=progress)

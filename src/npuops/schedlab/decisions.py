@@ -73,10 +73,12 @@ def judged(samples: Samples, expected: Expected, weights: Weights = WEIGHTS, *, 
     """
     here = samples.tasks[:, :, 0]
     waits = np.where(samples.waits_weight > 0, samples.waits, expected.waits) if told else expected.waits
-    waiting = np.broadcast_to((waits * here)[:, None, :], expected.miss.shape)
+    waiting = waits * here
+    waiting = np.broadcast_to(waiting[:, None, :], expected.miss.shape)
+    sure = np.minimum(waiting[:, 0].sum(axis=1), 1.0)[:, None]
     others = np.broadcast_to(((waits < 0.5) & (here > 0))[:, None, :], expected.miss.shape)
     progress = np.where(others, expected.progress, np.inf).min(axis=2)
-    return _worth(_mean(expected.miss, waiting), progress, weights)
+    return _worth(_mean(expected.miss, waiting) * sure, progress, weights)
 
 
 def _mean(values: NDArray[np.float32], weights: NDArray[np.float32]) -> Floats:

@@ -185,14 +185,18 @@ def _fit_and_tell(samples: Samples, options: FitOptions | None, shape: NetworkSh
 def split(samples: Samples, options: FitOptions) -> tuple[Samples, Samples, NDArray[np.int32]]:
     """Training and validation, by mix: states of one mix are too much alike to tell anything about another.
 
+    Each mix is drawn by itself: what validated once goes on validating when others join (DAgger).
+
     Raises:
         DataError: one mix only.
     """
     mixes = np.unique(samples.mix)
     if len(mixes) < 2:
         raise DataError("samples of one mix cannot be split", advice="make samples of many mixes")
-    count = min(max(round(options.held_out * len(mixes)), 1), len(mixes) - 1)
-    held_out = np.sort(np.random.default_rng([options.seed, 2]).permutation(mixes)[:count])
+    draws = np.array([np.random.default_rng([options.seed, 2, int(mix)]).random() for mix in mixes])
+    ranked = mixes[np.argsort(draws, kind="stable")]
+    count = min(max(int((draws < options.held_out).sum()), 1), len(mixes) - 1)
+    held_out = np.sort(ranked[:count])
     out = np.isin(samples.mix, held_out)
     return samples.rows(~out), samples.rows(out), held_out
 

@@ -58,11 +58,11 @@ class TrainingOptions:
         generations: of CMA-ES; 0: no search.
         tuning_lessons: that every set of thresholds plays.
         lessons: that are gathered from before the first fit.
-        rounds: of DAgger: the scorer acts, its states are labelled, and it is fitted on all.
+        rounds: of DAgger: the scorer acts, its states are labelled, and it is fitted on all; at last once more, anew.
         round_lessons: in each round.
         trust_lessons: on which is found how far to trust the network.
         rollouts: how states are gathered.
-        fit: of the first fit; the later ones begin with its weights and take half as many epochs.
+        fit: of the first fit and the last; those between go on with its weights for half as many epochs.
         processes: that gather and tune.
     """
 
@@ -71,7 +71,7 @@ class TrainingOptions:
     generations: int = 10
     tuning_lessons: int = 24
     lessons: int = 1800
-    rounds: int = 3
+    rounds: int = 2
     round_lessons: int = 600
     trust_lessons: int = 32
     rollouts: RolloutOptions = field(default_factory=RolloutOptions)
@@ -116,6 +116,8 @@ def train(
             more = _gathered(options, executor, span, thresholds, fitted.weights, observe, clock)
             samples = join([samples, more])
             fitted = fit_apart(samples, _again(options.fit, number), start=fitted.weights, observe=observe)
+        if options.rounds:
+            fitted = fit_apart(samples, options.fit, observe=observe)
         trust = _trust(options, executor, thresholds, fitted.weights, observe, clock)
     return _built(folder, fitted, samples, options, trust, observe)
 

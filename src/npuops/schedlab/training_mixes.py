@@ -22,6 +22,8 @@ _MOST_LOAD: Final = 0.85
 """Of all CPUs that the apps may want together: more than that nobody can serve, and nothing is learned."""
 _SLO: Final = (2.0, 8.0)
 """In times of the work."""
+_LOYAL: Final = (0.15, 0.8)
+"""In which share of the phases an app that changes its role goes on serving: some serve now and then only."""
 _LEAST_SLO_US: Final = 500
 
 
@@ -56,16 +58,17 @@ def _session(random: np.random.Generator, *, grouped: bool) -> int:
 def _app(random: np.random.Generator, phases: int) -> tuple[Activity, ...]:
     """Serves; now and then it does something else, or serves another kind of request."""
     changes = random.random() < 0.6
+    loyal = random.uniform(*_LOYAL)
     serving = _serve(random)
     acts = []
     for _ in range(phases):
-        drawn = random.random() if changes else 0.0
-        if drawn < 0.5:
+        drawn = (random.random() - loyal) / (1 - loyal) if changes else -1.0
+        if drawn < 0:
             acts.append(serving)
-        elif drawn < 0.65:
+        elif drawn < 0.3:
             serving = _serve(random)
             acts.append(serving)
-        elif drawn < 0.8:
+        elif drawn < 0.6:
             acts.append(REST)
         else:
             acts.append(_endless(random))
