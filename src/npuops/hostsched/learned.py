@@ -21,6 +21,8 @@ from npuops.hostsched.scorer_session import Scorer
 
 _SERVED, _MISSED = RATES.index("served_per_s"), RATES.index("missed_per_s")
 _NAMED: Final = 3
+_KEPT: Final = 8
+"""Decisions for which a list of candidates is kept, as long as tasks and plans are the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,7 @@ class Learned:
         self._tasks: object = None
         self._decided_us: int | None = None
         self._count = 0
+        self._listed: tuple[object, NDArray[np.int8]] | None = None
 
     @property
     def name(self) -> str:
@@ -104,12 +107,8 @@ class Learned:
             self._good = self._plan
 
     def _best(self, state: State, proposal: Plan | None) -> Plan:
-        # Another seed with each decision: what one list of candidates missed, the next one may hold.
-        search = replace(self._options.search, seed=self._options.search.seed + self._count)
-        self._count += 1
-        rows = candidates(state, self._plan, last_good=self._good, proposal=proposal, options=search)
         scene = encode(state, proposal)
-        rows = _seen_only(rows, scene)
+        rows = _seen_only(self._candidates(state, proposal), scene)
         outlook = self._scorer.score(scene, encode_levels(scene, rows))
         found = forecasts(outlook)
         moved = changes(rows, row_of(self._plan, state.frame)).astype(np.float64)
@@ -122,6 +121,18 @@ class Learned:
         levels = plan_levels(rows[best], state.frame)
         why = _why(state, scene, outlook, found, best)
         return Plan(levels, dict.fromkeys(levels, why), found.of(best), found.of(0))
+
+
+    def _candidates(self, state: State, proposal: Plan | None) -> NDArray[np.int8]:
+        """Another list now and then: what one missed the next may hold, and making one takes as long as scoring it."""
+        turn, self._count = self._count // _KEPT, self._count + 1
+        plans = [plan.levels for plan in (self._plan, self._good, proposal) if plan is not None]
+        about = (turn, state.frame.tasks, state.frame.host.cpus, plans)
+        if self._listed is None or self._listed[0] != about:
+            search = replace(self._options.search, seed=self._options.search.seed + turn)
+            found = candidates(state, self._plan, last_good=self._good, proposal=proposal, options=search)
+            self._listed = (about, found)
+        return self._listed[1]
 
 
 def _seen_only(rows: NDArray[np.int8], scene: Scene) -> NDArray[np.int8]:
