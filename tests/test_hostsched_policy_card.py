@@ -119,3 +119,20 @@ def test_huge_and_binary_cards_are_refused(policy: Path) -> None:
     (policy / CARD_NAME).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(IntegrityError):
         read_card(policy)
+
+
+def test_a_card_that_was_never_corrected_does_not_speak_of_it_and_one_that_was_is_read_back(policy: Path) -> None:
+    assert b'"correction"' not in (policy / CARD_NAME).read_bytes()
+    line = {"scale": 0.9, "shift": 0.1, "samples": 7, "before": 0.5, "after": 0.4}
+    rewrite(policy, correction={"miss": line, "progress": {}, "plays": 8, "unclean": 1, "kernel": "6.18"})
+    found = read_card(policy).correction
+    assert found is not None
+    assert (found.miss.scale, found.progress.is_identity, found.is_identity) == (0.9, True, False)
+
+
+def test_a_correction_beyond_its_bounds_is_refused(policy: Path) -> None:
+    whole = {"progress": {}, "plays": 8, "unclean": 1, "kernel": "6.18"}
+    for wrong in ({"scale": 0.4}, {"scale": 2.1}, {"shift": 2.5}, {"shift": "x"}):
+        rewrite(policy, correction={"miss": wrong, **whole})
+        with pytest.raises(IntegrityError):
+            read_card(policy)

@@ -6,6 +6,7 @@ import typer
 
 from npuops.cli.hostsched_act import act, advise, observe
 from npuops.cli.hostsched_bench import bench
+from npuops.cli.hostsched_correct import correct
 from npuops.cli.hostsched_probe import probe
 from npuops.cli.hostsched_replay import replay
 from npuops.cli.hostsched_restore import restore
@@ -30,5 +31,6 @@ app.command("run", context_settings={"allow_interspersed_args": False})(run)
 app.command("restore")(restore)
 app.command("replay")(replay)
 app.command("train")(train)
+app.command("correct")(correct)
 app.command("bench")(bench)
 app.command("validate")(validate)

@@ -122,7 +122,6 @@ class Learned:
         why = _why(state, scene, outlook, found, best)
         return Plan(levels, dict.fromkeys(levels, why), found.of(best), found.of(0))
 
-
     def _candidates(self, state: State, proposal: Plan | None) -> NDArray[np.int8]:
         """Another list now and then: what one missed the next may hold, and making one takes as long as scoring it."""
         turn, self._count = self._count // _KEPT, self._count + 1

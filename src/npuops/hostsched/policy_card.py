@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from npuops.artifacts.disk import storage_errors
@@ -105,7 +106,59 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     below_floor: float = 1.0
 
 
-class PolicyCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+SCALE_BOUNDS: Final = (0.5, 2.0)
+SHIFT_BOUNDS_MISS: Final = (-2.0, 2.0)
+SHIFT_BOUNDS_PROGRESS: Final = (-0.3, 0.3)
+"""Beyond these it is not a bias that was measured, but another network that is needed."""
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A forecast's correction, `scale` times it plus `shift`, and why it is believed.
+
+    Attributes:
+        scale: 1 where nothing is corrected.
+        shift: 0 likewise.
+        samples: that it was fitted to.
+        before: mean loss of plays that were left out of the fit, uncorrected; None with too few plays.
+        after: the same with what the other plays say; nothing is corrected if that is not surely less.
+    """
+
+    scale: Annotated[float, Meta(ge=SCALE_BOUNDS[0], le=SCALE_BOUNDS[1])] = 1.0
+    shift: Annotated[float, Meta(ge=SHIFT_BOUNDS_MISS[0], le=SHIFT_BOUNDS_MISS[1])] = 0.0
+    samples: int = 0
+    before: float | None = None
+    after: float | None = None
+
+    @property
+    def is_identity(self) -> bool:
+        """Nothing is corrected."""
+        return self.scale == 1.0 and self.shift == 0.0
+
+
+class Correction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What plays on a real kernel said of the forecasts; the weights hold it already.
+
+    Attributes:
+        miss: of the logit of a task's miss share.
+        progress: of a task's progress.
+        plays: that were measured.
+        unclean: of these, those that others disturbed.
+        kernel: release, as in `uname -r`.
+    """
+
+    miss: Line
+    progress: Line
+    plays: int
+    unclean: int
+    kernel: str
+
+    @property
+    def is_identity(self) -> bool:
+        """Nothing is corrected."""
+        return self.miss.is_identity and self.progress.is_identity
+
+
+class PolicyCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The content of `card.json`.
 
     Attributes:
@@ -119,6 +172,7 @@ class PolicyCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         task_features, history, host_features, levels: names of the inputs' columns.
         files: name → sha256 in hex, of all other files in the folder.
         artifacts: target → name of a file among `files`.
+        correction: that its weights hold; None if it was never measured on a kernel, and then not in the file.
     """
 
     schema: str
@@ -134,6 +188,7 @@ class PolicyCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     levels: tuple[str, ...]
     files: Mapping[str, str]
     artifacts: Mapping[str, str]
+    correction: Correction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +221,7 @@ class PolicyFolder:
         return None if name is None else self.root / name
 
 
-def card_of(
+def card_of(  # noqa: PLR0913 - what a card is made of
     *,
     name: str,
     version: str,
@@ -176,6 +231,7 @@ def card_of(
     trust: Trust,
     root: Path,
     artifacts: Mapping[str, str],
+    correction: Correction | None = None,
 ) -> PolicyCard:
     """The card for the files that lie in `root`: weights, ONNX, artifacts, and the rule's thresholds if there are any.
 
@@ -198,6 +254,7 @@ def card_of(
         levels=tuple(level.name for level in LEVELS),
         files={each: _sha256(root / each) for each in names},
         artifacts=dict(sorted(artifacts.items())),
+        correction=correction,
     )
 
 

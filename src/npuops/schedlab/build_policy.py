@@ -27,6 +27,7 @@ from npuops.hostsched.policy_card import (
     CARD_NAME,
     ONNX_NAME,
     WEIGHTS_NAME,
+    Correction,
     PolicyFolder,
     Trust,
     card_of,
@@ -83,6 +84,7 @@ def build_policy(  # noqa: PLR0913 - what a policy is made of
     targets: Mapping[str, Mapping[str, str]] = SHIPPED,
     candidates: int = CANDIDATES,
     trust: Trust | None = None,
+    correction: Correction | None = None,
     observe: Observer = ignore,
 ) -> tuple[PolicyFolder, tuple[Built, ...]]:
     """Write a policy: float32 weights, ONNX, an INT8 artifact for each target, gated, and the card.
@@ -99,6 +101,7 @@ def build_policy(  # noqa: PLR0913 - what a policy is made of
         targets: to build for, with vendor options.
         candidates: in one inference.
         trust: for the card.
+        correction: for the card; the weights hold it already.
         observe: gets a `StepProgressed` for each step of the builds.
 
     Raises:
@@ -120,6 +123,7 @@ def build_policy(  # noqa: PLR0913 - what a policy is made of
         "targets": {target: dict(vendor) for target, vendor in targets.items()},
         "candidates": candidates,
         "trust": trust or Trust(),
+        "correction": correction,
     }
     reply = call(build_here, arguments, what=f"build of the policy {name}", timeout_s=TIME_LIMIT_S, observe=observe)
     built: tuple[Built, ...] = reply.value
@@ -137,6 +141,7 @@ def build_here(  # noqa: PLR0913, PLR0917 - as above
     targets: Mapping[str, Mapping[str, str]],
     candidates: int,
     trust: Trust,
+    correction: Correction | None = None,
 ) -> tuple[Built, ...]:
     """`build_policy` in this process, which must not have run JAX.
 
@@ -174,6 +179,7 @@ def build_here(  # noqa: PLR0913, PLR0917 - as above
         trust=trust,
         root=folder,
         artifacts={one.target: file_name(one.target) for one in built},
+        correction=correction,
     )
     write_card(folder, card)
     return tuple(built)

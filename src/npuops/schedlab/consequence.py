@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from npuops.eevdf.mix import Doing
+from npuops.eevdf.mix import Doing, Mix, Player
 from npuops.schedlab.simulated_host import SimulatedHost
 from npuops.schedlab.stage_hints import first_kept
 
@@ -59,7 +59,8 @@ class Watch:
         due, missed = np.zeros(len(players), np.int64), np.zeros(len(players), np.int64)
         for number, player in enumerate(players):
             if any(act.doing is Doing.SERVE for act in player.acts):
-                due[number], missed[number] = self._deadlines(host, number)
+                answers = host.simulation.answers(number)
+                due[number], missed[number] = deadlines(host.mix, player, *answers, (self._since_us, host.now_us))
         return Consequence(
             due=due,
             missed=missed,
@@ -69,32 +70,60 @@ class Watch:
             turns=host.simulation.switches() - self._turns,
         )
 
-    def _deadlines(self, host: SimulatedHost, number: int) -> tuple[int, int]:
-        arrived, done = host.simulation.answers(number)
-        starts_ns = np.array(host.mix.starts_us(), np.int64) * 1000
-        phase = np.clip(np.searchsorted(starts_ns, arrived, side="right") - 1, 0, len(starts_ns) - 2)
-        slo_ns = np.array([act.slo_us for act in host.mix.players[number].acts], np.int64) * 1000
-        deadline = arrived + slo_ns[phase]
-        # A request that its phase's end would drop anyway says nothing about any choice.
-        counts = (
-            (deadline > self._since_us * 1000) & (deadline <= host.now_us * 1000) & (deadline <= starts_ns[phase + 1])
-        )
-        late = (done < 0) | (done > deadline)
-        return int(counts.sum()), int((counts & late).sum())
+
+def deadlines(
+    mix: Mix, player: Player, arrived: NDArray[np.int64], done: NDArray[np.int64], window_us: tuple[int, int]
+) -> tuple[int, int]:
+    """Requests of a player whose deadline lay within a window, and of these, those not answered by then.
+
+    Args:
+        mix: what is played.
+        player: one of its players.
+        arrived: ns since the mix began.
+        done: likewise; below 0 for what was not answered.
+        window_us: its beginning and its end, since the mix began.
+    """
+    starts_ns = np.array(mix.starts_us(), np.int64) * 1000
+    phase = _phase(starts_ns, arrived)
+    slo_ns = np.array([act.slo_us for act in player.acts], np.int64) * 1000
+    deadline = arrived + slo_ns[phase]
+    since_ns, now_ns = (1000 * at for at in window_us)
+    # A request that its phase's end would drop anyway says nothing about any choice.
+    counts = (deadline > since_ns) & (deadline <= now_ns) & (deadline <= starts_ns[phase + 1])
+    late = (done < 0) | (done > deadline)
+    return int(counts.sum()), int((counts & late).sum())
+
+
+def late_waiting(
+    mix: Mix, player: Player, arrived: NDArray[np.int64], done: NDArray[np.int64], phase: int, at_us: int
+) -> int:
+    """Requests of a player that serves in this phase that wait beyond their deadline.
+
+    Args:
+        mix: what is played.
+        player: one of its players.
+        arrived: ns since the mix began.
+        done: likewise; below 0 for what was not answered. An answer of later is none yet.
+        phase: of the moment.
+        at_us: the moment, since the mix began.
+    """
+    starts_ns = np.array(mix.starts_us(), np.int64) * 1000
+    begun = _phase(starts_ns, arrived)
+    slo_ns = np.array([act.slo_us for act in player.acts], np.int64)[begun] * 1000
+    unanswered = (done < 0) | (done > at_us * 1000)
+    return int((unanswered & (begun >= first_kept(player, phase)) & (arrived + slo_ns <= at_us * 1000)).sum())
+
+
+def _phase(starts_ns: NDArray[np.int64], at_ns: NDArray[np.int64]) -> NDArray[np.intp]:
+    return np.clip(np.searchsorted(starts_ns, at_ns, side="right") - 1, 0, len(starts_ns) - 2)
 
 
 def _late(host: SimulatedHost) -> NDArray[np.int64]:
     """Requests of each player that wait beyond their deadline."""
     found = np.zeros(len(host.mix.players), np.int64)
-    starts_ns = np.array(host.mix.starts_us(), np.int64) * 1000
     for number, player in enumerate(host.mix.players):
-        phase = host.phase
-        if player.acts[phase].doing is Doing.SERVE:
-            arrived, done = host.simulation.answers(number)
-            begun = np.clip(np.searchsorted(starts_ns, arrived, side="right") - 1, 0, len(starts_ns) - 2)
-            slo_ns = np.array([act.slo_us for act in player.acts], np.int64)[begun] * 1000
-            waits = (done < 0) & (begun >= first_kept(player, phase)) & (arrived + slo_ns <= host.now_us * 1000)
-            found[number] = int(waits.sum())
+        if player.acts[host.phase].doing is Doing.SERVE:
+            found[number] = late_waiting(host.mix, player, *host.simulation.answers(number), host.phase, host.now_us)
     return found
 
 

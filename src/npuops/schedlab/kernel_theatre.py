@@ -21,7 +21,8 @@ from npuops.schedlab.agent_policy import is_missing
 from npuops.schedlab.agent_process import AgentProcess, places, running_agent
 from npuops.schedlab.hint_teller import EVERY_US, HintTeller
 from npuops.schedlab.load_program import load_program
-from npuops.schedlab.played import Action
+from npuops.schedlab.played import Action, AgentCost
+from npuops.schedlab.recording import Recording
 from npuops.schedlab.rivals import Assignment, ByAgent, Rival, Scripted, assigned
 from npuops.schedlab.schedule_file import Calibration
 from npuops.schedlab.stage import Stage, open_stage
@@ -70,21 +71,38 @@ class KernelTheatre:
         return Take(stage.finish(), script_actions(mix, rival))
 
     def _agent(self, stage: Stage, rival: ByAgent, *, hints: bool, filmed: bool) -> Take:
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hs-bench-")))
-            trace = folder / "agent.trace" if filmed else None
-            agent = stack.enter_context(
-                running_agent(rival, list(stage.pids.values()), folder, arguments=self._arguments, record=trace)
-            )
-            teller = None
-            if hints:
-                teller = HintTeller(stage, places(folder)[VARIABLE])
-                stack.callback(teller.close)
-            attend(stage, [], teller=teller, agent=agent)
-            recording = stage.finish()
-            cost = agent.cost()
+        with tempfile.TemporaryDirectory(prefix="hs-bench-") as name:
+            trace = Path(name) / "agent.trace" if filmed else None
+            recording, cost = perform(stage, rival, Path(name), hints=hints, record=trace, arguments=self._arguments)
             actions = () if trace is None else tuple(_actions(trace, stage))
         return Take(recording, actions, cost)
+
+
+def perform(
+    stage: Stage, rival: ByAgent, folder: Path, *, hints: bool, record: Path | None, arguments: Sequence[str] = ()
+) -> tuple[Recording, AgentCost]:
+    """Play a stage's mix under the agent.
+
+    Args:
+        stage: ready to begin.
+        rival: which policy.
+        folder: for the agent's files and its socket; of this play only, and short: a socket's path is.
+        hints: the apps tell what they do.
+        record: file of the agent's trace; None: it keeps none.
+        arguments: more of them for the agent's command line.
+
+    Raises:
+        NpuopsError: the play broke off.
+    """
+    with ExitStack() as stack:
+        pids = list(stage.pids.values())
+        agent = stack.enter_context(running_agent(rival, pids, folder, arguments=arguments, record=record))
+        teller = None
+        if hints:
+            teller = HintTeller(stage, places(folder)[VARIABLE])
+            stack.callback(teller.close)
+        attend(stage, [], teller=teller, agent=agent)
+        return stage.finish(), agent.cost()
 
 
 class Script:
