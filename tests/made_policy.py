@@ -7,7 +7,8 @@ from pathlib import Path
 from made_samples import made_samples
 from made_weights import noisy_weights
 from npuops.hostsched.familiarity import ranges_of
-from npuops.hostsched.policy_card import Data, PolicyFolder, Trained, Trust, card_ranges, open_policy
+from npuops.hostsched.objective import Trust
+from npuops.hostsched.policy_card import Data, PolicyFolder, Trained, card_ranges, open_policy
 from npuops.hostsched.scorer import SHAPE, STATE_COLUMNS
 from npuops.schedlab.build_policy import build_here
 
@@ -23,5 +24,16 @@ def made_policy(folder: Path, *targets: str, candidates: int = 8) -> PolicyFolde
     samples = made_samples(40, 8, 4)
     vendor = {"ort-cpu": {"graph_optimization_level": "basic", "intra_op_num_threads": "1"}}
     chosen = {target: vendor.get(target, {}) for target in targets}
-    build_here(folder, noisy_weights(SHAPE, 3), SHAPE, samples, samples, TRAINED, "made", chosen, candidates, Trust())
+    build_here(
+        folder,
+        noisy_weights(SHAPE, 3),
+        SHAPE,
+        samples,
+        samples,
+        TRAINED,
+        "made",
+        chosen,
+        candidates,
+        (Trust(), Trust()),
+    )
     return open_policy(folder)

@@ -49,7 +49,13 @@ def test_a_policy_is_measured_and_built_again_with_all_that_its_card_said(policy
     assert correction.miss.samples > 0
     assert correction.progress.samples > 0
     old, new = before.card, after.card
-    assert (new.name, new.trust, new.shape, new.candidates) == (old.name, old.trust, old.shape, old.candidates)
+    assert (new.name, new.trust, new.trust_told, new.shape, new.candidates) == (
+        old.name,
+        old.trust,
+        old.trust_told,
+        old.shape,
+        old.candidates,
+    )
     assert (new.trained.data, new.trained.ranges) == (old.trained.data, old.trained.ranges)
     assert new.trained.metrics["loss"] == old.trained.metrics["loss"]
     scale = [correction.miss.scale, correction.progress.scale]

@@ -16,6 +16,7 @@ from npuops.hostsched.features import State
 from npuops.hostsched.hint import Hint, Kind
 from npuops.hostsched.learned import Learned, LearnedOptions
 from npuops.hostsched.levels import DEMOTE, LEVELS
+from npuops.hostsched.objective import Trust
 from npuops.hostsched.plan import Plan
 from npuops.hostsched.policy_card import PolicyFolder
 from npuops.hostsched.scorer import SHAPE, Outlook, Scene, encode, encode_levels
@@ -97,15 +98,15 @@ def test_a_plan_must_beat_the_proposers_by_the_margin(margin: float, takes: str)
         def decide(self, _: State) -> Plan:
             return Plan()
 
-    learned = Learned(Wishful(), LearnedOptions(margin=margin), proposer=Nothing())
+    learned = Learned(Wishful(), LearnedOptions(trust_told=Trust(margin=margin)), proposer=Nothing())
     plan = learned.decide(made_state(3, 0, hints=HINTS))
     assert {level.name for level in plan.levels.values()} == ({"demote"} if takes == "demote" else set())
 
 
 @pytest.mark.parametrize("margin", [-0.1, float("inf"), float("nan")])
 def test_a_margin_that_cannot_be_is_refused(margin: float) -> None:
-    with pytest.raises(OptionError, match="margin"):
-        LearnedOptions(margin=margin)
+    with pytest.raises(OptionError, match="trust"):
+        Trust(margin=margin)
 
 
 def test_tasks_that_the_network_has_no_row_for_are_left_alone() -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from npuops.errors import OptionError
 from npuops.hostsched.candidates import CandidateOptions, candidates, changes, plan_levels, row_of
 from npuops.hostsched.features import RATES, State
-from npuops.hostsched.objective import WEIGHTS, Weights, worth
+from npuops.hostsched.objective import TRUST, Trust, Weights, worth
 from npuops.hostsched.plan import Plan, Policy
 from npuops.hostsched.scorer import Forecasts, Outlook, Scene, encode, encode_levels, forecasts
 from npuops.hostsched.scorer_session import Scorer
@@ -31,27 +31,25 @@ class LearnedOptions:
 
     Attributes:
         search: which candidates.
-        weights: of the objective.
+        trust: how far it follows the network where it must guess for whom somebody waits.
+        trust_told: the same where applications said so of every task.
         every_us: between decisions; in frames between them the last plan stays. A task that comes or goes is a reason
             to decide at once. 0: with every frame.
-        margin: by so much more than the proposer's plan another one must be worth to be taken instead.
     """
 
     search: CandidateOptions = field(default_factory=CandidateOptions)
-    weights: Weights = WEIGHTS
+    trust: Trust = TRUST
+    trust_told: Trust = TRUST
     every_us: int = 0
-    margin: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
 
         Raises:
-            OptionError: a negative time or margin.
+            OptionError: a negative time.
         """
         if self.every_us < 0:
             raise OptionError(f"the learned policy cannot decide every {self.every_us} us")
-        if not 0 <= self.margin < float("inf"):
-            raise OptionError(f"the learned policy's margin is {self.margin}: it must be 0 or more")
 
 
 class Learned:
@@ -112,11 +110,12 @@ class Learned:
         outlook = self._scorer.score(scene, encode_levels(scene, rows))
         found = forecasts(outlook)
         moved = changes(rows, row_of(self._plan, state.frame)).astype(np.float64)
-        worths = worth(found.miss_share, found.progress, moved, self._options.weights)
+        trust = self._options.trust if np.isnan(scene.known).any() else self._options.trust_told
+        worths = worth(found.miss_share, found.progress, moved, Weights(below_floor=trust.below_floor))
         best = int(np.argmax(worths))
         if proposal is not None:
             proposed = np.flatnonzero((rows == row_of(proposal, state.frame)).all(axis=1))
-            if len(proposed) and worths[best] < worths[proposed[0]] + self._options.margin:
+            if len(proposed) and worths[best] < worths[proposed[0]] + trust.margin:
                 best = int(proposed[0])
         levels = plan_levels(rows[best], state.frame)
         why = _why(state, scene, outlook, found, best)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from npuops.hostsched.learned import Learned, LearnedOptions
-from npuops.hostsched.objective import Weights
 from npuops.hostsched.policy_card import PolicyFolder
 from npuops.hostsched.reactive import Reactive
 from npuops.hostsched.reactive_options import ReactiveOptions, load_reactive
@@ -31,8 +30,7 @@ def opened_learned(
     """
     if thresholds is None and folder.rule is not None:
         thresholds = load_reactive(folder.rule)
-    trust = folder.card.trust
-    options = LearnedOptions(margin=trust.margin, weights=Weights(below_floor=trust.below_floor))
+    options = LearnedOptions(trust=folder.card.trust, trust_told=folder.card.trust_told)
     scorer = open_scorer(folder, placement)
     try:
         yield Learned(scorer, options, proposer=Reactive(thresholds))

@@ -7,8 +7,9 @@ like misses; then the quiet of leaving things as they are.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Final, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +49,31 @@ class Weights:
 
 
 WEIGHTS = Weights()
+
+
+class Trust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far the network is followed.
+
+    Attributes:
+        margin: by so much more than the rule's plan another one must be worth to be taken instead.
+        below_floor: `Weights.below_floor`, applied to forecasts.
+    """
+
+    margin: float = 0.0
+    below_floor: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            OptionError: a number that is negative or none.
+        """
+        if not (0 <= self.margin < float("inf") and 0 <= self.below_floor < float("inf")):
+            raise OptionError(f"trust in a policy takes numbers of 0 or more: {self.margin}, {self.below_floor}")
+
+
+TRUST: Final = Trust()
+"""As far as its own forecasts say."""
 
 
 def worth(miss_share: Number, progress: Number, changes: Number, weights: Weights = WEIGHTS) -> Number:

@@ -24,6 +24,7 @@ from npuops.hostsched.array_file import read_arrays
 from npuops.hostsched.familiarity import Ranges
 from npuops.hostsched.features import HISTORY, HOST_FEATURES, TASK_FEATURES
 from npuops.hostsched.levels import LEVELS
+from npuops.hostsched.objective import Trust
 from npuops.hostsched.scorer_network import NetworkShape
 
 SCHEMA: Final = "npuops.hostsched.policy/1"
@@ -94,18 +95,6 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ranges: CardRanges
 
 
-class Trust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How far the network is followed.
-
-    Attributes:
-        margin: `LearnedOptions.margin`.
-        below_floor: `objective.Weights.below_floor`, applied to forecasts.
-    """
-
-    margin: float = 0.0
-    below_floor: float = 1.0
-
-
 SCALE_BOUNDS: Final = (0.5, 2.0)
 SHIFT_BOUNDS_MISS: Final = (-2.0, 2.0)
 SHIFT_BOUNDS_PROGRESS: Final = (-0.3, 0.3)
@@ -168,7 +157,8 @@ class PolicyCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         trained: how it came to be.
         shape: of the network.
         candidates: that its ONNX file and its artifacts take at once.
-        trust: that was best in training.
+        trust: that was best in training, where the policy must guess for whom somebody waits.
+        trust_told: the same where it is told of every task.
         task_features, history, host_features, levels: names of the inputs' columns.
         files: name → sha256 in hex, of all other files in the folder.
         artifacts: target → name of a file among `files`.
@@ -182,6 +172,7 @@ class PolicyCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     shape: NetworkShape
     candidates: int
     trust: Trust
+    trust_told: Trust
     task_features: tuple[str, ...]
     history: tuple[str, ...]
     host_features: tuple[str, ...]
@@ -228,7 +219,7 @@ def card_of(  # noqa: PLR0913 - what a card is made of
     trained: Trained,
     shape: NetworkShape,
     candidates: int,
-    trust: Trust,
+    trust: tuple[Trust, Trust],
     root: Path,
     artifacts: Mapping[str, str],
     correction: Correction | None = None,
@@ -247,7 +238,8 @@ def card_of(  # noqa: PLR0913 - what a card is made of
         trained=trained,
         shape=shape,
         candidates=candidates,
-        trust=trust,
+        trust=trust[0],
+        trust_told=trust[1],
         task_features=TASK_FEATURES,
         history=HISTORY,
         host_features=HOST_FEATURES,
@@ -289,7 +281,7 @@ def read_card(root: Path) -> PolicyCard:
             found = bytes(schema).decode(errors="replace")[:60]
             raise IncompatibleArtifactError(f"{path}: schema is {found}, not {SCHEMA}", advice=_GET_AGAIN)
         card = msgspec.json.decode(data, type=PolicyCard)
-    except (msgspec.DecodeError, UnicodeDecodeError, DataError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, DataError, OptionError) as error:
         raise IntegrityError(f"{path} is not a policy's card: {error}", advice=_GET_AGAIN) from error
     _check_inputs(card, path)
     return card

@@ -23,13 +23,13 @@ from npuops.errors import AccuracyError
 from npuops.evaluate.samples import Samples as ModelInputs
 from npuops.evaluate.samples import make_samples
 from npuops.events import Event, Observer, StepFinished, ignore
+from npuops.hostsched.objective import Trust
 from npuops.hostsched.policy_card import (
     CARD_NAME,
     ONNX_NAME,
     WEIGHTS_NAME,
     Correction,
     PolicyFolder,
-    Trust,
     card_of,
     open_policy,
     write_card,
@@ -83,7 +83,7 @@ def build_policy(  # noqa: PLR0913 - what a policy is made of
     name: str = "learned",
     targets: Mapping[str, Mapping[str, str]] = SHIPPED,
     candidates: int = CANDIDATES,
-    trust: Trust | None = None,
+    trust: tuple[Trust, Trust] | None = None,
     correction: Correction | None = None,
     observe: Observer = ignore,
 ) -> tuple[PolicyFolder, tuple[Built, ...]]:
@@ -100,7 +100,7 @@ def build_policy(  # noqa: PLR0913 - what a policy is made of
         name: of the policy.
         targets: to build for, with vendor options.
         candidates: in one inference.
-        trust: for the card.
+        trust: for the card: where it must guess, and where it is told.
         correction: for the card; the weights hold it already.
         observe: gets a `StepProgressed` for each step of the builds.
 
@@ -122,7 +122,7 @@ def build_policy(  # noqa: PLR0913 - what a policy is made of
         "name": name,
         "targets": {target: dict(vendor) for target, vendor in targets.items()},
         "candidates": candidates,
-        "trust": trust or Trust(),
+        "trust": trust or (Trust(), Trust()),
         "correction": correction,
     }
     reply = call(build_here, arguments, what=f"build of the policy {name}", timeout_s=TIME_LIMIT_S, observe=observe)
@@ -140,7 +140,7 @@ def build_here(  # noqa: PLR0913, PLR0917 - as above
     name: str,
     targets: Mapping[str, Mapping[str, str]],
     candidates: int,
-    trust: Trust,
+    trust: tuple[Trust, Trust],
     correction: Correction | None = None,
 ) -> tuple[Built, ...]:
     """`build_policy` in this process, which must not have run JAX.

@@ -279,7 +279,7 @@ def rebuilt(
         name=card.name,
         targets={target: SHIPPED.get(target, {}) for target in card.artifacts},
         candidates=card.candidates,
-        trust=card.trust,
+        trust=(card.trust, card.trust_told),
         correction=found,
         observe=observe,
     )

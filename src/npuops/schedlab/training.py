@@ -26,8 +26,9 @@ from npuops.clock import Clock, SystemClock
 from npuops.errors import OptionError
 from npuops.events import Observer, StepFinished, StepProgressed, StepStarted, ignore
 from npuops.hostsched.learned import Learned
+from npuops.hostsched.objective import Trust
 from npuops.hostsched.plan import Policy
-from npuops.hostsched.policy_card import RULE_NAME, PolicyFolder, Trust
+from npuops.hostsched.policy_card import RULE_NAME, PolicyFolder
 from npuops.hostsched.reactive import Reactive
 from npuops.hostsched.reactive_options import ReactiveOptions
 from npuops.hostsched.scorer import SHAPE
@@ -38,7 +39,7 @@ from npuops.schedlab.fit import FitOptions, Fitted, fit_apart, trained
 from npuops.schedlab.lessons import lesson
 from npuops.schedlab.rollouts import RolloutOptions, Wanderer, gather
 from npuops.schedlab.samples import Samples, join
-from npuops.schedlab.trust import TRUSTS, worths_of_trusts
+from npuops.schedlab.trust import TRUSTS, best_trust, followed, lessons_for_trust
 from npuops.schedlab.tuning import Tuned, tune
 
 _TUNING_LESSONS: Final = 500_000
@@ -60,7 +61,7 @@ class TrainingOptions:
         lessons: that are gathered from before the first fit.
         rounds: of DAgger: the scorer acts, its states are labelled, and it is fitted on all; at last once more, anew.
         round_lessons: in each round.
-        trust_lessons: on which is found how far to trust the network.
+        trust_lessons: on so many is found how far to trust the network, with hints and without.
         rollouts: how states are gathered.
         fit: of the first fit and the last; those between go on with its weights for half as many epochs.
         processes: that gather and tune.
@@ -212,16 +213,23 @@ def _trust(
     weights: Weights,
     observe: Observer,
     clock: Clock,
-) -> tuple[Trust, Mapping[str, float]]:
-    """The best one, and for the card what each was worth."""
-    began_us = clock.now_us()
-    lessons = range(_TRUST_LESSONS, _TRUST_LESSONS + options.trust_lessons)
-    observe(StepStarted(step="trust", detail=f"{len(TRUSTS)} degrees, on {len(lessons)} mixes each"))
-    found = worths_of_trusts(lessons, weights, thresholds, executor)
-    best = max(found, key=found.__getitem__)
-    words = f"margin {best.margin:g}, {best.below_floor:g} below the floor: worth {found[best]:+.4f}"
-    observe(StepFinished(step="trust", seconds=(clock.now_us() - began_us) / 1e6, detail=words))
-    return best, {f"played_{one.margin:g}_{one.below_floor:g}": worth for one, worth in found.items()}
+) -> tuple[tuple[Trust, Trust], Mapping[str, float]]:
+    """The best where the network must guess and where it is told; and for the card what each came to."""
+    best, metrics = [], {}
+    for word, told in (("untold", False), ("told", True)):
+        began_us = clock.now_us()
+        lessons = lessons_for_trust(_TRUST_LESSONS, options.trust_lessons, told=told)
+        observe(StepStarted(step="trust", detail=f"{len(TRUSTS)} degrees, on {len(lessons)} mixes each"))
+        found = followed(lessons, weights, thresholds, executor)
+        best.append(best_trust(found))
+        ours, rule = found[best[-1]], found[None]
+        words = f"{word}: worth {rule.worth:+.3f} → {ours.worth:+.3f}, in time {rule.in_time:.1%} → {ours.in_time:.1%}"
+        observe(StepFinished(step="trust", seconds=(clock.now_us() - began_us) / 1e6, detail=words))
+        for trust, each in found.items():
+            name = "rule" if trust is None else f"{trust.margin:g}_{trust.below_floor:g}"
+            metrics[f"played_{word}_{name}_worth"] = each.worth
+            metrics[f"played_{word}_{name}_in_time"] = each.in_time
+    return (best[0], best[1]), metrics
 
 
 def _again(first: FitOptions, number: int) -> FitOptions:
@@ -233,7 +241,7 @@ def _built(
     fitted: Fitted,
     samples: Samples,
     options: TrainingOptions,
-    trust: tuple[Trust, Mapping[str, float]],
+    trust: tuple[tuple[Trust, Trust], Mapping[str, float]],
     observe: Observer,
 ) -> tuple[PolicyFolder, tuple[Built, ...]]:
     source = f"{len(np.unique(samples.mix))} simulated mixes (schedlab.lessons), eevdf kernel 6.18"
