@@ -133,6 +133,8 @@ def test_a_task_that_certainly_starved_brings_everybody_back_for_a_while(way: st
         stage.actors[1].does(run_us=20_000, pushed=1)
         if way == "has requests":
             victim.hint = Hint(stage.at_us, Kind.LATENCY, slo_us=2000, queued=3)
+        if way == "pushed aside":
+            victim.does(wait_us=20_000)
         if way == "waited" and step == 51:
             victim.does(run_us=100, wait_us=1_030_000, sleeps=1)
         checked = guard.check(stage.look(), plan)
@@ -148,6 +150,23 @@ def test_a_task_that_certainly_starved_brings_everybody_back_for_a_while(way: st
     awake(stage)
     victim.does(sleeps=1)
     assert guard.check(stage.look(200_000), plan).plan.levels == plan.levels
+
+
+@pytest.mark.parametrize("way", ["its first requests came just now", "it was told late that it had been pushed aside"])
+def test_a_task_that_slept_for_long_did_not_starve(way: str) -> None:
+    stage, guard = stage_of(2), Guard(QUIET)
+    plan = Plan({stage.id("t1"): BOOST})
+    seen(stage, guard, plan)
+    sleeper = stage.actors[0]
+    sleeper.does(run_us=100, sleeps=1)
+    for step in range(100):
+        stage.actors[1].does(run_us=20_000, pushed=1)
+        if way.startswith("it was") and step == 3:
+            sleeper.does(pushed=1)
+        if way.startswith("its") and step == 98:
+            sleeper.hint = Hint(stage.at_us, Kind.LATENCY, slo_us=2000, queued=5)
+        checked = guard.check(stage.look(), plan)
+        assert checked.plan.levels == plan.levels
 
 
 @settings(deadline=None, max_examples=30)

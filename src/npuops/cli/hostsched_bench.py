@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from npuops.cli.hostsched_flags import FolderFlag, ThresholdsFlag
+from npuops.cli.hostsched_flags import FolderFlag, ShareFlag, ThresholdsFlag
 from npuops.cli.show import JsonFlag, console, print_json, progress
 from npuops.errors import OptionError
 
@@ -65,6 +65,7 @@ def bench(
     out: OutFlag = Path("hostsched-bench"),
     policy_folder: FolderFlag = None,
     thresholds: ThresholdsFlag = None,
+    cpu_share: ShareFlag = 1,
     most_minutes: MinutesFlag = None,
     resume: ResumeFlag = False,
     quick: QuickFlag = False,
@@ -90,6 +91,7 @@ def bench(
         quick=quick,
         thresholds=thresholds,
         folder=policy_folder,
+        cpu_percent=cpu_share,
         programs=_names(programs, "--programs"),
         programs_seconds=programs_seconds,
         most_minutes=most_minutes,

@@ -43,6 +43,8 @@ class _Fate:
         since_us: first seen.
         ran_us: when it was last seen to have run; the first look counts as one.
         pushed: the last thing known of it is that it was made to leave.
+        waits: it waited in this window. Counters may tell late that it was pushed aside, and it sleeps since.
+        asked_us: since when it has had requests without a break; None while it has none, or did not say so lately.
         run: decaying mean of the share of time run,
         wait: and waited.
         turn_us: what it waited for each of its turns in this window.
@@ -51,6 +53,8 @@ class _Fate:
     since_us: int
     ran_us: int
     pushed: bool = False
+    waits: bool = False
+    asked_us: int | None = None
     run: float = 0.0
     wait: float = 0.0
     turn_us: float = 0.0
@@ -102,6 +106,7 @@ class Starvation:
                 fate.pushed = False
             elif after[4] > before[4]:
                 fate.pushed = True
+            fate.waits = waited > 0
             fate.turn_us = waited / max(turns, 1) / 1e3
             if window:
                 fate.run += part * (ran / (window * 1e3) - fate.run)
@@ -118,11 +123,14 @@ class Starvation:
     def _still(self, frame: Frame) -> list[Starved]:
         found, latest = [], frame.at_us - self._options.waiting_us
         for row, fate in enumerate(self._fates):
-            if fate.ran_us >= latest:
-                continue
             hint = frame.hints[row]
             asked = hint is not None and frame.at_us - hint.at_us <= HINT_STALE_US and (hint.queued or 0) > 0
-            if asked or fate.pushed:
+            if not asked:
+                fate.asked_us = None
+            elif fate.asked_us is None:
+                fate.asked_us = frame.at_us
+            asked = fate.asked_us is not None and fate.asked_us < latest
+            if fate.ran_us < latest and (asked or (fate.pushed and fate.waits)):
                 because = "has requests" if asked else "was pushed aside"
                 silent = (frame.at_us - fate.ran_us) / 1e6
                 found.append(Starved(frame.tasks[row].id, f"it {because} and did not run for {silent:.1f} s"))

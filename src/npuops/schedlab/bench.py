@@ -173,9 +173,9 @@ def _theatre(head: Head) -> Theatre:
     return KernelTheatre(head.calibration, arguments=_arguments(head))
 
 
-def _arguments(head: Head) -> tuple[str, str]:
+def _arguments(head: Head) -> tuple[str, ...]:
     """Of every agent."""
-    return "--control-share", f"{head.control_share * 100:g}"
+    return "--control-share", f"{head.control_share * 100:g}", "--cpu-share", f"{head.cpu_share * 100:g}"
 
 
 def _log(options: BenchOptions, plan: BenchPlan, observe: Observer) -> PlayLog:
@@ -203,6 +203,7 @@ def _check_same(options: BenchOptions, plan: BenchPlan, log: PlayLog, path: Path
         ("--quick", options.quick, head.quick),
         ("the kernel", os.uname().release, head.kernel),
         ("npuops", __version__, head.version),
+        ("--cpu-share", f"{options.cpu_percent:g}", f"{head.cpu_share * 100:g}"),
         *(("--programs-seconds", plan.seconds, length) for length in lengths),
     ):
         if ours != theirs:
@@ -251,6 +252,7 @@ def _head(options: BenchOptions, mixes: Mapping[str, Mix], observe: Observer) ->
         statics=statics,
         statics_here=here,
         control_share=CONTROL_SHARE,
+        cpu_share=options.cpu_percent / 100,
     )
 
 

@@ -40,6 +40,7 @@ class BenchOptions:
         quick: two mixes, phases of a second, a search in name only: to see that it works.
         thresholds: of the tuned reactive rule; None: those that ship.
         folder: of the learned policy; None: the one that ships.
+        cpu_percent: of one core that the agent may take.
         programs: names of loads of real programs, or `all`, `none`.
         programs_seconds: length of their plays.
         most_minutes: after which no play begins; None: all are played.
@@ -57,6 +58,7 @@ class BenchOptions:
     quick: bool
     thresholds: Path | None = None
     folder: Path | None = None
+    cpu_percent: float = 1.0
     programs: tuple[str, ...] = ("none",)
     programs_seconds: float = 10.0
     most_minutes: float | None = None

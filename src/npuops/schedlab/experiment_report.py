@@ -106,6 +106,7 @@ def _head(head: Head, plays: Sequence[AnyPlayed]) -> Iterator[str]:
     if head.quick:
         yield "- **quick**: phases and plays were cut short; these figures show that it works, and prove nothing"
     if head.on is Origin.KERNEL:
+        yield f"- an agent may take {100 * head.cpu_share:g} % of one core on average, with its reaper"
         repeated = sum(played.tries > 1 for played in plays)
         dirty = sum(played.outcome is not None and not played.outcome.is_clean for played in plays)
         yield f"- {repeated} plays were repeated because others took more than {100 * (1 - CLEAN):.0f} % of their CPUs;"

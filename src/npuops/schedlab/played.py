@@ -39,6 +39,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         statics: static rules that were searched, by rival.
         statics_here: likewise, by rival and mix.
         control_share: of the agent's time in which everything is normal for comparison.
+        cpu_share: of one core that the agent may take.
     """
 
     schema: str
@@ -53,6 +54,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     statics: dict[str, StaticRule]
     statics_here: dict[str, dict[str, StaticRule]]
     control_share: float
+    cpu_share: float = 0.01
 
 
 class AgentCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
