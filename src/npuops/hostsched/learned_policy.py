@@ -12,6 +12,15 @@ from npuops.hostsched.reactive_options import ReactiveOptions, load_reactive
 from npuops.hostsched.scorer_session import open_scorer
 
 
+def thresholds_of(folder: PolicyFolder) -> ReactiveOptions:
+    """Of the rule that proposed to it in training: those in its folder, or the rule's own.
+
+    Raises:
+        OptionError: thresholds that cannot be.
+    """
+    return ReactiveOptions() if folder.rule is None else load_reactive(folder.rule)
+
+
 @contextmanager
 def opened_learned(
     folder: PolicyFolder, placement: str, *, thresholds: ReactiveOptions | None = None
@@ -28,11 +37,9 @@ def opened_learned(
         IncompatibleArtifactError: the policy was not built for that.
         DeviceError, ToolchainError: it is not there.
     """
-    if thresholds is None and folder.rule is not None:
-        thresholds = load_reactive(folder.rule)
     options = LearnedOptions(trust=folder.card.trust, trust_told=folder.card.trust_told)
     scorer = open_scorer(folder, placement)
     try:
-        yield Learned(scorer, options, proposer=Reactive(thresholds))
+        yield Learned(scorer, options, proposer=Reactive(thresholds or thresholds_of(folder)))
     finally:
         scorer.close()

@@ -34,14 +34,20 @@ class Consequence:
 
     @property
     def miss(self) -> NDArray[np.float64]:
-        """Share of requests that were or stay late, 0 to 1, of all that could be; 0 where there are none.
+        """As `miss_share`."""
+        return miss_share(self.due, self.missed, self.late_before, self.late_after)
 
-        What waits in a long queue is late whatever is done, and yet working it off is what ends the lateness: so a
-        request that still waits at the end counts on top of the deadlines that passed.
-        """
-        possible = np.maximum(self.due + self.late_before, 1)
-        found: NDArray[np.float64] = np.minimum((self.missed + self.late_after) / possible, 1.0)
-        return found
+
+def miss_share(
+    due: NDArray[np.int64], missed: NDArray[np.int64], late_before: NDArray[np.int64], late_after: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Share of requests that were or stay late, 0 to 1, of all that could be; 0 where there are none.
+
+    What waits in a long queue is late whatever is done, and yet working it off is what ends the lateness: so a
+    request that still waits at the end counts on top of the deadlines that passed.
+    """
+    found: NDArray[np.float64] = np.minimum((missed + late_after) / np.maximum(due + late_before, 1), 1.0)
+    return found
 
 
 class Watch:

@@ -73,17 +73,16 @@ def judged(samples: Samples, expected: Expected, weights: Weights = WEIGHTS, *, 
     """
     here = samples.tasks[:, :, 0]
     waits = np.where(samples.waits_weight > 0, samples.waits, expected.waits) if told else expected.waits
-    waiting = waits * here
-    waiting = np.broadcast_to(waiting[:, None, :], expected.miss.shape)
-    sure = np.minimum(waiting[:, 0].sum(axis=1), 1.0)[:, None]
+    waiting = np.broadcast_to((waits * here)[:, None, :], expected.miss.shape)
     others = np.broadcast_to(((waits < 0.5) & (here > 0))[:, None, :], expected.miss.shape)
     progress = np.where(others, expected.progress, np.inf).min(axis=2)
-    return _worth(_mean(expected.miss, waiting) * sure, progress, weights)
+    return _worth(_mean(expected.miss, waiting, least=1.0), progress, weights)
 
 
-def _mean(values: NDArray[np.float32], weights: NDArray[np.float32]) -> Floats:
-    total = weights.sum(axis=2, dtype=np.float64)
-    found: Floats = np.where(total > 0, (values * weights).sum(axis=2, dtype=np.float64) / np.maximum(total, 1e-12), 0)
+def _mean(values: NDArray[np.float32], weights: NDArray[np.float32], least: float = 1e-12) -> Floats:
+    """Over the slots; weights of less than `least` together count as so much, and no weight gives 0."""
+    total = np.maximum(weights.sum(axis=2, dtype=np.float64), least)
+    found: Floats = (values * weights).sum(axis=2, dtype=np.float64) / total
     return found
 
 

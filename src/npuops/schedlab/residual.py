@@ -18,9 +18,9 @@ from npuops.eevdf.mix import Doing, Mix
 from npuops.errors import AccuracyError, OptionError
 from npuops.events import Observer, StepFinished, StepProgressed, StepStarted, ignore
 from npuops.hostsched.knobs import NotPermittedError
+from npuops.hostsched.learned_policy import thresholds_of
 from npuops.hostsched.policy_card import RULE_NAME, Correction, PolicyFolder
 from npuops.hostsched.reactive import Reactive
-from npuops.hostsched.reactive_options import ReactiveOptions, load_reactive
 from npuops.hostsched.rights import find_rights
 from npuops.hostsched.trace_file import read_trace
 from npuops.schedlab.build_policy import SHIPPED, Built, build_policy
@@ -189,7 +189,7 @@ def _pair(
         residuals = residuals_of(
             read_trace(path).entries,
             policy.weights,
-            Reactive(_thresholds(policy)),
+            Reactive(thresholds_of(policy)),
             recording,
             default,
             pids=stage.pids,
@@ -197,10 +197,6 @@ def _pair(
             play=number,
         )
     return residuals, min(share for share in (default.clean_share, recording.clean_share, 1.0) if share is not None)
-
-
-def _thresholds(policy: PolicyFolder) -> ReactiveOptions:
-    return ReactiveOptions() if policy.rule is None else load_reactive(policy.rule)
 
 
 def correct(
@@ -290,7 +286,7 @@ def _gathered(policy: PolicyFolder, observe: Observer) -> Samples:
     parts: list[Samples] = []
     observe(StepStarted(step="gather", detail=f"{_LEAST_STATES} states"))
     for number in range(_CALIBRATING_LESSONS, _CALIBRATING_LESSONS + _MOST_GATHERED):
-        part = gather_lesson(RolloutOptions(), _thresholds(policy), policy.weights, number)
+        part = gather_lesson(RolloutOptions(), thresholds_of(policy), policy.weights, number)
         parts += [part] if part is not None else []
         states = sum(map(len, parts))
         observe(StepProgressed(step="gather", done=min(states, _LEAST_STATES), total=_LEAST_STATES))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +20,11 @@ from npuops.hostsched.scorer import MOST_PROGRESS, encode, encode_levels
 from npuops.hostsched.scorer_network import Weights, forward
 from npuops.hostsched.trace_wire import Entry
 from npuops.schedlab.comparison import progress_by_part
-from npuops.schedlab.consequence import deadlines, late_waiting
+from npuops.schedlab.consequence import deadlines, late_waiting, miss_share
 from npuops.schedlab.correction import Residuals, Seen
 from npuops.schedlab.outcome import Outcome, judge
 from npuops.schedlab.recording import Recording
-
-WINDOW_US: Final = 200_000
-LEAST_US: Final = 60_000
-"""As in `rollouts`: a forecast is of the next 200 ms, and less than 60 tell nothing."""
-_FIRST_FRAMES: Final = 3
-_LEAST_RUN: Final = 0.01
-"""A task that ran less than this share of a phase by default has no progress to compare with."""
+from npuops.schedlab.rollouts import FIRST_FRAMES, HORIZON_US, LEAST_RUN, LEAST_US
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +87,7 @@ def _looks(
     for entry in entries:
         state = features.update(entry.frame)
         proposal = proposer.decide(state)
-        if entry.checked is None or not entry.frame.tasks or (state.seen < _FIRST_FRAMES).any():
+        if entry.checked is None or not entry.frame.tasks or (state.seen < FIRST_FRAMES).any():
             continue
         row, scene = row_of(entry.checked.plan, entry.frame), encode(state, proposal)
         levels = encode_levels(scene, row[None])
@@ -117,7 +110,7 @@ def _windows(looks: Sequence[_Look], mix: Mix) -> Iterator[_Window]:
     while first < len(looks):
         begin = looks[first]
         phase = int(np.searchsorted(starts, begin.at_us, side="right")) - 1
-        until_us = min(begin.at_us + WINDOW_US, starts[phase + 1])
+        until_us = min(begin.at_us + HORIZON_US, starts[phase + 1])
         following = first + 1
         while following < len(looks) and looks[following].held == begin.held and looks[following].at_us < until_us:
             following += 1
@@ -141,8 +134,8 @@ def _missed(begin: _Look, window: _Window, recording: Recording) -> Iterator[_Sa
         due, missed = deadlines(*answers, (begin.at_us, end_us))
         before, after = (late_waiting(*answers, phase, at_us) for at_us in (begin.at_us, end_us))
         if due + before:
-            share = min((missed + after) / (due + before), 1.0)
-            yield begin.said[player.name][0], share, float(np.sqrt(due + before))
+            share = miss_share(*(np.array(count, np.int64) for count in (due, missed, before, after)))
+            yield begin.said[player.name][0], float(share), float(np.sqrt(due + before))
 
 
 def _progressed(looks: Sequence[_Look], recording: Recording, default: Outcome) -> Iterator[_Sample]:
@@ -151,7 +144,7 @@ def _progressed(looks: Sequence[_Look], recording: Recording, default: Outcome) 
     for (name, phase), share in progress_by_part(judge(recording), default).items():
         length_us = mix.phases_us[phase]
         within = [look for look in looks if starts[phase] <= look.at_us < starts[phase + 1] and name in look.said]
-        if ran[name, phase] > _LEAST_RUN * length_us and within:
+        if ran[name, phase] > LEAST_RUN * length_us and within:
             said = float(np.mean([look.said[name][1] for look in within]))
             yield said, min(share, MOST_PROGRESS), length_us / 1e6
 

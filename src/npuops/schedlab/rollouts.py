@@ -26,9 +26,12 @@ from npuops.schedlab.samples import Samples
 from npuops.schedlab.simulated_host import SimulatedHost
 
 MOST_PROGRESS: Final = 4.0
-_LEAST_RUN: Final = 0.01
+LEAST_RUN: Final = 0.01
 """A task that ran less than this share of the window by default has no progress to compare with."""
-_FIRST_FRAMES: Final = 3
+HORIZON_US: Final = 200_000
+LEAST_US: Final = 60_000
+"""A forecast is of the next 200 ms, and less than 60 tell nothing."""
+FIRST_FRAMES: Final = 3
 """Features of the first looks are not worth learning from: the guard lets nobody act on them."""
 
 
@@ -46,8 +49,8 @@ class RolloutOptions:
     """
 
     candidates: int = 32
-    horizon_us: int = 200_000
-    least_us: int = 60_000
+    horizon_us: int = HORIZON_US
+    least_us: int = LEAST_US
     period_us: int = 20_000
     share: float = 0.06
 
@@ -101,7 +104,7 @@ def gather(
     for state, plan in _played(host, policy, options.period_us):
         proposal = proposer.decide(state) if proposer is not None else None
         window_us = min(options.horizon_us, host.until_change_us())
-        ready = (state.seen >= _FIRST_FRAMES).all() and window_us >= options.least_us
+        ready = (state.seen >= FIRST_FRAMES).all() and window_us >= options.least_us
         if ready and random.random() < options.share:
             search = CandidateOptions(count=options.candidates, seed=int(random.integers(1 << 30)))
             found = candidates(state, plan, proposal=proposal, options=search)
@@ -155,7 +158,7 @@ def _labels(host: SimulatedHost, state: State, found: NDArray[np.int8], window_u
     ran, acts, slots = watched[0][1], host.acts(), SHAPE.slots
     waits = np.array([act.doing is Doing.SERVE for act in acts])
     batch = np.array([act.doing not in (Doing.SERVE, Doing.REST) for act in acts])
-    counts = batch & (progress[0] > 0) & (ran > _LEAST_RUN * window_us * 1000)
+    counts = batch & (progress[0] > 0) & (ran > LEAST_RUN * window_us * 1000)
     ratio = progress / np.maximum(progress[:1], 1)
     return {
         "miss": _wide(miss, slots),
