@@ -19,6 +19,7 @@ from npuops.schedlab.program_figures import ProgramFigures
 from npuops.schedlab.program_report import program_section
 from npuops.schedlab.recording import Origin
 from npuops.schedlab.rival_names import DEFAULT, place_of
+from npuops.schedlab.trouble_words import troubles
 
 SCHEMA: Final = "npuops.hostsched.bench/1"
 
@@ -225,14 +226,6 @@ def _rivals(rivals: dict[str, str]) -> Iterator[str]:
 
 
 def _troubles(found: Sequence[Standing]) -> Iterator[str]:
-    skipped: dict[tuple[str, str], list[str]] = {}
-    for one in found:
-        if one.skipped:
-            skipped.setdefault((one.label, one.skipped), []).append(one.mix)
-    troubles = [
-        *(f"- {label} was left out on {', '.join(mixes)}: {why}" for (label, why), mixes in skipped.items()),
-        *(f"- {one.label} on {one.mix} broke off: {words}" for one in found for words in one.failed),
-        *(f"- {one.label} on {one.mix}: {one.stuck} things could not be put back" for one in found if one.stuck),
-    ]
-    if troubles:
-        yield from ("## What did not work", "", *troubles, "")
+    lines = troubles([(one.mix, one) for one in found])
+    if lines:
+        yield from ("## What did not work", "", *lines, "")

@@ -9,6 +9,7 @@ from npuops.schedlab.experiment_goals import FLOOR
 from npuops.schedlab.played import ProgramPlayed
 from npuops.schedlab.program_figures import ProgramFigures, ProgramStanding
 from npuops.schedlab.rival_names import DEFAULT, HEARING
+from npuops.schedlab.trouble_words import troubles
 
 _COLUMNS = (
     "rival",
@@ -95,19 +96,13 @@ def _name(one: ProgramStanding) -> str:
 
 
 def _troubles(found: Sequence[ProgramStanding]) -> Iterator[str]:
-    skipped: dict[tuple[str, str], list[str]] = {}
-    for one in found:
-        if one.skipped:
-            skipped.setdefault((one.label, one.skipped), []).append(one.load)
-    troubles = [
-        *(f"- {label} was left out on {', '.join(loads)}: {why}" for (label, why), loads in skipped.items()),
-        *(f"- {one.label} on {one.load} broke off: {words}" for one in found for words in one.failed),
-        *(f"- {one.label} on {one.load}: {one.stuck} things could not be put back" for one in found if one.stuck),
+    lines = [
+        *troubles([(one.load, one) for one in found]),
         *(
             f"- {one.label} on {one.load}: plays whose client could not run before all others: {one.behind}"
             for one in found
             if one.behind
         ),
     ]
-    if troubles:
-        yield from ("### What did not work with programs", "", *troubles, "")
+    if lines:
+        yield from ("### What did not work with programs", "", *lines, "")
