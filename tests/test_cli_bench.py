@@ -306,8 +306,10 @@ def test_a_ctrl_c_that_a_wrapper_passes_on_a_second_time_does_not_lose_the_repor
         options = ["-d", "60", "--warmup", "0", "-c", "2", "--json", "--processes", str(processes)]
         process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
         assert started.wait(30)
+        process.send_signal(signal.SIGSTOP)  # both wait for it, however busy the machine is
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)  # another number: two of one may arrive as one
+        process.send_signal(signal.SIGCONT)
         report = json.loads(process.communicate(timeout=30)[0])
     assert report["interrupted"] in {"SIGINT", "SIGTERM"}
     assert report["stages"][0]["ok"] > 10

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -10,7 +13,8 @@ from bench_server import http_server
 from npuops.errors import OptionError
 from npuops.events import StepFinished, Warned
 from npuops.loadgen.endpoint import parse_url
-from npuops.loadgen.load_controller import BenchOptions, bench
+from npuops.loadgen.load_controller import BenchOptions, StopSignals, bench
+from npuops.loadgen.load_worker import run_loop
 from npuops.loadgen.request_source import RequestOptions, Tenant, prepare
 from npuops.testing import EventLog
 
@@ -57,3 +61,27 @@ def test_each_stage_is_told_when_it_ends_and_so_is_what_is_off() -> None:
     assert any("distinct inputs instead of" in event.message for event in log.events if isinstance(event, Warned))
     assert report.distinct_inputs == 16
     assert report.warnings
+
+
+def test_a_signal_that_is_passed_on_when_the_stage_is_over_already_is_not_a_second_one() -> None:
+    told: list[str] = []
+
+    async def run() -> None:
+        async with StopSignals(lambda by: told.append(by.name)):
+            os.kill(os.getpid(), signal.SIGINT)
+            while not told:
+                await asyncio.sleep(0)
+            asyncio.get_running_loop().call_later(0.05, os.kill, os.getpid(), signal.SIGTERM)
+
+    run_loop(run)
+    assert told == ["SIGINT"]
+
+
+def test_the_signals_are_as_before_when_nothing_came() -> None:
+    async def run() -> None:
+        before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+        async with StopSignals(lambda _by: None):
+            assert signal.getsignal(signal.SIGTERM) != before[1]
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+    run_loop(run)

@@ -127,7 +127,7 @@ class Controller:
         options, capacity = self._options, None
         for warning in self._warnings:
             self._observe(Warned(step="inputs", message=warning))
-        with _Signals(self._stop):
+        async with StopSignals(self._stop):
             self._workers = (
                 [LocalWorker(self._requests)]
                 if options.processes == 1
@@ -324,27 +324,32 @@ class Controller:
         )
 
 
-class _Signals:
-    """The first Ctrl-C (or SIGTERM) ends the stage; one that comes later ends the program as always."""
+class StopSignals:
+    """The first Ctrl-C (or SIGTERM) ends the stage; one that comes later ends the program as always.
+
+    What comes right after the first is the same wish, passed on by a wrapper. The stage may be over by then: leaving
+    waits until no such signal can come any more, or it would end the program before its report is out.
+    """
 
     def __init__(self, stop: Callable[[signal.Signals], None]) -> None:
         self._stop = stop
         self._loop = asyncio.get_running_loop()
         self._before: dict[signal.Signals, object] = {}
-        self._told = False
+        self._heeded_again: asyncio.TimerHandle | None = None
 
-    def __enter__(self) -> None:
+    async def __aenter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.getsignal(number)
             self._loop.add_signal_handler(number, self._first, number)
 
-    def __exit__(self, *_: object) -> None:
+    async def __aexit__(self, *_: object) -> None:
+        if self._heeded_again is not None:
+            await asyncio.sleep(self._heeded_again.when() - self._loop.time())
         self._restore()
 
     def _first(self, number: signal.Signals) -> None:
-        if not self._told:
-            self._told = True
-            self._loop.call_later(_SECOND_SIGNAL_S, self._restore)
+        if self._heeded_again is None:
+            self._heeded_again = self._loop.call_later(_SECOND_SIGNAL_S, self._restore)
             self._stop(number)
 
     def _restore(self) -> None:
