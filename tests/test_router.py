@@ -137,3 +137,65 @@ def test_the_choice_is_healthy_allowed_and_no_other_own_device_is_done_sooner(
     assert choice.wait == (chosen.credits == 0)
     if not chosen.fallback:
         assert all(chosen.done_us <= each.done_us for each in own)
+
+
+def spilled(
+    *candidates: Candidate, spill_us: float = 10_000, deadline_us: int = NO_DEADLINE, preferred: tuple[str, ...] = ()
+) -> str | None:
+    return choose(candidates, 0, deadline_us, lambda: NO, preferred, spill_us).device
+
+
+def slow(**changes: float) -> Candidate:
+    values = {"backlog_us": 0.0, "run_us": 5_000.0, "batch_us": 5_000.0, "work_us": 500_000.0, **changes}
+    return Candidate("cpu", True, False, 1, **values)
+
+
+def fast(work_us: float = 100_000.0, backlog_us: float = 800.0) -> Candidate:
+    return Candidate("npu", True, False, 0, backlog_us, 1_000.0, 1_000.0, work_us)
+
+
+def test_while_more_waits_than_the_best_device_works_off_meanwhile_an_idle_one_helps() -> None:
+    assert spilled(fast(), slow(), spill_us=0) == "npu"
+    assert spilled(fast(), slow()) == "cpu"
+
+
+def test_a_spilled_request_is_late_by_what_is_allowed_at_most() -> None:
+    assert spilled(fast(), slow(), spill_us=3_199) == "npu"
+    assert spilled(fast(), slow(), spill_us=3_200) == "cpu"
+
+
+def test_a_lone_request_and_those_that_the_best_device_answers_sooner_are_not_spilled() -> None:
+    assert spilled(fast(work_us=1_000), slow()) == "npu"
+    assert spilled(fast(work_us=4_000), slow()) == "npu"
+    assert spilled(fast(work_us=4_200), slow()) == "cpu"
+
+
+def test_nobody_is_spilled_past_its_deadline_to_a_busy_device_or_out_of_its_shard() -> None:
+    assert spilled(fast(), slow(batch_us=6_000.0), deadline_us=5_999) == "npu"
+    assert spilled(fast(), slow(batch_us=6_000.0), deadline_us=6_000) == "cpu"
+    assert spilled(fast(), slow(backlog_us=1.0)) == "npu"
+    assert spilled(fast(backlog_us=0.0), slow()) == "npu"
+    assert spilled(fast(), slow(), preferred=("npu", "cpu")) == "npu"
+
+
+TIMES = st.floats(0, 1e6)
+
+
+@given(
+    st.lists(st.tuples(TIMES, TIMES, TIMES, TIMES, st.integers(0, 2)), min_size=1, max_size=5),
+    st.sampled_from([0.0, 1e3, 1e5]),
+    st.sampled_from([10, 100_000, NO_DEADLINE]),
+)
+def test_a_spill_costs_a_request_no_more_than_it_says_and_never_its_deadline(
+    times: list[tuple[float, float, float, float, int]], spill_us: float, deadline_us: int
+) -> None:
+    candidates = [
+        Candidate(str(index), True, False, free, backlog_us, run_us, max(batch_us, run_us), work_us)
+        for index, (backlog_us, run_us, batch_us, work_us, free) in enumerate(times)
+    ]
+    own = choose(candidates, 0, deadline_us, lambda: NO)
+    found = choose(candidates, 0, deadline_us, lambda: NO, spill_us=spill_us)
+    if found != own:
+        assert spill_us
+        assert not found.wait
+        assert found.done_us <= min(own.done_us + spill_us, deadline_us)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npuops.hostsched.serving_policies import Aimd, CurveScorer, OwnRule, ServingPolicy, SloRule
+from npuops.hostsched.serving_guard import ServingGuard
+from npuops.hostsched.serving_policies import Aimd, CurveScorer, OwnRule, ServingPolicy, SloRule, SpillRule
 from npuops.hostsched.serving_state import ServingSetting
 from npuops.runtime.batch_curve import BatchCurve
 from npuops.schedlab.serving_play import affine, capacity, goodput_share, noise, oracle, play, stepwise, switching
@@ -58,17 +59,72 @@ def test_two_devices_share_the_load() -> None:
     assert server.latency_us == [2_500, 2_500]
 
 
+FAST, SLOW = affine(0, 3_000, 8), affine(0, 12_000, 8)
+
+
+def unequal(arrivals: list[int], slo_us: int = 40_000, slow: BatchCurve = SLOW, **rest: object) -> ServingScene:
+    devices = (SimulatedDevice(name="fast", curve=FAST), SimulatedDevice(name="slow", curve=slow))
+    return ServingScene(arrivals_us=arrivals, slo_us=slo_us, devices=devices, noise=noise(4), **rest)  # type: ignore[arg-type]
+
+
+def crowd(seed: int = 4) -> list[int]:
+    """Now and then more than the fast device can do alone."""
+    rate = capacity(FAST)
+    return stepwise([0.3 * rate, 1.15 * rate, 0.3 * rate, 1.15 * rate], 0.4, seed)
+
+
+def test_the_own_rule_leaves_a_device_idle_that_would_be_done_later() -> None:
+    assert play(unequal(crowd()), OwnRule(OWN), OWN).answered["slow"] == 0
+
+
+def test_a_spill_brings_the_slow_device_in_and_more_is_answered_in_time() -> None:
+    ends = [play(unequal(crowd()), each, OWN) for each in (OwnRule(OWN), SpillRule(OWN))]
+    assert ends[1].answered["slow"] > 0
+    assert goodput_share(ends[1]) > goodput_share(ends[0])
+
+
+def test_a_light_load_is_never_spilled() -> None:
+    light = stepwise([0.2 * capacity(FAST)], 1.0, seed=5)
+    server = play(unequal(light, slo_us=60_000), SpillRule(OWN), OWN)
+    assert server.answered["slow"] < 0.01 * len(light)
+    assert goodput_share(server) == 1
+
+
+def test_a_device_that_is_too_slow_for_every_deadline_sends_nobody_away() -> None:
+    slow = affine(0, 400_000, 1)
+    light = stepwise([0.2 * capacity(FAST)], 0.5, seed=6)
+    assert goodput_share(play(unequal(light, slow=slow), OwnRule(OWN), OWN)) == 1
+
+
+def test_under_the_scorer_the_slow_device_works_while_there_is_a_crowd_and_rests_before_and_after() -> None:
+    rate = capacity(FAST)
+    changing = unequal(stepwise([0.2 * rate, 1.2 * rate, 0.2 * rate], 1.0, seed=7), slo_us=60_000)
+    server, scorer, guard = SimulatedServer(changing, OWN), CurveScorer(OWN), ServingGuard(OWN)
+    helped = []
+    while server.now_us < 3e6:
+        frame = server.frame()
+        expected = scorer.expected
+        server.setting = guard.allow(frame, scorer.decide(frame), expected)
+        server.run_until(server.now_us + 100_000)
+        helped.append(server.answered["slow"])
+    assert helped[9] == 0
+    assert helped[20] > 5
+    assert helped[-1] <= helped[21]
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.integers(0, 200_000), max_size=60).map(sorted),
     st.integers(3_000, 60_000),
-    st.sampled_from([OwnRule(OWN), SloRule(OWN)]),
+    st.sampled_from([OwnRule(OWN), SloRule(OWN), SpillRule(OWN)]),
+    st.booleans(),
     st.booleans(),
 )
 def test_every_request_ends_once_whatever_comes(
-    arrivals: list[int], slo_us: int, policy: ServingPolicy, deadlines: bool
+    arrivals: list[int], slo_us: int, policy: ServingPolicy, deadlines: bool, two: bool
 ) -> None:
-    server = play(scene(arrivals, slo_us, deadlines=deadlines, noise=noise(0)), policy, OWN)
+    one = scene(arrivals, slo_us, deadlines=deadlines, noise=noise(0))
+    server = play(unequal(arrivals, slo_us, deadlines=deadlines) if two else one, policy, OWN)
     assert PENDING not in server.latency_us
     assert 0 <= goodput_share(server) <= 1
 

@@ -1,4 +1,4 @@
-"""Lets a policy set how long shared runs may be and how many requests may wait, while a server runs. Off by default.
+"""Lets a policy set a served model's batch budget, queue limit and spill to slower devices by the load. Off by default.
 
 Ten looks a second, beside the requests: what is set reaches an engine the way another `model.toml` does. Models without
 an SLO (`[queue]` names no time, and `hint_slo_ms` is not set) are left alone.
@@ -160,7 +160,9 @@ class AdaptiveServing:
         setting = watched.guard.allow(frame, watched.policy.decide(frame), expected)
         if setting != watched.setting:
             limits = replace(watched.options.limits, max_queue_requests=setting.queue_requests)
-            watched.engine.reconfigure(replace(watched.options, budget_us=setting.budget_us, limits=limits))
+            watched.engine.reconfigure(
+                replace(watched.options, budget_us=setting.budget_us, limits=limits, spill_us=setting.spill_us)
+            )
             watched.setting = setting
 
     def _slo_of(self, spec: VersionSpec) -> float | None:

@@ -60,7 +60,11 @@ class ServingGuard:
         if frame.setting != self._own and since_us is not None and since_us < self._options.dwell_us:
             return frame.setting
         longest_us = max(frame.slo_us, self._own.budget_us)
-        found = ServingSetting(min(wanted.budget_us, longest_us), min(wanted.queue_requests, self._own.queue_requests))
+        found = ServingSetting(
+            min(wanted.budget_us, longest_us),
+            min(wanted.queue_requests, self._own.queue_requests),
+            min(wanted.spill_us, frame.slo_us),
+        )
         if found != frame.setting:
             self._changed_us = frame.at_us
         return found

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Final, Protocol
 
-from npuops.hostsched.serving_forecast import ServingForecast, candidates_of, forecast
+from npuops.hostsched.serving_forecast import ServingForecast, candidates_of, forecast, spills_of
 from npuops.hostsched.serving_state import ServingFrame, ServingSetting
 
 _FOLLOW: Final = 0.3
 """Of the latest look in the rate."""
 _WORTH_A_CHANGE: Final = 0.01
 """Misses fewer, of all requests, that another setting than the present one must bring."""
-_WAIT: Final = 0.05
+_WAIT: Final = 0.01
 """Misses that a wait of a whole SLO is worth: of settings that miss alike, the sooner answer."""
 _LONGEST: Final = 4.0
 """SLOs; a longer wait is not worse."""
@@ -50,6 +50,19 @@ class OwnRule:
     def decide(self, frame: ServingFrame) -> ServingSetting:  # noqa: ARG002 - it looks at nothing
         """The same."""
         return self.own
+
+
+@dataclass(slots=True)
+class SpillRule:
+    """Always half an SLO of spill, and else the server's own: what a router that knew of the queue would do."""
+
+    own: ServingSetting
+    share: float = 0.5
+    expected: ServingForecast | None = None
+
+    def decide(self, frame: ServingFrame) -> ServingSetting:
+        """The same for one SLO."""
+        return replace(self.own, spill_us=frame.slo_us * self.share)
 
 
 @dataclass(slots=True)
@@ -116,6 +129,7 @@ class CurveScorer:
         rate = max(self._rate, frame.rate)
         options = candidates_of(frame.devices, frame.slo_us, self._own, self._caution)
         surge = _SURGE * max(forecast(frame, each, inf, self._caution).capacity for each in options)
+        options = [spilled for each in options for spilled in spills_of(frame.devices, frame.slo_us, each)]
         scored = [(self._worth(frame, each, rate, surge), each) for each in options]
         best_worth, best = max(scored, key=lambda each: each[0])
         if best_worth - self._worth(frame, frame.setting, rate, surge) < _WORTH_A_CHANGE:

@@ -1,12 +1,13 @@
 """What a policy for `npuops serve` sees of one model, and what it may set. Pure.
 
 The second client of the same machinery: a look, a decision, a guard. Here a task is a model version's queue, and its
-knobs are how long a shared run may be and how many requests may wait.
+knobs are how long a shared run may be, how many requests may wait, and when a slower device helps.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from npuops.errors import OptionError
@@ -23,19 +24,24 @@ class ServingSetting:
     Attributes:
         budget_us: longest run that batching may make, by the device's curve.
         queue_requests: that may wait.
+        spill_us: by so much later than the best device would, an idle one may answer while more waits; 0: never, which
+            is the server's own rule.
     """
 
     budget_us: float
     queue_requests: int
+    spill_us: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what no engine can follow.
 
         Raises:
-            OptionError: no time for a run, or no place to wait.
+            OptionError: no time for a run, no place to wait, or a spill that is none.
         """
-        if not 0 < self.budget_us < float("inf") or not 1 <= self.queue_requests <= MOST_WAITING:
+        if not 0 < self.budget_us < inf or not 1 <= self.queue_requests <= MOST_WAITING:
             raise OptionError(f"a run of {self.budget_us} µs with {self.queue_requests} requests waiting")
+        if not 0 <= self.spill_us < inf:
+            raise OptionError(f"a device may answer {self.spill_us} µs later")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,10 @@ class DeviceLoad:
 
     curve: BatchCurve
     pace: float
+
+    def run_us(self, rows: int) -> float:
+        """Of a run of so many rows, as things are."""
+        return self.curve.us(rows) * self.pace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

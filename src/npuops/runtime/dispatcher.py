@@ -64,6 +64,7 @@ class Dispatcher:
         self._loop, self._clock = services.loop, services.clock
         self._lone = any(port.dtype == "string" for port in signature.outputs)
         self._later: asyncio.TimerHandle | None = None
+        self._later_us = 0.0
         self._idle: list[asyncio.Future[None]] = []
         self._closed = False
         self._computed = 0
@@ -115,24 +116,27 @@ class Dispatcher:
                 return True
             self.soon()
             return False
-        replica = self._routing.pick(replicas, first, now_us)
+        replica = self._routing.pick(replicas, first, now_us, queue.rows, self.options.budget_us)
         if replica is None:
-            if self._turns_away(first, now_us):
-                return True
-            if len(replicas) == 1 or len(passed) >= _PASSED or not self._routing.is_particular(replicas, first):
-                return False
-            passed += queue.take(first.form.rows, first.form.key)
-            return True
+            return self._turns_away(first, now_us) or self._passes(first, passed)
         if self._routing.bucket(replica, first.form, first.form.rows) is None:
             self._reporter.refuse_shape(queue.take(first.form.rows, first.form.key), replica)
             return True
         jobs = self._jobs_for(replica, first, now_us)
         if not jobs:
-            return False
+            return self._passes(first, passed)
         if len(replicas) > 1 and len(jobs) > 1:
             jobs, others = self._routing.companions(replicas, replica, jobs)
             queue.push_front(others)
         self._dispatch(replica, [job for job in jobs if not self._is_late(job, replica, now_us)], now_us)
+        return True
+
+    def _passes(self, job: Job, passed: list[Job]) -> bool:
+        """Whether those behind a request that waits for its own device have their turn; it comes first again then."""
+        replicas = self._replicas.all
+        if len(replicas) == 1 or len(passed) >= _PASSED or not self._routing.is_particular(replicas, job):
+            return False
+        passed += self._queue.take(job.form.rows, job.form.key)
         return True
 
     def _turns_away(self, job: Job, now_us: int) -> bool:
@@ -178,10 +182,21 @@ class Dispatcher:
         if rows:
             return queue.take(rows, first.form.key)
         if left_us > LEAD_US:
-            if self._later is not None:
-                self._later.cancel()
-            self._later = self._loop.call_later((left_us - LEAD_US) / 1e6, self.pump)
+            self._look_in(left_us - LEAD_US, now_us)
         return []
+
+    def _look_in(self, us: float, now_us: int) -> None:
+        """Look at the queue then, unless it is looked at sooner anyway: other devices may be done before."""
+        if self._later is not None:
+            if self._later_us <= now_us + us:
+                return
+            self._later.cancel()
+        self._later_us = now_us + us
+        self._later = self._loop.call_later(us / 1e6, self._look_now)
+
+    def _look_now(self) -> None:
+        self._later = None
+        self.pump()
 
     def _dispatch(self, replica: Replica, jobs: list[Job], now_us: int) -> None:
         if not jobs:

@@ -81,7 +81,7 @@ class Engine:
                 waiting=lambda: len(self._queue),
             ),
         )
-        self._routing = Routing(options.fallback, options.shard, options.padding)
+        self._routing = Routing(options.fallback, options.shard, options.padding, options.spill_us)
         self._outage = Outage(model, self._replicas, options.patience_s)
         self._dispatcher = Dispatcher(
             model,
@@ -128,7 +128,7 @@ class Engine:
     def reconfigure(self, options: EngineOptions) -> None:
         """Follow other options from now on; those that shape workers and slots have to be as before."""
         self._options = self._dispatcher.options = options
-        self._routing.reconfigure(options.fallback, options.shard)
+        self._routing.reconfigure(options.fallback, options.shard, options.spill_us)
 
     async def start(self, cause: ColdCause, *, background: bool = False) -> None:
         """Load and warm up on every device; in the background where other engines answer meanwhile.

@@ -24,6 +24,7 @@ class EngineOptions:
         measure_ms: time to measure the batch curve in, for each artifact.
         inline: `auto`: runs of less than `INLINE_US` are computed in the server's process, where the target allows.
         fallback: what devices marked as fallback may take.
+        spill_us: by so much later than the best device would, a busy one's idle neighbour may answer while more waits.
         shard: `""`, `shape`, or the name of a request parameter: equal ones go to the same device.
         padding: along other axes than that of the batch.
     """
@@ -38,5 +39,6 @@ class EngineOptions:
     measure_ms: float = 300.0
     inline: str = "auto"
     fallback: FallbackPolicy = ALLOW
+    spill_us: float = 0.0
     shard: str = ""
     padding: AxisPadding = NO_PADDING

@@ -30,6 +30,8 @@ class Candidate:
         credits: runs that it takes now.
         backlog_us: until it begins a run that it is given now, or as soon as it takes one.
         run_us: of this request there.
+        batch_us: of the run that it would get of what waits now. This and the next are asked for by `spill_us` alone.
+        work_us: until it had worked off all that waits now, alone.
     """
 
     device: str
@@ -38,6 +40,8 @@ class Candidate:
     credits: int
     backlog_us: float
     run_us: float
+    batch_us: float = 0.0
+    work_us: float = 0.0
 
     @property
     def done_us(self) -> float:
@@ -68,12 +72,16 @@ def choose(
     deadline_us: int,
     may_fall_back: Callable[[], Verdict],
     preferred: Sequence[str] = (),
+    spill_us: float = 0.0,
 ) -> Choice:
     """The device for the next request.
 
     - Of the healthy devices the one that would be done first: a fast one that is busy is waited for where that ends
       sooner than a slow one that is idle. Of equals the first in line.
     - `preferred` (of a shard) decides instead while a device of it can make the deadline.
+    - `spill_us` lets the request go to an idle device that answers later than the busy best one would, for the sake of
+      those behind it: so much later at most, never past the deadline, and not later than the best one would have
+      worked off all that waits. A lone request is never spilled.
     - A fallback device is asked for only where no other device is healthy or can make the deadline, and gets the
       request if the policy lets it. That it would be done sooner is no reason: a CPU beats many an NPU at tiny
       models, and whoever wants it to share the load does not mark it as a fallback.
@@ -84,9 +92,12 @@ def choose(
         deadline_us: of the request; `NO_DEADLINE` where it has none.
         may_fall_back: the policy's verdict; asked only where it matters.
         preferred: devices, the best first.
+        spill_us: see above; 0: never.
     """
     own = [candidate for candidate in candidates if candidate.healthy and not candidate.fallback]
     first = _sharded(own, preferred, now_us, deadline_us) or min(own, key=_done_us, default=None)
+    if spill_us > 0 and first is not None and not preferred:
+        first = _spilled(own, first, deadline_us - now_us, spill_us) or first
     others = [candidate for candidate in candidates if candidate.healthy and candidate.fallback]
     fallback = min(others, key=_done_us, default=None)
     if fallback is None:
@@ -102,6 +113,18 @@ def choose(
     if first is None:
         return Choice(None, False, 0.0, f"only {fallback.device} is healthy, and {verdict.why}")
     return _chosen(first, verdict.why)
+
+
+def takes_part(run_us: float, best_us: float, longest_us: float, spill_us: float) -> bool:
+    """Whether a device ever gets a request beside the best one while both are well.
+
+    Args:
+        run_us: of one request there.
+        best_us: of one request on the best device.
+        longest_us: of the longest run that batching makes on the best device: so long it may be busy.
+        spill_us: in force.
+    """
+    return run_us <= longest_us + best_us + spill_us
 
 
 def shard_key(shard: str, form: Form, parameters: Mapping[str, object]) -> str:
@@ -144,6 +167,14 @@ def _sharded(
     return None
 
 
+def _spilled(candidates: Sequence[Candidate], best: Candidate, left_us: float, spill_us: float) -> Candidate | None:
+    if best.backlog_us <= 0:
+        return None
+    limit_us = min(best.backlog_us + min(best.run_us + spill_us, best.work_us), left_us)
+    idle = [each for each in candidates if each.backlog_us <= 0 < each.credits and each.batch_us <= limit_us]
+    return min(idle, key=_batch_us, default=None)
+
+
 def _chosen(candidate: Candidate, why: str) -> Choice:
     return Choice(candidate.device, candidate.credits <= 0, candidate.done_us, why)
 
@@ -154,3 +185,7 @@ def _in_time(candidate: Candidate, now_us: int, deadline_us: int) -> bool:
 
 def _done_us(candidate: Candidate) -> float:
     return candidate.done_us
+
+
+def _batch_us(candidate: Candidate) -> float:
+    return candidate.batch_us

@@ -13,7 +13,7 @@ from npuops.runtime.fallback import FallbackBudget
 from npuops.runtime.job import NO_DEADLINE, Job
 from npuops.runtime.patience import followed, is_overdue, left_us, must_move
 from npuops.runtime.replica import Answer, Replica, Run
-from npuops.runtime.router import BY_SHAPE, Candidate, ranking, shard_key
+from npuops.runtime.router import BY_SHAPE, Candidate, ranking, shard_key, takes_part
 from npuops.runtime.router import choose as choose_device
 from npuops.runtime.signature import Form
 
@@ -23,31 +23,46 @@ _CURVES_KEPT = 256
 class Routing:
     """Of one model version."""
 
-    def __init__(self, policy: FallbackPolicy, shard: str, padding: AxisPadding = NO_PADDING) -> None:
+    def __init__(
+        self, policy: FallbackPolicy, shard: str, padding: AxisPadding = NO_PADDING, spill_us: float = 0.0
+    ) -> None:
         """As in the engine's options."""
         self.budget = FallbackBudget(policy)
         self.shard = shard
+        self.spill_us = spill_us
         self.padding = padding
         self._correction = CurveCorrection()
         self._curves: dict[tuple[str, object], tuple[object, BatchCurve]] = {}
 
-    def reconfigure(self, policy: FallbackPolicy, shard: str) -> None:
+    def reconfigure(self, policy: FallbackPolicy, shard: str, spill_us: float) -> None:
         """Another policy from now on; what fell back so far still counts."""
         self.budget.policy = policy
         self.shard = shard
+        self.spill_us = spill_us
 
-    def pick(self, replicas: Sequence[Replica], job: Job, now_us: int) -> Replica | None:
-        """The device for this request now; None where it is better to wait."""
+    def pick(
+        self, replicas: Sequence[Replica], job: Job, now_us: int, rows: int = 0, budget_us: float = 0.0
+    ) -> Replica | None:
+        """The device for this request now; None where it is better to wait.
+
+        Args:
+            replicas: all of the engine.
+            job: whose turn it is.
+            now_us: the moment.
+            rows: of all that wait, its own included, where it may be spilled for the sake of the others.
+            budget_us: longest run that batching may make.
+        """
         if len(replicas) == 1:
             return replicas[0] if replicas[0].credits else None
         if job.avoid:
             replicas = self.others(replicas, job.avoid, job, now_us) or replicas
         choice = choose_device(
-            [self._candidate(replica, job.form, now_us) for replica in replicas],
+            [self._candidate(replica, job.form, now_us, rows, budget_us) for replica in replicas],
             now_us,
             job.deadline_us,
             lambda: self.budget.may_take(job.form.rows, job.fallback, now_us),
             self._preferred(replicas, job),
+            self.spill_us if rows else 0.0,
         )
         if choice.device is None or choice.wait:
             return None
@@ -116,28 +131,41 @@ class Routing:
         return self.curve(replica, form).us(rows) * replica.pace if replica.curves else 0.0
 
     def wait_us(self, replicas: Sequence[Replica], job: Job, rows: int, budget_us: float) -> float:
-        """Until a request that comes now is answered: what waits, shared by all devices, and its own run.
+        """Until a request that comes now is answered: what waits, shared by the devices, and its own run on the best.
 
+        A device that is too slow to be chosen does not count, neither its rate nor its run.
         A fallback that it may have answers it when the deadline comes near, whatever waits for the other devices.
         """
         form, now_us = job.form, job.arrived_us
-        rate, own_us = 0.0, 0.0
+        own: list[tuple[Replica, float]] = []
         fallback_us = inf
         for replica in replicas:
             if not replica.ready or not replica.curves:
                 continue
             run_us = self.run_us(replica, form, form.rows)
-            if replica.spec.fallback:
-                if self._may(replica, job, now_us):
-                    fallback_us = min(fallback_us, self.backlog_us(replica, now_us) + run_us)
-                continue
-            own_us = max(own_us, run_us)
-            us = self.curve(replica, form).backlog_us(rows, budget_us) * replica.pace
-            rate += rows / us if us else 0.0
-        return min(own_us + (rows / rate if rate else 0.0), fallback_us)
+            if not replica.spec.fallback:
+                if run_us > 0 and self.bucket(replica, form, form.rows) is not None:
+                    own.append((replica, run_us))
+            elif self._may(replica, job, now_us):
+                fallback_us = min(fallback_us, self.backlog_us(replica, now_us) + run_us)
+        if not own:
+            return 0.0
+        best, best_us = min(own, key=lambda each: each[1])
+        longest_us = self.run_us(best, form, self.curve(best, form).best_rows(budget_us))
+        rate = 0.0
+        for replica, run_us in own:
+            if takes_part(run_us, best_us, longest_us, 0.0):
+                us = self.curve(replica, form).backlog_us(rows, budget_us) * replica.pace
+                rate += rows / us if us else 0.0
+        return min(best_us + (rows / rate if rate else 0.0), fallback_us)
 
-    def _candidate(self, replica: Replica, form: Form, now_us: int) -> Candidate:
+    def _candidate(self, replica: Replica, form: Form, now_us: int, rows: int, budget_us: float) -> Candidate:
         takes = self.bucket(replica, form, form.rows) is not None
+        batch_us = work_us = 0.0
+        if self.spill_us > 0 and rows and takes:
+            curve = self.curve(replica, form)
+            batch_us = self.run_us(replica, form, max(form.rows, min(rows, curve.best_rows(budget_us))))
+            work_us = curve.backlog_us(rows, budget_us) * replica.pace
         return Candidate(
             device=replica.spec.name,
             healthy=replica.ready and takes,
@@ -145,6 +173,8 @@ class Routing:
             credits=replica.credits,
             backlog_us=self.backlog_us(replica, now_us),
             run_us=self.run_us(replica, form, form.rows),
+            batch_us=batch_us,
+            work_us=work_us,
         )
 
     def backlog_us(self, replica: Replica, now_us: int) -> float:

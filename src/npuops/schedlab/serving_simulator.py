@@ -20,7 +20,7 @@ from npuops.runtime.fallback import Verdict
 from npuops.runtime.job import NO_DEADLINE
 from npuops.runtime.patience import followed, left_us, rested
 from npuops.runtime.replica import CREDITS
-from npuops.runtime.router import Candidate, choose
+from npuops.runtime.router import Candidate, choose, takes_part
 
 TICK_US: Final = 20_000
 """`engine.TICK_S`."""
@@ -91,28 +91,32 @@ class _Device:
     ends_us: float = inf
     runs: deque[_Run] = field(default_factory=deque)
 
+    def run_us(self, rows: int = 1) -> float:
+        """As the server believes."""
+        return self.spec.curve.us(rows) * self.pace
+
 
 class SimulatedServer:
     """One model version in one scene.
 
     Attributes:
         setting: in force.
-        bias: on the predicted time of every device but the fastest; 1: as the server routes.
         whole: admission counts the runs under way, and the whole run that a request will share; the server does not.
         latency_us: of each request; `REFUSED`, `PENDING`.
         now_us: the moment.
         runs: were begun.
+        answered: requests, by device.
     """
 
-    def __init__(self, scene: ServingScene, setting: ServingSetting, bias: float = 1.0, *, whole: bool = False) -> None:
+    def __init__(self, scene: ServingScene, setting: ServingSetting, *, whole: bool = False) -> None:
         """At time 0, with an empty queue."""
-        self.scene, self.setting, self.bias, self.whole = scene, setting, bias, whole
+        self.scene, self.setting, self.whole = scene, setting, whole
         self.latency_us = [PENDING] * len(scene.arrivals_us)
         self.now_us, self.runs = 0.0, 0
+        self.answered = dict.fromkeys((spec.name for spec in scene.devices), 0)
         self._next = 0
         self._queue: deque[int] = deque()
         self._devices = [_Device(spec) for spec in scene.devices]
-        self._fastest = min(range(len(scene.devices)), key=lambda each: scene.devices[each].curve.us(1))
         self._later_us = inf
         self._tick_us = inf
         self._counts = [0, 0, 0, 0]
@@ -121,15 +125,15 @@ class SimulatedServer:
     def fork(self) -> SimulatedServer:
         """The same moment again, for another future; what is known of ended requests is not taken along."""
         twin = object.__new__(SimulatedServer)
-        twin.scene, twin.setting, twin.bias, twin.whole = self.scene, self.setting, self.bias, self.whole
+        twin.scene, twin.setting, twin.whole = self.scene, self.setting, self.whole
         twin.latency_us = self.latency_us.copy()
-        twin.now_us, twin.runs = self.now_us, self.runs
+        twin.now_us, twin.runs, twin.answered = self.now_us, self.runs, self.answered.copy()
         twin._next = self._next
         twin._queue = self._queue.copy()
         twin._devices = [
             _Device(each.spec, each.pace, each.began_us, each.ends_us, each.runs.copy()) for each in self._devices
         ]
-        twin._fastest, twin._later_us, twin._tick_us = self._fastest, self._later_us, self._tick_us
+        twin._later_us, twin._tick_us = self._later_us, self._tick_us
         twin._counts, twin._looked_us = self._counts.copy(), self._looked_us
         return twin
 
@@ -200,22 +204,19 @@ class SimulatedServer:
 
     def _predicted_wait_us(self) -> float:
         """`Routing.wait_us` without fallbacks."""
-        rows, rate, own_us, first_us = len(self._queue), 0.0, 0.0, inf
-        for each in self._devices:
-            curve = each.spec.curve
-            own_us = max(own_us, curve.us(1) * each.pace)
-            if self.whole:
-                under_way_us = self._backlog_us(each)
-                first_us = min(first_us, under_way_us)
-                last = rows % curve.best_rows(self.setting.budget_us) + 1
-                own_us = max(own_us, curve.us(last) * each.pace)
-            us = curve.backlog_us(rows, self.setting.budget_us) * each.pace
+        rows, budget_us, rate = len(self._queue), self.setting.budget_us, 0.0
+        best = min(self._devices, key=_Device.run_us)
+        longest_us = best.run_us(best.spec.curve.best_rows(budget_us))
+        taking = [each for each in self._devices if takes_part(each.run_us(), best.run_us(), longest_us, 0.0)]
+        for each in taking:
+            us = each.spec.curve.backlog_us(rows, budget_us) * each.pace
             rate += rows / us if us else 0.0
-        wait_us = own_us + (rows / rate if rate else 0.0)
-        if self.whole:
-            full = sum(each.spec.curve.best_rows(self.setting.budget_us) for each in self._devices)
-            wait_us = own_us + first_us + ((rows - rows % full) / rate if rate else 0.0)
-        return _CAUTION * wait_us
+        if not self.whole:
+            return _CAUTION * (best.run_us() + (rows / rate if rate else 0.0))
+        full = sum(each.spec.curve.best_rows(budget_us) for each in taking)
+        first_us = min(self._backlog_us(each) for each in taking)
+        own_us = max(each.run_us(rows % each.spec.curve.best_rows(budget_us) + 1) for each in taking)
+        return _CAUTION * (own_us + first_us + ((rows - rows % full) / rate if rate else 0.0))
 
     def _backlog_us(self, device: _Device) -> float:
         total, first = 0.0, True
@@ -227,20 +228,21 @@ class SimulatedServer:
     def _pick(self, deadline_us: int) -> _Device | None:
         if len(self._devices) == 1:
             return self._devices[0] if len(self._devices[0].runs) < CREDITS else None
-        candidates = []
-        for index, each in enumerate(self._devices):
-            bias = 1.0 if index == self._fastest else self.bias
-            candidates.append(
-                Candidate(
-                    device=each.spec.name,
-                    healthy=True,
-                    fallback=False,
-                    credits=CREDITS - len(each.runs),
-                    backlog_us=self._backlog_us(each),
-                    run_us=each.spec.curve.us(1) * each.pace * bias,
-                )
+        rows, budget_us = len(self._queue), self.setting.budget_us
+        candidates = [
+            Candidate(
+                device=each.spec.name,
+                healthy=True,
+                fallback=False,
+                credits=CREDITS - len(each.runs),
+                backlog_us=self._backlog_us(each),
+                run_us=each.run_us(),
+                batch_us=each.run_us(min(rows, each.spec.curve.best_rows(budget_us))),
+                work_us=each.spec.curve.backlog_us(rows, budget_us) * each.pace,
             )
-        choice = choose(candidates, int(self.now_us), deadline_us, lambda: _NO_FALLBACK)
+            for each in self._devices
+        ]
+        choice = choose(candidates, int(self.now_us), deadline_us, lambda: _NO_FALLBACK, spill_us=self.setting.spill_us)
         if choice.device is None or choice.wait:
             return None
         return next(each for each in self._devices if each.spec.name == choice.device)
@@ -293,6 +295,7 @@ class SimulatedServer:
     def _ended(self, device: _Device) -> None:
         run = device.runs.popleft()
         device.pace = followed(device.pace, device.spec.curve.us(len(run.requests)), device.ends_us - device.began_us)
+        self.answered[device.spec.name] += len(run.requests)
         for request in run.requests:
             latency_us = self.now_us - self.scene.arrivals_us[request]
             self.latency_us[request] = latency_us

@@ -65,7 +65,7 @@ class ServeOptions:
         hints: tell an agent of `npuops hostsched` that somebody waits, where one listens.
         hint_socket: its socket; "" for the usual places.
         hint_slo_ms: of models whose `[queue]` names no time; None: they have no SLO.
-        adapt: set batch budgets and queue limits by the load, of models that have an SLO (as for hints).
+        adapt: set batch budget, queue limit and spill by the load, of models that have an SLO (as for hints).
         drain_s: after SIGTERM, and of a version that is replaced: how long requests under way may take.
     """
 
