@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from npuops.cli.hostsched_switches import compare_switches
 from npuops.cli.show import JsonFlag, console, print_json, progress
 from npuops.events import Warned
 
@@ -33,6 +34,17 @@ SimulatedFlag = Annotated[int, typer.Option("--simulated", min=1, max=100, help=
 OutFlag = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Keep plays.jsonl, validation.json and validation.svg.")
 ]
+ShieldFlag = Annotated[
+    bool, typer.Option("--shield", help="Keep others off the CPUs while it plays, by the weight of the session.")
+]
+SwitchesFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--switches",
+        metavar="MIX",
+        help="Record every change of task of this mix (root), and replay it; can be repeated. --setting: default only.",
+    ),
+]
 
 
 def validate(
@@ -46,14 +58,17 @@ def validate(
     fit: Annotated[
         bool, typer.Option("--fit", help="Fit what a switch, a cold cache and a late tick cost to a few cells first.")
     ] = False,
-    shield: Annotated[
-        bool, typer.Option("--shield", help="Keep others off the CPUs while it plays, by the weight of the session.")
-    ] = False,
+    shield: ShieldFlag = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of arrivals, order and random settings.")] = 0,
     out: OutFlag = None,
+    switches: SwitchesFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Play the same loads on the kernel and in the simulator, and compare. Exits 1 if a promised figure is missed."""
+    if switches:
+        named = _treatments(settings or ["default"], 0, seed)
+        compare_switches(switches, named, seconds=seconds, seed=seed, shield=shield, out=out, as_json=as_json)
+        return
     from npuops.eevdf.compiled import outlook  # noqa: PLC0415 - help must not pay for it
     from npuops.schedlab.load_program import calibrate, load_program  # noqa: PLC0415 - as above
     from npuops.schedlab.validate import Bench  # noqa: PLC0415 - as above

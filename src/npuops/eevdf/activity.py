@@ -110,6 +110,8 @@ def finish(w: World, s: Script, task: int) -> None:
         begin(w, s, task)
     elif step == at.SERVING:
         serve(w, s, task)
+    elif step == at.LINE:
+        end_line(w, s, task)
     elif step == at.BURST:
         rest(w, task, w.g[at.NOW] + draw_gap(w, s, task))
     elif step == at.TURN:
@@ -132,6 +134,43 @@ def send(w: World, task: int) -> None:
 
 
 @compiled
+def next_line(w: World, s: Script, task: int) -> None:
+    """It works on the next line of its part."""
+    span = s.parts[w.e[task, at.NEXT], 0]
+    w.e[task, at.NEXT] += 1
+    work_on(w, task, at.ENDLESS if span >= at.NEVER else at.LINE, span)
+
+
+@compiled
+def end_line(w: World, s: Script, task: int) -> None:
+    """It runs, and the work of a line of its part is done. A moment that is over is no sleep, as with a backlog."""
+    line = w.e[task, at.NEXT] - 1
+    then, what = s.parts[line, 1], s.parts[line, 2]
+    if then == at.WAKE:
+        next_line(w, s, task)
+        call(w, s, what, w.e[task, at.CPU])
+    elif then == at.SPAN:
+        rest(w, task, w.g[at.NOW] + what)
+    elif then == at.UNTIL and what > w.g[at.NOW]:
+        rest(w, task, what)
+    elif then == at.EXIT or (then == at.CALL and w.e[task, at.TOKENS] == 0):
+        rest(w, task, at.NEVER)
+    else:
+        w.e[task, at.TOKENS] -= 1 if then == at.CALL else 0
+        next_line(w, s, task)
+
+
+@compiled
+def call(w: World, s: Script, task: int, waker: int) -> None:
+    """Wakes a task that sleeps until a call; one that does not yet will not sleep then."""
+    if w.e[task, at.STEP] == at.NOTHING and s.parts[w.e[task, at.NEXT] - 1, 1] == at.CALL:
+        next_line(w, s, task)
+        rouse(w, task, waker)
+    else:
+        w.e[task, at.TOKENS] += 1
+
+
+@compiled
 def rouse(w: World, task: int, waker: int) -> None:
     """It wakes where the kernel would place it."""
     w.e[task, at.TIMER] = at.NEVER
@@ -139,10 +178,12 @@ def rouse(w: World, task: int, waker: int) -> None:
 
 
 @compiled
-def ring(w: World, task: int) -> None:
+def ring(w: World, s: Script, task: int) -> None:
     """Its timer: a request arrived, or its sleep is over."""
     if w.e[task, at.DOING] == at.SERVE:
         take_request(w, task)
+    elif w.e[task, at.DOING] == at.ACT:
+        next_line(w, s, task)
     else:
         work_on(w, task, at.BURST, w.e[task, at.WORK])
     rouse(w, task, -1)
@@ -171,6 +212,9 @@ def change_role(w: World, s: Script, task: int, phase: int) -> None:
             work_on(w, task, at.NOTICE, NOTICE_NS)
     elif doing == at.SERVE:
         w.e[task, at.TIMER] = next_arrival(w, s, task)
+    elif doing == at.ACT:
+        w.e[task, at.TIMER] = s.parts[w.e[task, at.NEXT], 2]
+        w.e[task, at.NEXT] += 1
     elif doing != at.REST:
         w.e[task, at.CHANGED] = 1
         work_on(w, task, at.NOTICE, NOTICE_NS)

@@ -75,6 +75,8 @@ def place_wake(w: World, task: int, waker: int) -> int:
 def place_above(w: World, task: int) -> int:
     """CPU for a task above the fair class: its last one if it may run there, an idle one, or one where it may."""
     last = w.e[task, at.CPU]
+    if w.e[task, at.PINNED] >= 0:
+        return int(w.e[task, at.PINNED])
     found = -1
     for cpu in range(w.g[at.CPUS]):
         current = w.c[cpu, at.TASK]

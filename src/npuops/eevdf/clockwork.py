@@ -25,7 +25,7 @@ def run_until(w: World, s: Script, moment_ns: int) -> None:
             return
         pass_time(w, then - w.g[at.NOW])
         complete(w, s)
-        ring_timers(w)
+        ring_timers(w, s)
         if w.g[at.TICK_AT] <= w.g[at.NOW]:
             tick_all(w)
         if s.starts[w.g[at.PHASE] + 1] <= w.g[at.NOW]:
@@ -95,12 +95,12 @@ def complete(w: World, s: Script) -> None:
 
 
 @compiled
-def ring_timers(w: World) -> None:
+def ring_timers(w: World, s: Script) -> None:
     """Sleeps that are over, and reservations that may run again."""
     now = w.g[at.NOW]
     for task in range(w.g[at.TASKS]):
         if w.e[task, at.TIMER] <= now:
-            ring(w, task)
+            ring(w, s, task)
     if not w.g[at.ABOVE]:
         return
     for task in range(w.g[at.TASKS]):

@@ -155,6 +155,8 @@ def push(w: World, task: int) -> None:
     """One above the fair class lost its CPU: another CPU should take it if it may run there."""
     for cpu in range(w.g[at.CPUS]):
         current = w.c[cpu, at.TASK]
+        if w.e[task, at.PINNED] >= 0 and w.e[task, at.PINNED] != cpu:
+            continue
         if not w.e[task, at.THROTTLED] and (current < 0 or before(w, task, current)):
             w.c[cpu, at.RESCHEDULE] = 1
             return

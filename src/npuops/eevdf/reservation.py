@@ -56,6 +56,8 @@ def most_urgent(w: World, cpu: int) -> int:
         if not w.e[task, at.AWAKE] or w.e[task, at.THROTTLED] or not above_fair(w, task):
             continue
         place = runs_on(w, task)
+        if place < 0:
+            place = w.e[task, at.PINNED]
         if place >= 0 and place != cpu:
             continue
         older = best >= 0 and not before(w, best, task) and w.e[task, at.ORDER] < w.e[best, at.ORDER]

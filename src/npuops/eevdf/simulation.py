@@ -12,12 +12,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from npuops.eevdf import rules as rule
 from npuops.eevdf import world as at
 from npuops.eevdf.activity import DRAWS
 from npuops.eevdf.attributes import set_session, set_task
-from npuops.eevdf.clockwork import reschedule, run_until
+from npuops.eevdf.clockwork import next_event, reschedule, run_until
 from npuops.eevdf.compiled import compile_all
 from npuops.eevdf.mix import REST, Doing, Mix, Player, arrivals_ns
+from npuops.eevdf.parts import Parts
 from npuops.eevdf.rules import Rules
 from npuops.eevdf.setting import DEFAULT, FAIR, LEAST_NICE, MOST_NICE, SchedPolicy, Setting
 from npuops.eevdf.weights import NICE_0, of, of_nice
@@ -35,13 +37,17 @@ _CUT: Final = 4.0
 class Simulation:
     """One mix, from its beginning."""
 
-    def __init__(self, mix: Mix, seed: int, rules: Rules | None = None) -> None:
+    def __init__(self, mix: Mix, seed: int, rules: Rules | None = None, parts: Parts | None = None) -> None:
         """Everybody asleep, at the default setting; the first phase begins with the first `run_until`.
 
         Args:
             mix: who does what.
             seed: of arrivals, of sleeps, and of where between two ticks the mix begins.
             rules: of the kernel.
+            parts: what the tasks do instead of their acts.
+
+        Raises:
+            OptionError: nobody could follow these parts.
         """
         self.mix = mix
         self.rules = rules or Rules()
@@ -52,6 +58,8 @@ class Simulation:
         self._world = _world(mix, seed, self.rules, self._sessions if self._grouped else {})
         self._script = _script(mix, seed)
         self._world.e[: len(mix.players), at.NEXT] = self._script.first[:-1]
+        if parts is not None:
+            self._follow(parts)
         _prepare()
 
     @property
@@ -63,6 +71,30 @@ class Simulation:
         """Let it run to this moment; events at the moment itself included. The past is no error: nothing happens."""
         if moment_ns >= self.now_ns:
             run_until(self._world, self._script, moment_ns)
+
+    @property
+    def tables(self) -> World:
+        """The machine itself, for who drives it by hand."""
+        return self._world
+
+    def next_ns(self) -> int:
+        """When something happens next: until then everybody goes on as now."""
+        return int(next_event(self._world, self._script))
+
+    def running(self) -> NDArray[np.int64]:
+        """Shape (CPUs): the player that each runs now; -1 for none."""
+        found: NDArray[np.int64] = self._world.c[:, at.TASK].copy()
+        return found
+
+    def place(self, player: int) -> int:
+        """The CPU that this player runs or waits on, or was on last."""
+        self._check(player)
+        return int(self._world.e[player, at.CPU])
+
+    def awake(self) -> NDArray[np.bool_]:
+        """Shape (players): who runs or wants to, now."""
+        found: NDArray[np.bool_] = self._world.e[: len(self.mix.players), at.AWAKE].astype(bool)
+        return found
 
     def set(self, player: int, setting: Setting) -> None:
         """Tell the kernel this of one task, now.
@@ -148,8 +180,20 @@ class Simulation:
         other._settings = list(self._settings)
         w, s = self._world, self._script
         other._world = World(w.e.copy(), w.q.copy(), w.c.copy(), w.g.copy(), w.rules)
-        other._script = Script(s.acts, s.starts, s.arrivals, s.first, s.done.copy(), s.gaps)
+        other._script = Script(s.acts, s.starts, s.arrivals, s.first, s.done.copy(), s.gaps, s.parts)
         return other
+
+    def _follow(self, parts: Parts) -> None:
+        """Everybody waits for the first line of its part."""
+        w, players = self._world, len(self.mix.players)
+        parts.check(self.mix, int(w.rules[rule.TICK_NS]))
+        self._script.acts[:-1] = (at.ACT, 0, 0, 0)
+        self._script = self._script._replace(parts=np.concatenate(parts.lines))
+        w.e[:players, at.NEXT] = np.cumsum([0, *map(len, parts.lines[:-1])])
+        for player, cpu in parts.pinned.items():
+            w.e[player, [at.PINNED, at.CPU]] = cpu
+        if parts.first_tick_ns is not None:
+            w.g[at.FIRST_TICK] = w.g[at.TICK_AT] = parts.first_tick_ns
 
     def _check(self, player: int) -> None:
         if not 0 <= player < len(self.mix.players):
@@ -162,20 +206,29 @@ def _prepare() -> None:
     lone = Mix("nobody", (1,), (Player("nobody", (REST,)),))
     w, s = _world(lone, 0, Rules(), {}), _script(lone, 0)
     wanted: Table = np.zeros(6, np.int64)
-    compile_all([(run_until, (w, s, 0)), (set_task, (w, 0, wanted)), (set_session, (w, 0, 0)), (reschedule, (w,))])
+    compile_all(
+        [
+            (run_until, (w, s, 0)),
+            (next_event, (w, s)),
+            (set_task, (w, 0, wanted)),
+            (set_session, (w, 0, 0)),
+            (reschedule, (w,)),
+        ]
+    )
 
 
 def _world(mix: Mix, seed: int, rules: Rules, sessions: dict[int, int]) -> World:
     tasks, cpus = len(mix.players), mix.cpus
     table = rules.table(cpus)
     random = np.random.default_rng([seed, tasks, cpus])
-    e = np.zeros((tasks + len(sessions) * cpus, at.PROGRESS + 1), np.int64)
+    e = np.zeros((tasks + len(sessions) * cpus, at.PINNED + 1), np.int64)
     q = np.zeros((cpus * (1 + len(sessions)), at.MEMBERS + max(tasks, len(sessions)) + 1), np.int64)
     c = np.zeros((cpus, at.TAKEN + 1), np.int64)
     g = np.zeros(at.FIRST_TICK + 1, np.int64)
     e[:, at.WEIGHT], e[:, at.SLICE], e[:, at.BELOW] = NICE_0, rules.slice_ns(cpus), -1
     e[:, [at.TIMER, at.REPLENISH_AT]] = at.NEVER
     e[:tasks, at.CPU] = np.arange(tasks) % cpus
+    e[:, at.PINNED] = -1
     e[:tasks, at.CHANCE] = random.integers(1, 2_147_483_647, tasks)
     e[:tasks, at.RAN_AT] = -(10**9)
     names = [player.name for player in mix.players]
@@ -209,4 +262,5 @@ def _script(mix: Mix, seed: int) -> Script:
     gaps = np.rint(np.minimum(-np.log(middles), _CUT) * 65536).astype(np.int64)
     starts: Table = np.array([*(start * 1000 for start in mix.starts_us()), at.NEVER], np.int64)
     first = np.cumsum([0, *(len(found) for found in each)]).astype(np.int64)
-    return Script(acts, starts, arrivals, first, np.full(len(arrivals), -1, np.int64), gaps)
+    nothing: Table = np.zeros((0, 3), np.int64)
+    return Script(acts, starts, arrivals, first, np.full(len(arrivals), -1, np.int64), gaps, nothing)

@@ -18,8 +18,8 @@ Table = NDArray[np.int64]
     BELOW, IDLE, CHARGED_AT, RUN, RUN_AT_PICK, POLICY, CPU, SESSION, PRIORITY, AWAKE, WAITING_SINCE,
     WAIT, TURNS, VOLUNTARY, INVOLUNTARY, RAN_AT, LOAD, LOAD_AT, BUDGET, PERIOD, BUDGET_LEFT, DUE,
     THROTTLED, REPLENISH_AT, DOING, WORK, GAP, PERIODIC, STEP, LEFT, DEBT, PEER, TOKENS, CHANCE,
-    NEXT, REQUEST, CHANGED, TIMER, PROGRESS,
-) = range(51)
+    NEXT, REQUEST, CHANGED, TIMER, PROGRESS, PINNED,
+) = range(52)
 # fmt: on
 """Of entities. Of the fair scheduler, for groups too:
 WEIGHT, SLICE (ns), OWN_SLICE (1: not the kernel's), V (virtual ns), DEADLINE (virtual), LAG (virtual ns owed when it
@@ -30,8 +30,9 @@ Of tasks only: POLICY (the kernel's number), CPU, SESSION, PRIORITY (FIFO; of a 
 session's weight), AWAKE (runs or waits), WAITING_SINCE, WAIT,
 TURNS, VOLUNTARY, INVOLUNTARY, RAN_AT, LOAD (0 to 1024 of late), LOAD_AT; the reservation: BUDGET, PERIOD, BUDGET_LEFT,
 DUE, THROTTLED, REPLENISH_AT; what it does: DOING, WORK, GAP, PERIODIC, STEP, LEFT (ns of this step), DEBT (ns lost to
-switch and cache first), PEER, TOKENS (bytes in its pipe), CHANCE, NEXT (arrival), REQUEST (being served), CHANGED
-(1: its role ended while it ran), TIMER (wakes it), PROGRESS."""
+switch and cache first), PEER, TOKENS (bytes in its pipe), CHANCE, NEXT (arrival, or line of its
+part), REQUEST (being served), CHANGED (1: its role ended while it ran), TIMER (wakes it), PROGRESS, PINNED (above the
+fair class: runs on this CPU only; -1)."""
 
 NUMBER, CURRENT, BUDDY, LAST_V, GROUP, HOST, MEMBERS = range(7)
 """Of queues: NUMBER of entities, the CURRENT one (it counts among the members; -1), BUDDY (-1), LAST_V, GROUP (entity
@@ -50,11 +51,15 @@ NEVER: Final = 1 << 60
 FRACTION: Final = 27_720
 """Divisible by 1 to 12, so that pressure shared among CPUs stays whole."""
 
-REST, SERVE, COMPUTE, SCAN, CYCLE, PIPE = range(6)
-"""DOING, in the order of `mix.Doing`."""
+REST, SERVE, COMPUTE, SCAN, CYCLE, PIPE, ACT = range(7)
+"""DOING, in the order of `mix.Doing`; ACT is none of a mix: the task follows its part of `Script.parts`."""
 
-NOTHING, SERVING, ENDLESS, BURST, TURN, READ, NOTICE = range(7)
+NOTHING, SERVING, ENDLESS, BURST, TURN, READ, NOTICE, LINE = range(8)
 """STEP."""
+
+UNTIL, SPAN, CALL, WAKE, EXIT = range(5)
+"""What a line of a part ends with: it sleeps UNTIL a moment (ns), for a SPAN (ns), until a CALL; or WAKEs a task, which
+is such a call, and goes on; or sleeps for good (EXIT)."""
 
 
 class World(NamedTuple):
@@ -85,6 +90,8 @@ class Script(NamedTuple):
         first: where each task's begin, and where the last one's end.
         done: as arrivals: when the answer was there; -1 until then.
         gaps: exponential gaps of mean 65536, to draw from.
+        parts: of all tasks that ACT, one after the other, shape (lines, 3): CPU time (ns; `NEVER` without end), what
+            it ends with, and of that the moment, the span or the task. Each ends with one that is without end, or EXIT.
     """
 
     acts: Table
@@ -93,3 +100,4 @@ class Script(NamedTuple):
     first: Table
     done: Table
     gaps: Table
+    parts: Table

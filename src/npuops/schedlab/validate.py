@@ -191,19 +191,30 @@ def play_kernel(cell: Cell, seed: int, calibration: Calibration, *, shield: bool
         KnobError: the kernel does not take a setting.
         As `stage.play`.
     """
+    return play(cell.mix, seed, on_start=lambda pids: set_players(cell, pids, shield=shield), calibration=calibration)
 
-    def set_all(pids: Mapping[str, int]) -> None:
-        for player in cell.mix.players:
-            pid, setting = pids[player.name], cell.treatment.setting(player)
-            if setting is not None:
-                write_setting(pid, setting)
-            nice = cell.treatment.group_nice(player)
-            if nice is None and shield and not cell.treatment.groups:
-                nice = SHIELD_NICE
-            if nice is not None:
-                _set_session(pid, nice)
 
-    return play(cell.mix, seed, on_start=set_all, calibration=calibration)
+def set_players(cell: Cell, pids: Mapping[str, int], *, shield: bool = False) -> dict[str, int]:
+    """Tell the kernel what the cell's setting tells of its players.
+
+    Returns:
+        The nice value that each one's session has then, by the player's name.
+
+    Raises:
+        KnobError: the kernel does not take it.
+    """
+    niceness = {}
+    for player in cell.mix.players:
+        pid, setting = pids[player.name], cell.treatment.setting(player)
+        if setting is not None:
+            write_setting(pid, setting)
+        nice = cell.treatment.group_nice(player)
+        if nice is None and shield and not cell.treatment.groups:
+            nice = SHIELD_NICE
+        if nice is not None:
+            _set_session(pid, nice)
+        niceness[player.name] = nice or 0
+    return niceness
 
 
 def _set_session(pid: int, nice: int) -> None:
