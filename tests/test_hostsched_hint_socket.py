@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from hint_agent import AGENT, IMPORTS, application, await_true, hear, process
+from hostsched_readers import READERS, use
 from npuops.errors import OptionError, StorageError, UsageError
 from npuops.hostsched.hint import Kind
 from npuops.hostsched.hint_line import HintLine, now_us
@@ -27,6 +28,12 @@ from npuops.hostsched.hint_wire import SIZE, Word, encode
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 NOBODY = 65534
 CLIENT = "from npuops.hostsched.hint_client import HintClient\nhints = HintClient('batch')"
+
+
+@pytest.fixture(params=READERS, autouse=True)
+def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that is promised here is promised of both."""
+    use(request.param, monkeypatch)
 
 
 @pytest.fixture

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from hostsched_readers import READERS, the_library, use
 from npuops.hostsched.host_files import HostFiles, runnable_others, some_pressure_us, times_us
+from npuops.hostsched.look_library import LOAD, PRESSURE, TIMES, CHost
 from npuops.hostsched.proc_files import Descriptors
 
 
@@ -25,9 +30,10 @@ def test_pressure_is_that_of_some_not_of_all() -> None:
     assert some_pressure_us(text) == 23_606_686_997
 
 
-def test_this_machine_is_told_and_its_counters_rise() -> None:
+@pytest.mark.parametrize("reader", READERS)
+def test_this_machine_is_told_and_its_counters_rise(reader: str, monkeypatch: pytest.MonkeyPatch) -> None:
     descriptors = Descriptors()
-    files = HostFiles(descriptors)
+    files = HostFiles(descriptors, use(reader, monkeypatch))
     first = files.read(0)
     later = files.read(100_000)
     assert first.cpus == os.cpu_count()
@@ -38,14 +44,38 @@ def test_this_machine_is_told_and_its_counters_rise() -> None:
     descriptors.close()
 
 
-def test_whoever_is_made_moves_the_newest_number() -> None:
+@pytest.mark.parametrize("reader", READERS)
+def test_whoever_is_made_moves_the_newest_number(reader: str, monkeypatch: pytest.MonkeyPatch) -> None:
     descriptors = Descriptors()
-    files = HostFiles(descriptors)
+    files = HostFiles(descriptors, use(reader, monkeypatch))
     before = files.newest()
     with subprocess.Popen(("true",)) as process:
         assert files.newest() != before
     assert process.returncode == 0
     descriptors.close()
+
+
+TEXTS = (
+    b"0.20 0.18 0.12 3/80 11206\n",
+    b"cpu  100 20 30 4000 500 6 7 80 90 10\ncpu0 1 1 1 1\n",
+    b"some avg10=0.00 avg60=0.00 avg300=0.00 total=23606686997\nfull avg10=0 avg60=0 avg300=0 total=5\n",
+)
+
+
+def test_our_c_reads_the_same_numbers(tmp_path: Path) -> None:
+    library, raw, files = the_library(), CHost(), []
+    for at, text in enumerate(TEXTS):
+        (tmp_path / str(at)).write_bytes(text)
+        files.append(os.open(tmp_path / str(at), os.O_RDONLY))
+    assert library.host(*files, ctypes.addressof(raw)) == LOAD | TIMES | PRESSURE
+    assert (raw.busy_ticks, raw.steal_ticks) == times_us(TEXTS[1], 1)
+    assert (raw.runnable, raw.newest) == (runnable_others(TEXTS[0]), 11206)
+    assert raw.pressure_us == some_pressure_us(TEXTS[2])
+    for at, file in enumerate(files):
+        for cut in (0, 3, len(TEXTS[at]) // 5):
+            (tmp_path / str(at)).write_bytes(TEXTS[at][:cut])
+            assert library.host(*(file if each == at else -1 for each in range(3)), ctypes.addressof(raw)) == 0
+        os.close(file)
 
 
 def _tells_pressure() -> bool:

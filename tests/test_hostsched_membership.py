@@ -305,17 +305,41 @@ def test_capabilities_are_read_bit_by_bit() -> None:
 def test_while_nobody_was_made_nobody_is_looked_for(start: Start) -> None:
     """Who is made moves the kernel's newest number; what else may have changed is looked at once a second."""
     parent = start(*python("import sys, subprocess\nfor _ in sys.stdin: print(subprocess.Popen(['sleep', '9']).pid)"))
-    membership, newest = Membership(Selection(children_of=(parent.pid,))), 7
+    membership, newest = Membership(Selection(children_of=(parent.pid,))), parent.pid
     assert {member.pid for member in membership.look(0, newest=lambda: newest)} == {parent.pid}
     assert parent.stdin is not None
     parent.stdin.write("\n")
     parent.stdin.close()
     child = int(said(parent))
     assert {member.pid for member in membership.look(RESCAN_US, newest=lambda: newest)} == {parent.pid}
-    newest = 8
+    newest = child
     assert child in {member.pid for member in membership.look(2 * RESCAN_US, newest=lambda: newest)}
     os.kill(child, 9)
     parent.wait()
     eventually(lambda: (stat := look_at(child)) is None or stat.over, "the child is dead")
     assert membership.look(3 * RESCAN_US, newest=lambda: newest) != ()
     assert membership.look(2 * RESCAN_US + RECHECK_US, newest=lambda: newest) == ()
+
+
+@pytest.mark.parametrize("since", [1, 1000])
+def test_whoever_was_made_is_found_by_number_or_in_the_list_of_all(start: Start, since: int) -> None:
+    """One question for each number where these are few, and a list of everybody where they are many."""
+    code = (
+        "import subprocess, sys, threading\nfor line in sys.stdin:\n"
+        "  if line == 'thread\\n':\n"
+        "    one = threading.Thread(target=threading.Event().wait, daemon=True); one.start(); print(one.native_id)\n"
+        "  else: print(subprocess.Popen(['sleep', '9']).pid)"
+    )
+    parent = start(*python(code))
+    assert parent.stdin is not None
+    for word in ("thread", "process"):
+        membership = Membership(Selection(children_of=(parent.pid,)))
+        before = membership.look(0, newest=lambda: 1)
+        parent.stdin.write(f"{word}\n")
+        parent.stdin.flush()
+        made = int(said(parent))
+        membership.look(RESCAN_US, newest=lambda: made - since)  # noqa: B023 - called at once
+        after = membership.look(2 * RESCAN_US, newest=lambda: made)  # noqa: B023 - as above
+        assert {member.id.tid for member in after} == {made, *(member.id.tid for member in before)}
+        if word == "process":
+            os.kill(made, 9)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hostsched_readers import READERS, use
 from npuops.clock import SystemClock
 from npuops.eevdf.setting import SchedPolicy, Setting
 from npuops.hostsched.features import RATES, Features
@@ -32,6 +33,12 @@ Start = Callable[..., subprocess.Popen[str]]
 SPIN = "print(flush=True)\nwhile True: pass"
 WAIT = "import sys\nprint(flush=True)\nsys.stdin.readline()"
 CHAT = "import sys, time\nprint(flush=True)\nwhile True: time.sleep(0.001)"
+
+
+@pytest.fixture(params=READERS, autouse=True)
+def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that is promised here is promised of both."""
+    use(request.param, monkeypatch)
 
 
 @pytest.fixture

@@ -17,6 +17,10 @@ STATUS = (
 )
 
 
+def folder_of(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> str:
+    return f"/proc/{process.pid}/task/{process.pid}"
+
+
 def test_switches_are_found_whatever_stands_around_them() -> None:
     assert switches(STATUS) == (123, 45)
     assert switches(STATUS + b"x86_Thread_features:\t\n") == (123, 45)
@@ -24,7 +28,7 @@ def test_switches_are_found_whatever_stands_around_them() -> None:
 
 def test_one_whose_parent_has_not_noticed_its_end_is_gone_all_the_same() -> None:
     with subprocess.Popen(("sleep", "600")) as process:
-        task, now = TaskCounters(process.pid, process.pid, Descriptors()), 0
+        task, now = TaskCounters(folder_of(process), Descriptors()), 0
         task.look(now)
         process.kill()
         while task.look(now) is not None:  # nobody waits for it meanwhile
@@ -40,7 +44,7 @@ def test_a_name_cannot_pass_for_a_state() -> None:
 def test_it_says_what_the_kernel_says_of_this_very_task() -> None:
     descriptors = Descriptors()
     with subprocess.Popen(("sleep", "600")) as process:
-        task = TaskCounters(process.pid, process.pid, descriptors)
+        task = TaskCounters(folder_of(process), descriptors)
         folder = Path(f"/proc/{process.pid}/task/{process.pid}")
         while wants_to_run((folder / "status").read_bytes()):
             os.sched_yield()  # it is about to sleep, and counts until then
@@ -69,7 +73,7 @@ def test_what_was_taken_for_granted_of_short_turns_is_made_good_when_the_task_re
     with subprocess.Popen((sys.executable, "-c", NAPS), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        task = TaskCounters(process.pid, process.pid, descriptors)
+        task = TaskCounters(folder_of(process), descriptors)
         status = Path(f"/proc/{process.pid}/task/{process.pid}/status")
         before = task.counters
         for _ in range(3):
@@ -91,7 +95,7 @@ def test_what_was_taken_for_granted_of_short_turns_is_made_good_when_the_task_re
 
 def test_a_task_that_did_nothing_for_long_is_looked_at_less_often() -> None:
     with subprocess.Popen(("sleep", "600")) as process:
-        task = TaskCounters(process.pid, process.pid, Descriptors())
+        task = TaskCounters(folder_of(process), Descriptors())
         status = Path(f"/proc/{process.pid}/task/{process.pid}/status")
         while wants_to_run(status.read_bytes()):
             os.sched_yield()

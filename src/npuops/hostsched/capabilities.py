@@ -22,6 +22,7 @@ from npuops.hostsched.knobs import (
     write_attributes,
     write_setting,
 )
+from npuops.hostsched.look_library import usual_reader
 from npuops.hostsched.reservations import most_cpus, promised
 from npuops.hostsched.rights import find_rights, throw_away_child
 
@@ -196,7 +197,13 @@ def _signals() -> list[Capability]:
         _read("schedstat", "/proc/self/schedstat", "run and wait of each task"),
         _read("pressure", "/proc/pressure/cpu", "PSI"),
         _read("/proc/PID/sched", "/proc/self/sched", "not needed"),
+        _reader(),
     ]
+
+
+def _reader() -> Capability:
+    found = usual_reader()
+    return Capability("reader", "signal", found.library is not None, f"looks are taken by {found.words}")
 
 
 def _read(name: str, path: str, good: str) -> Capability:

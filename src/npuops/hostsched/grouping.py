@@ -84,7 +84,9 @@ def is_whole(group: GroupId, opted_in: Collection[int], sessions: Mapping[int, i
     if group.kind in (CGROUP1, CGROUP2):
         members = processes_below(group)
         return members is not None and members <= set(opted_in)
-    inside = {session for pid, session in sessions.items() if pid in opted_in and _is_in(pid, group)}
+    # One of each session is enough: all of it are in one autogroup.
+    one_of = {sessions[pid]: pid for pid in opted_in if pid in sessions}
+    inside = {session for session, pid in one_of.items() if _is_in(pid, group)}
     if not inside or 0 in inside:  # 0: its leader is outside of this namespace, and so may be others
         return False
     return all(pid in opted_in for pid, session in sessions.items() if session in inside)

@@ -26,11 +26,13 @@ class Subject:
     whole: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Said:
     by: int
     at_us: int
     word: Word
+    hint: Hint | None = None
+    """As it will stay, if time changes nothing about it any more."""
 
 
 class HintBook:
@@ -44,7 +46,7 @@ class HintBook:
     def __len__(self) -> int:
         return len(self._said)
 
-    def __contains__(self, subject: Subject) -> bool:
+    def __contains__(self, subject: object) -> bool:
         return subject in self._said
 
     @property
@@ -95,9 +97,11 @@ class HintBook:
 
 
 def _hint(said: _Said, now_us: int) -> Hint:
+    if said.hint is not None:
+        return said.hint
     word, age_us = said.word, now_us - said.at_us
     is_fresh = age_us <= FRESH_US
-    return Hint(
+    hint = Hint(
         at_us=said.at_us,
         kind=word.kind,
         slo_us=word.slo_us,
@@ -106,3 +110,6 @@ def _hint(said: _Said, now_us: int) -> Hint:
         served=word.served,
         missed=word.missed,
     )
+    if not is_fresh or (word.slack_us is None and word.queued is None):
+        said.hint = hint
+    return hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -55,6 +56,14 @@ def subject_of(speaker: Speaker, word: Word) -> Subject | No:
     if start_ticks is None:
         return No.GONE
     return Subject(TaskId(process if whole else tid, start_ticks), whole)
+
+
+def lasts(speaker: Speaker, subject: Subject) -> bool:
+    """As long as the subject is there, the speaker may speak of it: root, and a process of its own threads.
+
+    A process that became another user's says so by the kernel's word, and is another speaker then. Descent may end.
+    """
+    return speaker.uid == 0 or os.path.exists(f"/proc/{speaker.pid}/task/{subject.task.tid}")  # noqa: PTH110 - often
 
 
 def start_of(tid: int) -> int | None:

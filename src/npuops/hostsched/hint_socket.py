@@ -6,14 +6,11 @@ one, of ten messages on a stock kernel (`net.unix.max_dgram_qlen`), and a single
 
 from __future__ import annotations
 
-import array
 import fcntl
 import os
 import select
 import socket
 import stat
-import struct
-import sys
 import time
 from collections import Counter
 from contextlib import suppress
@@ -25,9 +22,11 @@ from typing import Final, Self
 from npuops.errors import OptionError, StorageError, UsageError
 from npuops.hostsched.hint import Hint
 from npuops.hostsched.hint_book import HintBook, Subject
+from npuops.hostsched.hint_drain import CREDENTIALS, drain_with
 from npuops.hostsched.hint_place import LONGEST, VARIABLE, place_of_agent
-from npuops.hostsched.hint_rights import No, Speaker, start_of, subject_of
-from npuops.hostsched.hint_wire import ABOUT, MAX_SIZE, decode, may_be_hint
+from npuops.hostsched.hint_rights import No, Speaker, lasts, start_of, subject_of
+from npuops.hostsched.hint_wire import decode
+from npuops.hostsched.look_library import Reader, usual_reader
 
 CLIENTS: Final = 256
 CLIENTS_OF_USER: Final = 64
@@ -45,11 +44,9 @@ BAD: Final = 16
 """A word that is not taken counts as so many: it cost a look into /proc."""
 BAN_US: Final = 1_000_000
 """So long nobody listens to a process that sent more."""
-RECHECK_US: Final = 500_000
+RECHECK_US: Final = 1_000_000
 """How often it is looked whether threads are still those that they were, and who belongs to a process."""
-_CREDENTIALS: Final = struct.Struct("3i")
 _NEW: Final = ".new"
-_SPACE: Final = socket.CMSG_SPACE(_CREDENTIALS.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +74,10 @@ class HintCounts:
     clients: int
 
 
+_Key = tuple[bytes, int, bool]
+"""Who spoke of which thread, and whether it stands for its process."""
+
+
 @dataclass(slots=True)
 class _Client:
     number: int
@@ -94,12 +95,13 @@ class HintSocket:
         trouble: what was wrong with the last word that was not taken, for people; "" where none was.
     """
 
-    def __init__(self, path: str | None = None, *, everyone: bool | None = None) -> None:
+    def __init__(self, path: str | None = None, *, everyone: bool | None = None, reader: Reader | None = None) -> None:
         """Listen.
 
         Args:
             path: of the socket; None: as `place_of_agent` says. Its folder is made where there is none.
             everyone: all users may speak (of their own tasks); None: if root listens.
+            reader: who reads connections; None: the usual one.
 
         Raises:
             OptionError: there is no place for it, or its path is too long.
@@ -110,6 +112,7 @@ class HintSocket:
         everyone = uid == 0 if everyone is None else everyone
         self.path = _checked(path or place_of_agent(os.environ, uid))
         self._lock, self._listener, self._inode = _listen(self.path, everyone=everyone)
+        self._drain = drain_with((reader or usual_reader()).library)
         self._epoll = select.epoll()
         self._epoll.register(self._listener, select.EPOLLIN)
         self._door = self._listener.fileno()
@@ -118,7 +121,8 @@ class HintSocket:
         self._number = 0
         self._banned: dict[int, int] = {}
         self._book = HintBook()
-        self._known: dict[tuple[Speaker, int, bool], Subject | No] = {}
+        self._known: dict[_Key, Subject | No] = {}
+        self._lasting: set[_Key] = set()
         self._rechecked_us = 0
         self._counts: Counter[str] = Counter()
         self.trouble = ""
@@ -181,7 +185,7 @@ class HintSocket:
                 self._counts["refused"] += 1
                 self.trouble = f"no connection can be taken: {error.strerror}"
                 return
-            pid, uid, _ = _CREDENTIALS.unpack(made.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+            pid, uid, _ = CREDENTIALS.unpack(made.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
             self._banned = {each: until_us for each, until_us in self._banned.items() if until_us > now_us}
             if (
                 len(self._clients) >= CLIENTS
@@ -200,57 +204,45 @@ class HintSocket:
     def _read(self, client: _Client, most: int, now_us: int) -> int:
         """All that waits, or `most`; gives how many. Who sent more than it may is hung up on."""
         gained = (now_us - client.filled_us) * RATE / 1e6
-        client.words_left, client.filled_us = min(BURST, client.words_left + gained), now_us
-        latest: dict[tuple[bytes, bytes], bytes] = {}
-        read = 0
-        while read < most:
-            try:
-                data, extra, flags, _ = client.socket.recvmsg(MAX_SIZE, _SPACE)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                self.trouble = f"process {client.speaker.pid}: {error.strerror}"
-                data, extra, flags = b"", [], 0
-            if not data and not extra:
-                self._hang_up(client)
-                return read
-            read += 1
-            client.words_left -= 1
-            said_by = _credentials(extra)
-            if flags & socket.MSG_TRUNC or said_by is None or not may_be_hint(data):
+        client.filled_us = now_us
+        found = self._drain(client.socket, most, min(BURST, client.words_left + gained), BAD)
+        client.words_left = found.words_left
+        self._counts["superseded"] += found.superseded
+        if found.malformed:
+            self._counts["malformed"] += found.malformed - 1
+            self._refuse("malformed", client.speaker, f"{found.bad_size} bytes that are none")
+        if found.error:
+            self.trouble = f"process {client.speaker.pid}: {os.strerror(found.error)}"
+        if found.ended:
+            self._hang_up(client)
+        elif found.words_left < 0:
+            self._counts["flooded"] += 1
+            self.trouble = f"process {client.speaker.pid} sent more than {RATE} words a second"
+            self._banned[client.speaker.pid] = now_us + BAN_US
+            self._hang_up(client)
+        for said_by, data in found.words:
+            if not self._take(client, data, said_by, now_us):
                 client.words_left -= BAD
-                self._refuse("malformed", client.speaker, f"{len(data)} bytes that are none")
-            else:
-                key = (said_by, data[ABOUT])
-                self._counts["superseded"] += latest.pop(key, None) is not None
-                latest[key] = data
-            if client.words_left < 0:
-                self._counts["flooded"] += 1
-                self.trouble = f"process {client.speaker.pid} sent more than {RATE} words a second"
-                self._banned[client.speaker.pid] = now_us + BAN_US
-                self._hang_up(client)
-                return read
-        for (said_by, _), data in latest.items():
-            pid, uid, _ = _CREDENTIALS.unpack_from(said_by)
-            if not self._take(client, data, Speaker(pid, uid), now_us):
-                client.words_left -= BAD
-        return read
+        return found.read
 
-    def _take(self, client: _Client, data: bytes, speaker: Speaker, now_us: int) -> bool:
+    def _take(self, client: _Client, data: bytes, said_by: bytes, now_us: int) -> bool:
         word = decode(data)
         if isinstance(word, str):
-            return self._refuse("malformed", speaker, word)
-        key = (speaker, word.tid, word.whole)
+            return self._refuse("malformed", _speaker(said_by), word)
+        key = (said_by, word.tid, word.whole)
         subject = self._known.get(key)
         if subject is None:
+            speaker = _speaker(said_by)
             subject = subject_of(speaker, word)
             if len(self._known) < SUBJECTS:
                 self._known[key] = subject
+                if isinstance(subject, Subject) and lasts(speaker, subject):
+                    self._lasting.add(key)
         if isinstance(subject, No):
-            return self._refuse(subject.name.lower(), speaker, subject.value)
+            return self._refuse(subject.name.lower(), _speaker(said_by), subject.value)
         if subject not in self._book:
             if len(self._book) >= SUBJECTS:
-                return self._refuse("refused", speaker, f"it is about one thread more than {SUBJECTS}")
+                return self._refuse("refused", _speaker(said_by), f"it is about one thread more than {SUBJECTS}")
             if subject.whole:
                 self._book.spread(subject, _threads_of(subject.task.tid))
         self._book.note(subject, word, client.number, now_us)
@@ -273,13 +265,14 @@ class HintSocket:
     def _recheck(self, now_us: int) -> None:
         """Numbers of threads are given to others after these end; and processes start and end threads."""
         self._rechecked_us = now_us
-        self._known.clear()
         self._by_user += Counter()  # forgets users with none
         for subject in self._book.subjects:
             if start_of(subject.task.tid) != subject.task.start_ticks:
                 self._book.forget(subject)
             elif subject.whole:
                 self._book.spread(subject, _threads_of(subject.task.tid))
+        self._lasting = {key for key in self._lasting if self._known[key] in self._book}
+        self._known = {key: self._known[key] for key in self._lasting}
 
 
 def _threads_of(pid: int) -> tuple[int, ...]:
@@ -289,20 +282,9 @@ def _threads_of(pid: int) -> tuple[int, ...]:
         return ()
 
 
-def _credentials(extra: list[tuple[int, int, bytes]]) -> bytes | None:
-    """The kernel's word on who sent it; None where it is not said. Files that came along are closed."""
-    found = None
-    for level, kind, data in extra:
-        if level != socket.SOL_SOCKET:
-            continue
-        if kind == socket.SCM_CREDENTIALS and len(data) >= _CREDENTIALS.size:
-            found = data if int.from_bytes(data[:4], sys.byteorder, signed=True) > 0 else None
-        elif kind == socket.SCM_RIGHTS:
-            sent = array.array("i")
-            sent.frombytes(data[: len(data) - len(data) % sent.itemsize])
-            for descriptor in sent:
-                os.close(descriptor)
-    return found
+def _speaker(said_by: bytes) -> Speaker:
+    pid, uid, _ = CREDENTIALS.unpack_from(said_by)
+    return Speaker(pid, uid)
 
 
 def _checked(path: str | None) -> str:

@@ -30,6 +30,16 @@ _YOUNG_TICKS: Final = 100
 again in each scan."""
 _AGAIN: Final = 8
 """So many of the others are looked at again in each scan, in turn, and their threads are listed again."""
+_LIST_US: Final = 2_000_000
+"""How often all processes are listed though few were made meanwhile: these are asked for by their numbers, since to
+list costs as much as twenty questions. Whoever was just being made, and had its number, but was not there yet, is found
+then."""
+_FEW: Final = 16
+_MEMBERS_US: Final = 2_000_000
+"""Where numbers and descent say who opted in, a look again tells little: that a number is somebody else's now, a
+session or a user. So long the turn of those that opted in takes, with their threads,"""
+_OTHERS_US: Final = 20_000_000
+"""and that of all others."""
 _RANK_US: Final = 1_000_000
 _INCUMBENT: Final = 1.5
 """Who is in stays in unless somebody else used that much more: counters must run on to be of use."""
@@ -97,7 +107,8 @@ class Membership:
         self._turn = 0
         self._scanned_us: int | None = None
         self._asked_us: int | None = None
-        self._newest = 0
+        self._newest: int | None = None
+        self._listed_us: int | None = None
         self._has_young = False
         self._ranked_us: int | None = None
         self._members: tuple[Member, ...] = ()
@@ -126,18 +137,30 @@ class Membership:
         """
         if self._asked_us is None or now_us - self._asked_us >= RESCAN_US:
             self._asked_us = now_us
-            if self._is_due(now_us, None if newest is None else newest()):
-                gone_us = RESCAN_US if self._scanned_us is None else now_us - self._scanned_us
-                self._scanned_us = now_us
-                self._scan(max(gone_us // RESCAN_US, 1))
-                self._choose(now_us, favoured)
+            self._scan_if_due(now_us, None if newest is None else newest(), favoured)
         return self._members
 
-    def _is_due(self, now_us: int, newest: int | None) -> bool:
+    def _scan_if_due(self, now_us: int, newest: int | None, favoured: Collection[int]) -> None:
         """Nobody new, and nobody who may just become another program: then there is nothing to see."""
-        before, self._newest = self._newest, newest or 0
+        before, self._newest = self._newest, newest
         same = newest is not None and newest == before and not self._has_young
-        return not same or self._scanned_us is None or now_us - self._scanned_us >= RECHECK_US
+        gone_us = RESCAN_US if self._scanned_us is None else now_us - self._scanned_us
+        if same and self._scanned_us is not None and gone_us < RECHECK_US:
+            return
+        self._scanned_us = now_us
+        again = self._again(gone_us)
+        made = range(0) if newest is None or before is None else range(before + 1, newest + 1)
+        if newest is not None and before is not None:
+            # After the last number the first are given again: a known one may be somebody else's.
+            begun_anew = newest < before
+            again |= {pid for pid in self._processes if pid in made or (begun_anew and not newest < pid <= before)}
+        is_recent = self._listed_us is not None and now_us - self._listed_us < _LIST_US
+        if is_recent and len(made) <= _FEW and (made or newest == before is not None):
+            self._scan(again, made)
+        else:
+            self._listed_us = now_us
+            self._scan(again, None)
+        self._choose(now_us, favoured)
 
     def forget(self, task: TaskId) -> None:
         """It ended; its number may be another one's from now on."""
@@ -155,13 +178,20 @@ class Membership:
         """Process → session, of everybody."""
         return {pid: process.stat.session for pid, process in self._processes.items()}
 
-    def _scan(self, turns: int) -> None:
-        present = processes()
-        for pid in self._processes.keys() - set(present):
-            del self._processes[pid]
-        again = self._again(turns)
-        looked = [pid for pid in present if pid not in self._processes or pid in again]
-        seen = [pid for pid in looked if self._enter(pid)]
+    def _scan(self, again: set[int], made: Collection[int] | None) -> None:
+        """Look at those of `again`, and at who came: whoever has a number of `made`, None: whoever is not known yet."""
+        if made is None:
+            present = processes()
+            for pid in self._processes.keys() - set(present):
+                del self._processes[pid]
+            grown = {pid for pid, each in self._processes.items() if each.watched and thread_count(pid) != each.listed}
+            came = [pid for pid in present if pid not in self._processes]
+        else:
+            of = {number: process_of(number) for number in made}
+            grown = {pid for number, pid in of.items() if pid is not None and pid != number}
+            came = [number for number, pid in of.items() if pid == number]
+        seen = [pid for pid in {*came, *again} if self._enter(pid)]
+        seen.sort()
         self._follow_descent(seen)
         for pid in seen:
             self._judge(pid, self._processes[pid])
@@ -170,7 +200,7 @@ class Membership:
         self._has_young = by_looks and any(self._processes[pid].stat.start_ticks >= born for pid in seen)
         self._sessions &= {process.stat.session for process in self._processes.values()}
         for pid, process in self._processes.items():
-            if process.watched and (pid in again or thread_count(pid) != process.listed):
+            if process.watched and (pid in again or pid in grown or not process.listed):
                 self._scan_threads(pid, process, pid in again)
         self._refused = {
             tid: why
@@ -179,20 +209,26 @@ class Membership:
             for tid, why in (*process.refused_threads.items(), *(((pid, process.refused),) if process.refused else ()))
         }
 
-    def _again(self, turns: int) -> set[int]:
+    def _again(self, gone_us: int) -> set[int]:
         """Known ones that are looked at again: the young, and some others in turn, more after a longer time."""
         self._turn += 1
         known = [pid for pid, process in self._processes.items() if not process.stat.kernels]
-        rounds = max(-(-len(known) // (_AGAIN * turns)), 1)
         born = now_ticks() - _YOUNG_TICKS
         # Descent and numbers are known at the first look; what it runs, and in which cgroup, may be to come.
         by_looks = bool(self._selection.commands or self._selection.cgroups)
-        young = {
+        again = {
             pid
             for pid in known
             if self._processes[pid].stat.start_ticks >= born and (by_looks or self._processes[pid].watched)
         }
-        return young | set(known[self._turn % rounds :: rounds])
+        if by_looks:
+            rounds = max(-(-len(known) // (_AGAIN * max(gone_us // RESCAN_US, 1))), 1)
+            return again | set(known[self._turn % rounds :: rounds])
+        for turn_us, opted_in in ((_MEMBERS_US, True), (_OTHERS_US, False)):
+            those = [pid for pid in known if self._processes[pid].opted_in == opted_in]
+            rounds = max(turn_us // max(gone_us, 1), 1)
+            again.update(those[self._turn % rounds :: rounds])
+        return again
 
     def _enter(self, pid: int) -> bool:
         stat = look_at(pid)

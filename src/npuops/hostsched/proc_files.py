@@ -14,7 +14,8 @@ from typing import Final
 
 from npuops.hostsched.knobs import KnobError
 
-_FULL: Final = frozenset({errno.EMFILE, errno.ENFILE})
+FULL: Final = frozenset({errno.EMFILE, errno.ENFILE})
+"""No descriptor is left."""
 _GONE: Final = frozenset({errno.ENOENT, errno.ESRCH})
 _SPARE: Final = 64
 """Descriptors of the limit that are left to the rest of the process."""
@@ -29,6 +30,13 @@ class Descriptors:
         everything = 4096 if limit == resource.RLIM_INFINITY else max(limit - _SPARE, 0)
         self._most = everything if most is None else most
         self._kept: set[KeptFile] = set()
+        self.changes = 0
+        """Moves whenever a file is kept or let go: whoever keeps numbers of descriptors looks again."""
+
+    @property
+    def has_room(self) -> bool:
+        """One more may be kept."""
+        return len(self._kept) < self._most
 
     @property
     def kept(self) -> int:
@@ -42,14 +50,16 @@ class Descriptors:
 
     def keep(self, file: KeptFile) -> bool:
         """Whether this one may stay open."""
-        if len(self._kept) >= self._most:
+        if not self.has_room:
             return False
         self._kept.add(file)
+        self.changes += 1
         return True
 
     def let_go(self, file: KeptFile) -> None:
         """It is closed."""
         self._kept.discard(file)
+        self.changes += 1
 
     def make_room(self) -> bool:
         """The process has no descriptor left: keep half as many from now on. False if none was kept."""
@@ -64,11 +74,11 @@ class Descriptors:
 class KeptFile:
     """One file."""
 
-    __slots__ = ("_descriptors", "_path", "descriptor")
+    __slots__ = ("_descriptors", "descriptor", "path")
 
     def __init__(self, path: str, descriptors: Descriptors) -> None:
         """Nothing is opened before the first read."""
-        self._path = path
+        self.path = path
         self._descriptors = descriptors
         self.descriptor: int | None = None
         """While it is kept open; who reads very often may use it, and comes back here for whatever fails."""
@@ -100,6 +110,24 @@ class KeptFile:
             self._close_if_gone(error)
             return None
 
+    def hold(self) -> int | None:
+        """Its descriptor, if it may be kept open; None as well when what it is about is gone.
+
+        Raises:
+            KnobError: as `read`.
+        """
+        if self.descriptor is None and self._descriptors.has_room:
+            try:
+                descriptor = self._open()
+            except OSError as error:
+                self._close_if_gone(error)
+                return None
+            if descriptor is not None and self._descriptors.keep(self):
+                self.descriptor = descriptor
+            elif descriptor is not None:  # to open it took the room of others, and what they may keep is less now
+                os.close(descriptor)
+        return self.descriptor
+
     def close(self) -> None:
         """Until the next read."""
         if self.descriptor is not None:
@@ -111,20 +139,24 @@ class KeptFile:
     def _open(self) -> int | None:
         while True:
             try:
-                return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
                 if error.errno in _GONE:
                     return None
-                if error.errno in _FULL and self._descriptors.make_room():
+                if error.errno in FULL and self._descriptors.make_room():
                     continue
                 raise
 
     def _close_if_gone(self, error: OSError) -> None:
         self.close()
-        if error.errno in _GONE:
-            return
-        advice = "raise the limit of open files (ulimit -n)" if error.errno in _FULL else ""
-        raise KnobError(f"{self._path} cannot be read: {error.strerror}", advice=advice) from error
+        if error.errno not in _GONE:
+            raise unreadable(self.path, error) from error
+
+
+def unreadable(path: str, error: OSError) -> KnobError:
+    """What to tell of a file that cannot be read, and what to do about it."""
+    advice = "raise the limit of open files (ulimit -n)" if error.errno in FULL else ""
+    return KnobError(f"{path} cannot be read: {error.strerror}", advice=advice)
 
 
 def read_whole(path: str) -> bytes:

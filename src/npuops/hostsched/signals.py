@@ -12,21 +12,20 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Self
 
-import numpy as np
-
 from npuops.clock import Clock
 from npuops.eevdf.setting import FAIR, SchedPolicy, Setting
 from npuops.errors import OptionError
-from npuops.hostsched.frame import COUNTERS, Frame, Task
+from npuops.hostsched.counter_rows import Counted, counter_rows
+from npuops.hostsched.frame import Frame, Task
 from npuops.hostsched.group_knobs import read_group_nice
 from npuops.hostsched.grouping import AUTOGROUP_SWITCH, group_of, is_whole
 from npuops.hostsched.hint import Hint
 from npuops.hostsched.host_files import HostFiles
 from npuops.hostsched.knobs import KnobError, TaskGoneError, Watch, read_setting
+from npuops.hostsched.look_library import Reader, usual_reader
 from npuops.hostsched.membership import Member, Membership
 from npuops.hostsched.proc_files import Descriptors, read_whole
 from npuops.hostsched.process_stat import look_at
-from npuops.hostsched.task_counters import TaskCounters
 from npuops.hostsched.task_id import GroupId, TaskId
 
 SETTING_US: Final = 1_000_000
@@ -46,7 +45,7 @@ class _Watched:
     member: Member
     task: Task
     setting: Setting
-    files: TaskCounters
+    files: Counted
     place: bytes
     raw: bytes = b""
 
@@ -54,21 +53,31 @@ class _Watched:
 class Signals:
     """Makes frames. It keeps descriptors: close it, or use it in `with`."""
 
-    def __init__(self, membership: Membership, clock: Clock, *, most_descriptors: int | None = None) -> None:
+    def __init__(
+        self,
+        membership: Membership,
+        clock: Clock,
+        *,
+        most_descriptors: int | None = None,
+        reader: Reader | None = None,
+    ) -> None:
         """Nothing is looked at yet.
 
         Args:
             membership: who opted in.
             clock: of `Frame.at_us` and of `Hint.at_us`: the same for both.
             most_descriptors: to keep open; what more would be useful is opened at each look.
+            reader: who reads what changes at every look; None: the usual one.
         """
         self._membership = membership
         self._clock = clock
         self._descriptors = Descriptors(most_descriptors)
-        self._host = HostFiles(self._descriptors)
+        library = (reader or usual_reader()).library
+        self._host = HostFiles(self._descriptors, library)
+        self._rows = counter_rows(self._descriptors, library)
         self._members: tuple[Member, ...] = ()
         self._watched: list[_Watched] = []
-        self._counters = np.zeros((0, len(COUNTERS)), np.int64)
+        self._tids: tuple[int, ...] = ()
         self._tasks: tuple[Task, ...] = ()
         self._settings: tuple[Setting, ...] = ()
         self._groups: dict[GroupId, int] = {}
@@ -120,7 +129,8 @@ class Signals:
         window_us = now_us - self._looked_us if self._looked_us is not None else 0
         self._looked_us = now_us
         self._follow(self._membership.look(now_us, hints.keys(), self._host.newest), now_us)
-        gone = self._read_counters(now_us) | self._read_in_turn(window_us)
+        gone = self._rows.look(now_us)
+        gone += self._read_in_turn(window_us)
         if gone:
             self._lose(gone, now_us)
         self._read_groups(now_us)
@@ -128,9 +138,9 @@ class Signals:
         return Frame(
             at_us=now_us,
             tasks=self._tasks,
-            counters=self._counters.copy(),
+            counters=self._rows.counters.copy(),
             settings=self._settings,
-            hints=tuple(map(hints.get, [task.id.tid for task in self._tasks])) if hints else (None,) * len(self._tasks),
+            hints=tuple(map(hints.get, self._tids)),
             group_nices=self._groups,  # replaced when it changes, never written to
             host=self._host.read(now_us),
         )
@@ -152,15 +162,14 @@ class Signals:
 
     def _watch(self, member: Member, now_us: int) -> _Watched | None:
         """None when it ended."""
-        files = TaskCounters(member.pid, member.id.tid, self._descriptors)
-        place = place_of(member)
-        task = describe(member)
-        # The setting last: after it was read, and the files are open, what they say is of this very thread.
-        if task is None or files.look(now_us) is None:
-            files.close()
+        files = self._rows.open(f"/proc/{member.pid}/task/{member.id.tid}", now_us)
+        if files is None:
             return None
-        setting = setting_of(member)
-        if setting is None:
+        place = place_of(member)
+        # These two last: after them, since the files are open, what they say is of this very thread.
+        task = describe(member)
+        setting = None if task is None else setting_of(member)
+        if task is None or setting is None:
             files.close()
             return None
         return _Watched(member, task, setting, files, place)
@@ -169,32 +178,19 @@ class Signals:
         """Bring what frames are made of in line with who is watched."""
         self._tasks = tuple(watched.task for watched in self._watched)
         self._settings = tuple(watched.setting for watched in self._watched)
-        counters = [watched.files.counters for watched in self._watched]
-        self._counters = np.array(counters, np.int64).reshape(len(counters), len(COUNTERS))
+        self._tids = tuple(watched.member.id.tid for watched in self._watched)
+        self._rows.arrange([watched.files for watched in self._watched])
         self._groups_at_us = None
 
     def _lose(self, gone: Collection[int], now_us: int) -> None:
         """They ended, or are no longer ours to look at."""
-        for row in gone:
+        for row in set(gone):
             self._membership.forget(self._watched[row].member.id)
         self._follow(self._membership.look(now_us), now_us)
 
-    def _read_counters(self, now_us: int) -> set[int]:
-        """Rows of those that ended."""
-        gone: set[int] = set()
-        counters = self._counters
-        for row, watched in enumerate(self._watched):
-            files = watched.files
-            changed = files.look(now_us)
-            if changed:
-                counters[row] = files.counters
-            elif changed is None:
-                gone.add(row)
-        return gone
-
-    def _read_in_turn(self, window_us: int) -> set[int]:
+    def _read_in_turn(self, window_us: int) -> list[int]:
         """What seldom changes, of some; rows of those that ended or that others took over."""
-        gone: set[int] = set()
+        gone: list[int] = []
         count = len(self._watched)
         named = [row for row in range(count) if self._watched[row].task.id in self._recheck] if self._recheck else []
         due = self._setting_turn.rows(count, window_us)
@@ -206,13 +202,11 @@ class Signals:
             # Of what was read after it, it may be the elder: then the next turn finds that it differs, and reads again.
             watched.raw, setting = raw, setting_of(watched.member)
             if setting is None:
-                gone.add(row)
+                gone.append(row)
             elif setting != watched.setting:
                 watched.setting = setting
                 self._settings = tuple(watched.setting for watched in self._watched)
-        for row in self._task_turn.rows(count, window_us):
-            if not self._describe_again(row):
-                gone.add(row)
+        gone.extend(row for row in self._task_turn.rows(count, window_us) if not self._describe_again(row))
         return gone
 
     def _describe_again(self, row: int) -> bool:

@@ -5,9 +5,11 @@ to run and whose CPU time stands still can only be waiting: it cannot sleep with
 was seen in state R, its wait grows with the clock until it runs; the kernel's own figure takes over then.
 
 The kernel writes 59 lines to tell how a task left the CPU, and two numbers would do. So a task that lately always left
-by itself, after a short turn, is taken to do so again, and is asked ten times a second: if it was pushed aside
-meanwhile, that is told up to 100 ms late, and counts beside a turn that was told as a sleep. One that did nothing for a
+by itself, after a short turn, is taken to do so again, and is asked four times a second: if it was pushed aside
+meanwhile, that is told up to 250 ms late, and counts beside a turn that was told as a sleep. One that did nothing for a
 second is looked at every 60 ms only.
+
+`look.c` does the same for all tasks at once (`counter_rows`).
 """
 
 from __future__ import annotations
@@ -19,15 +21,15 @@ from npuops.hostsched.proc_files import Descriptors, KeptFile
 
 STATE_US: Final = 100_000
 """A task that does nothing is asked so often whether it wants to run."""
-SURE_US: Final = 100_000
+SURE_US: Final = 250_000
 """How a task with short turns leaves the CPU is asked so often;"""
-_SHORT_NS: Final = 1_000_000
+SHORT_NS: Final = 1_000_000
 """its turns took no longer than this on average,"""
-_USUAL: Final = 5
+USUAL: Final = 5
 """and so many times in a row it was asked it had not been pushed aside since the time before."""
 IDLE_US: Final = 1_000_000
 IDLE_EVERY_US: Final = 60_000
-_IDLE_STATE_US: Final = 240_000
+IDLE_STATE_US: Final = 240_000
 _SWITCHES: Final = b"\nvoluntary_ctxt_switches:"
 _STATE: Final = b"\nState:\t"
 
@@ -52,9 +54,8 @@ class TaskCounters:
         "counters",
     )
 
-    def __init__(self, pid: int, tid: int, descriptors: Descriptors) -> None:
-        """Nothing is read yet."""
-        folder = f"/proc/{pid}/task/{tid}"
+    def __init__(self, folder: str, descriptors: Descriptors) -> None:
+        """Nothing is read yet of `/proc/PID/task/TID`."""
         self._runs = KeptFile(f"{folder}/schedstat", descriptors)
         self._status = KeptFile(f"{folder}/status", descriptors)
         self._raw = b""
@@ -89,7 +90,7 @@ class TaskCounters:
         before = self.counters
         # The clocks differ by a little: what was told of a wait is not taken back.
         wait_ns = max(booked, before[1])
-        if 0 < run_ns - before[0] <= (turns - before[2]) * _SHORT_NS and self._is_usual(now_us):
+        if 0 < run_ns - before[0] <= (turns - before[2]) * SHORT_NS and self._is_usual(now_us):
             left = max(self._sure[1] + turns - self._sure[0], before[3])
             self.counters = (run_ns, wait_ns, turns, left, before[4])
         else:
@@ -102,7 +103,7 @@ class TaskCounters:
         return True
 
     def _is_usual(self, now_us: int) -> bool:
-        return self._usual >= _USUAL and now_us - self._asked_us < SURE_US
+        return self._usual >= USUAL and now_us - self._asked_us < SURE_US
 
     def _switches(self, status: bytes, turns: int) -> tuple[int, int]:
         """As the kernel tells them now; what was told before is not taken back."""
@@ -123,7 +124,7 @@ class TaskCounters:
         idle = now_us - self._changed_us >= IDLE_US
         if idle:
             self._next_us = now_us + IDLE_EVERY_US
-        if now_us - self._asked_us < (_IDLE_STATE_US if idle else STATE_US):
+        if now_us - self._asked_us < (IDLE_STATE_US if idle else STATE_US):
             return False
         status = self._status.read(8192)
         if not status:

@@ -1,26 +1,12 @@
-"""A program of our own in C: compiled once per source, into npuops' cache, whole or not at all."""
+"""A program of the laboratory's own in C."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import Final
 
-from npuops.artifacts.disk import storage_errors
-from npuops.artifacts.store import default_root
-from npuops.errors import CompileError, MissingToolchainError, ToolchainTimeoutError
-from npuops.private_folder import private_folder
-
-_FLAGS: Final = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-pthread")
-_LIMIT_S: Final = 120
+from npuops.hostsched.c_source import CSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,54 +24,7 @@ class CProgram:
     def compiled(self, folder: Path | None = None) -> Path:
         """Path of the program in `folder`, by default in npuops' cache; compiled now if it is not there yet.
 
-        Any number of processes may ask at once: each compiles for itself, the last one's (equal) file stays.
-
         Raises:
-            MissingToolchainError: no C compiler here.
-            CompileError: it refused; its words are in the message.
-            ToolchainTimeoutError: it did not end.
-            StorageError: the folder cannot be written.
+            As `CSource.compiled`.
         """
-        texts = {source: (files("npuops.schedlab") / source).read_bytes() for source in self.sources}
-        digest = hashlib.sha256(platform.machine().encode() + repr((_FLAGS, texts)).encode()).hexdigest()[:16]
-        place = (default_root() if folder is None else folder) / "schedlab"
-        program = place / f"{self.name}-{digest}"
-        if program.is_file():
-            return program
-        compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-        if compiler is None:
-            raise MissingToolchainError(
-                f"no C compiler was found: {self.name} is a C program", advice="apt install gcc libc6-dev"
-            )
-        with storage_errors(f"compile {self.name} in", place):
-            place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with private_folder() as scratch:
-                for source, text in texts.items():
-                    (scratch / source).write_bytes(text)
-                self._compile(compiler, scratch)
-                _publish(scratch / self.name, program)
-        return program
-
-    def _compile(self, compiler: str, scratch: Path) -> None:
-        command = [compiler, *_FLAGS, "-o", self.name, *(name for name in self.sources if name.endswith(".c"))]
-        try:
-            ended = subprocess.run(  # noqa: S603 - our own list of words
-                command, cwd=scratch, capture_output=True, text=True, timeout=_LIMIT_S, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise ToolchainTimeoutError(f"{compiler} did not compile {self.name} within {_LIMIT_S} s") from error
-        if ended.returncode:
-            raise CompileError(
-                f"{compiler} refused {self.name}: {ended.stderr.strip()[-2000:]}",
-                advice="the disk may be full, or the C library's headers missing: apt install gcc libc6-dev",
-            )
-
-
-def _publish(made: Path, program: Path) -> None:
-    """Whole or not at all: the scratch folder may be of another file system."""
-    beside = program.with_name(f".{program.name}-{os.getpid()}-{threading.get_ident()}")
-    try:
-        shutil.copy(made, beside)
-        beside.replace(program)
-    finally:
-        beside.unlink(missing_ok=True)
+        return CSource("npuops.schedlab", self.name, self.sources).compiled(folder)
