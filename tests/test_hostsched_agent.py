@@ -138,17 +138,21 @@ def test_acting_changes_sees_what_it_changed_and_puts_it_back(ticker: int, tmp_p
 def test_what_stands_is_confirmed_now_and_then_so_that_somebody_elses_change_is_noticed(
     ticker: int, tmp_path: Path
 ) -> None:
-    seen = Seen(80)
+    seen = Seen(1000)
 
     def interfere(event: Event) -> None:
         seen(event)
         if len(seen.steps) == 20:
             os.setpriority(os.PRIO_PROCESS, ticker, 9)
 
+    def is_over(caught: tuple[int, ...]) -> bool:
+        noticed = any(step.applied is not None and step.applied.lost for step in seen.steps)
+        return seen.is_over(caught) or noticed
+
     clock = SystemClock()
     acting = options(tmp_path, policy_named(LOWER), acts=True)
     with Wakeup(clock.now_us) as wakeup, assembled(acting, lambda: Selection(pids=(ticker,)), interfere) as assembly:
-        Agent(assembly.parts, Pace(10_000), clock, observe=assembly.observe).run(wakeup, seen.is_over)
+        Agent(assembly.parts, Pace(10_000), clock, observe=assembly.observe).run(wakeup, is_over)
     lost = [len(step.applied.lost) for step in seen.steps if step.applied is not None]
     assert sum(lost) == 1
     assert os.getpriority(os.PRIO_PROCESS, ticker) == 9, "theirs stays"

@@ -9,7 +9,7 @@ from hostsched_frames import Actor, Stage
 from npuops.errors import OptionError
 from npuops.hostsched.candidates import MOST, CandidateOptions, candidates, changes, plan_levels, row_of
 from npuops.hostsched.features import State
-from npuops.hostsched.levels import BOOST, DEMOTE, LEVELS, RESERVE_50
+from npuops.hostsched.levels import BOOST, DEMOTE, LEVELS, RESERVE_25, RESERVE_50
 from npuops.hostsched.plan import Plan
 
 SHARES = np.array([level.setting.share if level.setting else 0.0 for level in LEVELS])
@@ -47,6 +47,20 @@ def test_every_candidate_is_legal_and_none_comes_twice(cpus, count, seed, plans,
     assert (rows[0] == 0).all(), "leaving everything normal is always among them"
     again = candidates(state, current, last_good=good, proposal=Plan(), options=options)
     assert (again == rows).all()
+
+
+@given(st.integers(0, 99))
+def test_a_reservation_that_its_task_has_outgrown_and_any_smaller_one_is_no_choice(seed: int) -> None:
+    stage, state = state_of(2, 2, 2)
+    options, proposal = CandidateOptions(seed=seed), Plan({stage.id("t0"): RESERVE_25, stage.id("t1"): RESERVE_50})
+    free = candidates(state, Plan(), proposal=proposal, options=options)
+    assert {LEVELS.index(RESERVE_25), LEVELS.index(RESERVE_50)} <= set(free[:, 0].tolist())
+    rows = candidates(
+        state, Plan(), proposal=proposal, outgrown={stage.id("t0"): 0.25, stage.id("t1"): 0.5}, options=options
+    )
+    assert LEVELS.index(RESERVE_25) not in rows[:, 0]
+    assert LEVELS.index(RESERVE_50) in rows[:, 0]
+    assert (SHARES[rows[:, 1]] == 0).all()
 
 
 def test_the_known_plans_come_first() -> None:

@@ -216,9 +216,16 @@ def test_a_forecast_must_gain_and_a_forecasting_policy_must_insist() -> None:
     good = Plan(levels, **GOOD)
     stage, guard = stage_of(1), Guard(replace(QUIET, hysteresis_us=30_000))
     seen(stage, guard)
-    assert rules(guard.check(stage.look(), good)) == {Rule.HYSTERESIS}
-    assert rules(guard.check(stage.look(), good)) == {Rule.HYSTERESIS}
-    assert guard.check(stage.look(), good).plan.levels == levels
+    assert rules(guard.check(stage.look(10_000), good)) == {Rule.HYSTERESIS}
+    assert rules(guard.check(stage.look(10_000), good)) == {Rule.HYSTERESIS}
+    assert guard.check(stage.look(10_000), good).plan.levels == levels
+
+
+def test_who_looks_seldom_need_not_insist_for_that_is_patience_enough() -> None:
+    stage, guard = stage_of(1), Guard(replace(QUIET, hysteresis_us=30_000))
+    good = Plan({stage.id("t0"): DEMOTE}, **GOOD)
+    seen(stage, guard)
+    assert guard.check(stage.look(30_000), good).plan.levels == good.levels
 
 
 def test_nothing_happens_far_outside_of_what_training_saw_and_the_feature_is_told() -> None:
@@ -264,9 +271,64 @@ def test_forecasts_that_do_not_come_true_end_the_acting_and_it_comes_back() -> N
     stage, guard = stage_of(2), Guard(QUIET)
     plan = Plan({stage.id("t1"): DEMOTE}, **GOOD)
     found = drive(guard, stage, plan, 0.5, 60)
-    assert {Rule.DRIFTED, Rule.COOLING} in found
+    assert {Rule.DRIFTED, Rule.DOUBTED} in found
     awake(stage)
     assert guard.check(stage.look(2_100_000), plan).plan.levels == plan.levels
+
+
+def test_while_forecasts_are_doubted_the_fallback_holds_and_passes_the_same_bounds() -> None:
+    stage, guard = stage_of(3), Guard(QUIET)
+    fallback = Plan({stage.id("t2"): IDLE, stage.id("t1"): NICE}, {stage.id("t2"): "it computes"})
+    plan = Plan({stage.id("t1"): DEMOTE}, **GOOD, fallback=fallback)
+    found = drive(guard, stage, plan, 0.5, 60)
+    assert {Rule.DOUBTED, Rule.BOUNDS} in found
+    assert not any(Rule.COOLING in each for each in found)
+    awake(stage)
+    held = guard.check(stage.look(), plan).plan
+    assert held.levels == {stage.id("t2"): IDLE}
+    assert held.why == {stage.id("t2"): "it computes"}
+    assert held.expected is None
+    awake(stage)
+    assert guard.check(stage.look(2_100_000), plan).plan.levels == plan.levels
+
+
+def test_a_task_that_starved_ends_the_fallback_too() -> None:
+    stage, guard = stage_of(2), Guard(QUIET)
+    levels = {stage.id("t1"): BOOST}
+    plan = Plan(levels, **GOOD, fallback=Plan(levels))
+    seen(stage, guard, plan)
+    stage.actors[0].does(run_us=100, pushed=1)
+    for _ in range(52):
+        stage.actors[1].does(run_us=20_000, pushed=1)
+        stage.actors[0].does(wait_us=20_000)
+        checked = guard.check(stage.look(), plan)
+    assert Rule.COOLING in rules(checked)
+    assert not checked.plan.levels
+
+
+def test_what_training_never_saw_is_left_to_the_fallback() -> None:
+    stage = stage_of(1)
+    columns = len(TASK_FEATURES) + len(HOST_FEATURES)
+    never = Ranges(*(np.full(columns, 5, np.float32) for _ in range(4)))
+    guard = Guard(QUIET, never)
+    plan = Plan({stage.id("t0"): IDLE}, **GOOD, fallback=Plan({stage.id("t0"): DEMOTE}))
+    seen(stage, guard, plan)
+    checked = guard.check(stage.look(), plan)
+    assert rules(checked) == {Rule.STRANGE}
+    assert checked.plan.levels == {stage.id("t0"): DEMOTE}
+
+
+def test_forecasts_are_compared_with_the_fallback_where_there_is_one() -> None:
+    stage, guard = stage_of(1), Guard(GuardOptions(hysteresis_us=0, dwell_us=0, control_share=0.2))
+    plan = Plan({stage.id("t0"): IDLE}, **GOOD, fallback=Plan({stage.id("t0"): DEMOTE}))
+    seen(stage, guard, plan)
+    windows = 0
+    for _ in range(1000):
+        awake(stage)
+        checked = guard.check(stage.look(), plan)
+        assert checked.plan.levels == {stage.id("t0"): DEMOTE if checked.control else IDLE}
+        windows += checked.control
+    assert windows > 100
 
 
 def test_forecasts_that_come_true_are_left_alone() -> None:

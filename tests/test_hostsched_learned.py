@@ -78,6 +78,24 @@ def test_between_decisions_the_plan_stays_unless_tasks_come_or_go() -> None:
     assert len(scorer.asked) == 3
 
 
+def test_another_plan_of_the_proposer_is_a_reason_to_decide_at_once_and_is_the_fallback() -> None:
+    class Fickle:
+        name = "fickle"
+        lowered = 1
+
+        def decide(self, state: State) -> Plan:
+            return Plan({task.id: DEMOTE for task in state.frame.tasks[self.lowered :]})
+
+    scorer, proposer = Wishful(), Fickle()
+    learned = Learned(scorer, LearnedOptions(every_us=100_000), proposer=proposer)
+    for number, (lowered, asked) in enumerate(((1, 1), (1, 1), (2, 2), (2, 2))):
+        proposer.lowered = lowered
+        plan = learned.decide(made_state(3, 0, hints=HINTS, at_us=1_000_000 + 20_000 * number))
+        assert len(scorer.asked) == asked
+        assert plan.fallback is not None
+        assert len(plan.fallback.levels) == 3 - lowered
+
+
 def test_another_policys_plan_is_among_the_candidates() -> None:
     class Proposer:
         name = "proposer"

@@ -91,9 +91,10 @@ class Actuator:
         """CPU time of that process so far."""
         return self._link.spent_ns()
 
-    def beat(self) -> None:
-        """Renew everything that is in force."""
+    def beat(self) -> bool:
+        """Renew everything that is in force; False when that was put back, because this came too late: `apply` then."""
         self._link.heartbeat.beat()
+        return self._link.heartbeat.held
 
     def apply(self, orders: Orders) -> Applied:
         """Make it so; what is not ordered is put back.

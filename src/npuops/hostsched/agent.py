@@ -30,8 +30,8 @@ from npuops.hostsched.service_notice import ServiceNotice
 from npuops.hostsched.wakeup import Wakeup
 
 _LEAST_WALL_NS = 100_000_000
-_CONFIRM_US: Final = 200_000
-"""Orders that did not change are given again so often: somebody else may have set a task, or the reaper put it back."""
+_CONFIRM_US: Final = 1_000_000
+"""Orders that did not change are given again so often: somebody else may have set a task."""
 _WATCHER_US: Final = 1_000_000
 """What the reaper spends is asked for so often: it counts in the agent's budget, and asking costs too."""
 _ALLOCATIONS: Final = 50_000
@@ -77,8 +77,8 @@ class Applies(Protocol):
         """What it took; counts as a beat."""
         ...
 
-    def beat(self) -> None:
-        """The agent lives."""
+    def beat(self) -> bool:
+        """The agent lives; False when the reaper has put everything back meanwhile."""
         ...
 
     def watcher_ns(self) -> int:
@@ -158,6 +158,7 @@ class Agent:
         with _few_collections():
             while not is_over(wakeup.caught()):
                 if wakeup.sleep_until(due_us):
+                    self._given = None  # it may be the reaper that ended
                     continue  # a signal, or a child that ended: ask first
                 due_us = self._paced_step(due_us)
                 steps += 1
@@ -205,8 +206,7 @@ class Agent:
 
     def _apply(self, actuator: Applies, orders: Orders, at_us: int) -> Applied:
         """What stands already is only confirmed, now and then: that costs as much as deciding."""
-        if orders is self._given and at_us - self._given_us < _CONFIRM_US:
-            actuator.beat()
+        if orders is self._given and at_us - self._given_us < _CONFIRM_US and actuator.beat():
             return NOTHING
         applied = actuator.apply(orders)
         self._given = orders if applied == NOTHING else None  # what was denied, or just changed, is looked at again

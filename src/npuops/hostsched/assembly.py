@@ -42,7 +42,7 @@ class AgentOptions:
         ranges: of the features in the policy's training; None if it was not trained.
         acts: it tells the kernel, otherwise it advises.
         allow: what may be done to a task, by name; empty: everything.
-        control_share: of the time of a policy that forecasts, in which everything is normal, for comparison.
+        control_share: of the time of a policy that forecasts, in which they are not followed, for comparison.
         period_us: between looks, for its reservation.
         record: file of the trace; None: none is kept.
         leases: folder in which is noted what to put back; None: this user's.

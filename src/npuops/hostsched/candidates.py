@@ -6,8 +6,9 @@ of; then come single edits, pairs, and bounded random edits of the good ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -73,9 +74,18 @@ def candidates(
     *,
     last_good: Plan | None = None,
     proposal: Plan | None = None,
+    outgrown: Mapping[TaskId, float] = MappingProxyType({}),
     options: CandidateOptions | None = None,
 ) -> NDArray[np.int8]:
     """The list: all normal, then `current`, `last_good`, `proposal`, then edits of them.
+
+    Args:
+        state: the look.
+        current: what holds.
+        last_good: what held when all was well.
+        proposal: of another policy.
+        outgrown: for some tasks a share of a CPU; no reservation up to that is any good for them.
+        options: how to search.
 
     Returns:
         int8 of shape (rows, tasks): indices into `LEVELS`, tasks in the order of the frame; no row twice, every row
@@ -84,7 +94,7 @@ def candidates(
     """
     chosen = options or CandidateOptions()
     frame = state.frame
-    legal = _Legal(frame, chosen)
+    legal = _Legal(frame, chosen, outgrown)
     plans = [Plan(), current, *(plan for plan in (last_good, proposal) if plan is not None)]
     found: dict[bytes, Row] = {}
     bases = np.array([legal.repaired(row_of(plan, frame)) for plan in plans], np.int8)
@@ -118,11 +128,13 @@ _SHARES: Final = np.array([level.setting.share if level.setting else 0.0 for lev
 class _Legal:
     """What may be chosen for whom."""
 
-    def __init__(self, frame: Frame, options: CandidateOptions) -> None:
+    def __init__(self, frame: Frame, options: CandidateOptions, outgrown: Mapping[TaskId, float]) -> None:
         self.cpus = options.reserved_share * frame.host.cpus
         named = np.array([level.name in options.levels or level is NORMAL for level in LEVELS])
         everywhere = np.array([task.cpus >= frame.host.cpus for task in frame.tasks], bool).reshape(-1, 1)
-        self.choices: NDArray[np.bool_] = named[None, :] & (everywhere | (_SHARES == 0.0)[None, :])
+        least = np.array([outgrown.get(task.id, 0.0) for task in frame.tasks]).reshape(-1, 1)
+        serves = (_SHARES == 0.0)[None, :] | (everywhere & (_SHARES[None, :] > least + _ROUNDING))
+        self.choices: NDArray[np.bool_] = named[None, :] & serves
         self.counts = self.choices.sum(axis=1)
         self.table = np.argsort(~self.choices, axis=1, kind="stable").astype(np.int8)
         """For each task, its levels first; so many of them count."""

@@ -33,7 +33,7 @@ class Decision:
         wanted: what the policy newly wants.
         changes: what of it passed the guard and is new.
         refusals: what the guard newly refused.
-        control: the default holds, for comparison.
+        control: forecasts are not followed, for comparison.
         expected: the policy's forecast for its plan; None without.
         expected_default: the same for leaving everything normal.
         changed: what the kernel took.
@@ -154,7 +154,7 @@ def decision_lines(decision: Decision, names: dict[TaskId, str]) -> Iterator[str
         if default is not None:
             words += f" (by default {default.miss_share:.1%}, {default.progress:.0%})"
         head += f": {words}"
-    yield head + (": a window in which the default holds, for comparison" if decision.control else "")
+    yield head + (": a window without forecasts, for comparison" if decision.control else "")
     for row in decision.seen:
         tid, command, _, run, wait, switches, setting, hint, _ = row.cells()
         said = f"; says {hint}" if hint != "-" else ""

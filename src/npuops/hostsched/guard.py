@@ -1,6 +1,7 @@
 """What of a plan may happen. Pure: time is the frames' own, and whatever it refuses it says why.
 
-What passes is a part of the plan; the rest is normal. Going back to normal is never refused.
+What passes is a part of the plan, or of its fallback where only its forecasts are in doubt; the rest is normal. Going
+back to normal is never refused.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from npuops.hostsched.features import State
 from npuops.hostsched.frame import Task, TaskId
 from npuops.hostsched.guard_options import GuardOptions, acts_of
 from npuops.hostsched.objective import worth_of
-from npuops.hostsched.plan import NORMAL, Level, Plan
+from npuops.hostsched.plan import NORMAL, Forecast, Level, Plan
 from npuops.hostsched.starvation import Starvation
 
 
@@ -26,14 +27,16 @@ class Rule(StrEnum):
 
     STARVED = "starved"
     """A task certainly got no CPU: everything normal, for a while."""
-    DRIFTED = "drifted"
-    """Forecasts did not come true, or acting was worse than not acting: the same."""
     COOLING = "cooling"
     """The while is not over."""
+    DRIFTED = "drifted"
+    """Forecasts did not come true, or following them was worse than not: the fallback, for a while."""
+    DOUBTED = "doubted"
+    """That while is not over."""
     CONTROL = "control"
-    """A short window in which the default holds, for comparison."""
+    """A short window in which the fallback holds, for comparison."""
     STRANGE = "strange"
-    """Nothing like it was seen in training."""
+    """Nothing like it was seen in training: the fallback."""
     GAIN = "gain"
     """The forecast is not worth more than leaving everything normal."""
     ENDED = "ended"
@@ -79,7 +82,7 @@ class Checked:
     Attributes:
         plan: what may happen; its forecast is gone where it is no longer the plan that was forecast.
         refusals: what may not.
-        control: the default holds for comparison; count this time apart.
+        control: the fallback holds for comparison; count this time apart.
     """
 
     plan: Plan
@@ -87,6 +90,8 @@ class Checked:
     control: bool = False
 
 
+_OF_FORECASTS: Final = frozenset({Rule.DOUBTED, Rule.CONTROL, Rule.STRANGE})
+"""These speak against the forecasts, and not against acting."""
 _SECOND_US: Final = 1_000_000
 _ROUNDING: Final = 1e-9
 _MOST_STRIKES: Final = 5
@@ -107,7 +112,8 @@ class Guard:
         self._ranges = ranges
         self._starvation = Starvation(self._options)
         self._drift = Drift(self._options)
-        self._cool_until_us: int | None = None
+        self._calm_until_us: int | None = None
+        self._doubt_until_us: int | None = None
         self._strikes = 0
         self._passed = Plan()
         self._mode = ""
@@ -121,24 +127,26 @@ class Guard:
 
     def check(self, state: State, plan: Plan) -> Checked:
         """What of this plan may happen until the next frame; call it once for each."""
-        self._at_us = at_us = max(state.frame.at_us, self._at_us or 0)
+        before_us, at_us = self._at_us, max(state.frame.at_us, self._at_us or 0)
+        self._at_us = at_us
         refusals = self._watch(state, at_us)
         whole = self._whole(state, plan, at_us)
-        self._want(plan, at_us)
-        levels: dict[TaskId, Level] = {}
-        if whole is None:
-            levels = self._each(state, plan, at_us, refusals)
-        elif plan.levels or whole.rule is Rule.CONTROL:
+        wanted = plan
+        if whole is not None:
+            wanted = plan.fallback if whole.rule in _OF_FORECASTS and plan.fallback is not None else Plan()
+        if whole is not None and (plan.levels or wanted.levels or whole.rule is Rule.CONTROL):
             refusals.append(whole)
-        same = len(levels) == sum(level != NORMAL for level in plan.levels.values())
+        self._want(wanted, at_us if before_us is None else before_us)
+        levels = self._each(state, wanted, at_us, refusals)
+        same = len(levels) == sum(level != NORMAL for level in wanted.levels.values())
         self._passed = Plan(
             levels,
-            {task: plan.why[task] for task in levels if task in plan.why},
-            plan.expected if same else None,
+            {task: wanted.why[task] for task in levels if task in wanted.why},
+            wanted.expected if same else None,
             plan.expected_default,
         )
         control = whole is not None and whole.rule is Rule.CONTROL
-        self._mode = "control" if control else "acting" if levels else ""
+        self._mode = "control" if control else "acting" if levels and wanted is plan else ""
         return Checked(self._passed, tuple(refusals), control)
 
     def _watch(self, state: State, at_us: int) -> list[Refusal]:
@@ -148,47 +156,46 @@ class Guard:
         expected = self._passed.expected.miss_share if self._passed.expected else None
         drifted = self._drift.watch(state.frame, self._mode, expected)
         refusals = [Refusal(Rule.STARVED, one.task, one.why) for one in starved]
-        if drifted and not self._is_cool(at_us):
+        if drifted and _left_us(self._doubt_until_us, at_us) is None:
             refusals.append(Refusal(Rule.DRIFTED, None, drifted))
-            self._cool(at_us, self._options.cool_us * 2 ** min(self._strikes, _MOST_STRIKES))
+            self._doubt_until_us = at_us + self._options.cool_us * 2 ** min(self._strikes, _MOST_STRIKES)
             self._strikes += 1
             self._drift.forget()
         if starved:
-            self._cool(at_us, self._options.cool_us)
+            self._calm_until_us = at_us + self._options.cool_us
         return refusals
-
-    def _cool(self, at_us: int, length_us: int) -> None:
-        self._cool_until_us = max(self._cool_until_us or 0, at_us + length_us)
-
-    def _is_cool(self, at_us: int) -> bool:
-        return self._cool_until_us is not None and at_us <= self._cool_until_us
 
     def _whole(self, state: State, plan: Plan, at_us: int) -> Refusal | None:
         """Why nothing of this plan may happen."""
+        if (left_us := _left_us(self._calm_until_us, at_us)) is not None:
+            return Refusal(Rule.COOLING, None, f"everything stays normal for another {left_us / 1e6:.1f} s")
+        return None if plan.expected is None else self._doubt(state, plan.expected, plan.expected_default, at_us)
+
+    def _doubt(self, state: State, expected: Forecast, by_default: Forecast | None, at_us: int) -> Refusal | None:
+        """Why this forecast is not followed."""
         options = self._options
-        if self._is_cool(at_us):
-            left = (self._cool_until_us or 0) - at_us
-            return Refusal(Rule.COOLING, None, f"everything stays normal for another {left / 1e6:.1f} s")
-        if plan.expected is None:
-            return None
+        if (left_us := _left_us(self._doubt_until_us, at_us)) is not None:
+            return Refusal(Rule.DOUBTED, None, f"forecasts are not followed for another {left_us / 1e6:.1f} s")
         if is_control(at_us, options):
-            return Refusal(Rule.CONTROL, None, f"one of the windows of {options.control_us // 1000} ms for comparison")
+            why = f"one of the windows of {options.control_us // 1000} ms for comparison"
+            return Refusal(Rule.CONTROL, None, why)
         if self._ranges is not None:
             found = strangest(state, self._ranges)
             if found.distance > options.distance:
                 why = f"{found.feature} is {found.value:.2f}, {found.distance:.1f} widths beyond what training saw"
                 return Refusal(Rule.STRANGE, found.task, why)
-        if plan.expected_default is not None:
-            gain = worth_of(plan.expected) - worth_of(plan.expected_default)
+        if by_default is not None:
+            gain = worth_of(expected) - worth_of(by_default)
             if not gain > options.gain:
                 return Refusal(Rule.GAIN, None, f"the forecast gains {gain:.3f}, and {options.gain} is needed")
         return None
 
-    def _want(self, plan: Plan, at_us: int) -> None:
+    def _want(self, plan: Plan, since_us: int) -> None:
+        """What is new may be wanted since the look before: who looks seldom changes seldom, and need not wait twice."""
         now: dict[TaskId, tuple[Level, int]] = {}
         for task, level in plan.levels.items():
             before = self._wanted.get(task)
-            now[task] = before if before is not None and before[0] == level else (level, at_us)
+            now[task] = before if before is not None and before[0] == level else (level, since_us)
         self._wanted = now
 
     def _each(self, state: State, plan: Plan, at_us: int, refusals: list[Refusal]) -> dict[TaskId, Level]:
@@ -266,6 +273,10 @@ class Guard:
         self._entered[task, level] = at_us
         self._entries.append(at_us)
         return None
+
+
+def _left_us(until_us: int | None, at_us: int) -> int | None:
+    return until_us - at_us if until_us is not None and at_us <= until_us else None
 
 
 def _pinned(task: Task, cpus: int) -> str:

@@ -69,7 +69,8 @@ class GuardOptions:
         dwell_us: a task enters the same level at most once in this time; going back to normal is always free.
         changes_per_s: so many times in any second may some task enter some level.
         frames: a task is left alone until it was seen so often.
-        hysteresis_us: a level that a forecasting policy wants must be wanted for so long.
+        hysteresis_us: a level that a forecasting policy wants must be wanted for so long, counted from the look before
+            the first that wanted it: between looks that are farther apart than that nothing flaps.
         gain: by which a forecast must be worth more than the forecast of leaving everything normal (`objective`).
         silent_us: a lowered task that did not run for so long goes back to normal, for it may be starving.
         waiting_us: a task that certainly waited for so long without running puts everything back to normal.
@@ -80,8 +81,8 @@ class GuardOptions:
         drift: by which the realised share of misses may exceed the forecast's.
         drift_us: over so long.
         drift_answers: and so many answers, before it counts.
-        control_share: of the time of a forecasting policy that everything is normal, for comparison. It costs what
-            the policy gains in that time: benchmarks leave it at 0, or count such windows apart.
+        control_share: of the time of a forecasting policy in which its fallback holds (or everything is normal), for
+            comparison. It costs what the forecasts gain in that time: benchmarks leave it at 0, or count it apart.
         control_us: length of such a window.
         seed: chooses the windows.
     """

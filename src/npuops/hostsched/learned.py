@@ -15,12 +15,15 @@ from npuops.errors import OptionError
 from npuops.hostsched.candidates import CandidateOptions, candidates, changes, plan_levels, row_of
 from npuops.hostsched.features import RATES, State
 from npuops.hostsched.objective import TRUST, Trust, Weights, worth
+from npuops.hostsched.outgrown import Outgrown
 from npuops.hostsched.plan import Plan, Policy
 from npuops.hostsched.scorer import Forecasts, Outlook, Scene, encode, encode_levels, forecasts
 from npuops.hostsched.scorer_session import Scorer
 
 _SERVED, _MISSED = RATES.index("served_per_s"), RATES.index("missed_per_s")
 _NAMED: Final = 3
+EVERY_US: Final = 100_000
+"""Scoring takes a CPU ten times as long as asking the rule; so seldom it costs nothing that could be measured."""
 _KEPT: Final = 8
 """Decisions for which a list of candidates is kept, as long as tasks and plans are the same."""
 
@@ -33,14 +36,14 @@ class LearnedOptions:
         search: which candidates.
         trust: how far it follows the network where it must guess for whom somebody waits.
         trust_told: the same where applications said so of every task.
-        every_us: between decisions; in frames between them the last plan stays. A task that comes or goes is a reason
-            to decide at once. 0: with every frame.
+        every_us: between decisions; in frames between them the last plan stays. A task that comes or goes, and another
+            plan of the proposer, are reasons to decide at once. 0: with every frame.
     """
 
     search: CandidateOptions = field(default_factory=CandidateOptions)
     trust: Trust = TRUST
     trust_told: Trust = TRUST
-    every_us: int = 0
+    every_us: int = EVERY_US
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
@@ -69,10 +72,12 @@ class Learned:
         self._options = options or LearnedOptions()
         self._proposer = proposer
         self._plan, self._good = Plan(), Plan()
-        self._tasks: object = None
+        self._about: object = None
+        """Tasks and proposal that were decided about."""
         self._decided_us: int | None = None
         self._count = 0
         self._listed: tuple[object, NDArray[np.int8]] | None = None
+        self._outgrown = Outgrown()
 
     @property
     def name(self) -> str:
@@ -88,14 +93,14 @@ class Learned:
         proposal = self._proposer.decide(state) if self._proposer is not None else None
         frame = state.frame
         if not frame.tasks:
-            self._plan, self._tasks = Plan(), None
+            self._plan, self._about = Plan(), None
             return self._plan
         self._remember(state)
-        ids = tuple(task.id for task in frame.tasks)
+        about = (tuple(task.id for task in frame.tasks), proposal and proposal.levels)
         waited = self._decided_us is None or frame.at_us - self._decided_us >= self._options.every_us
-        if waited or ids != self._tasks:
+        if waited or about != self._about:
             self._plan = self._best(state, proposal)
-            self._decided_us, self._tasks = frame.at_us, ids
+            self._decided_us, self._about = frame.at_us, about
         return self._plan
 
     def _remember(self, state: State) -> None:
@@ -119,16 +124,19 @@ class Learned:
                 best = int(proposed[0])
         levels = plan_levels(rows[best], state.frame)
         why = _why(state, scene, outlook, found, best)
-        return Plan(levels, dict.fromkeys(levels, why), found.of(best), found.of(0))
+        return Plan(levels, dict.fromkeys(levels, why), found.of(best), found.of(0), proposal)
 
     def _candidates(self, state: State, proposal: Plan | None) -> NDArray[np.int8]:
         """Another list now and then: what one missed the next may hold, and making one takes as long as scoring it."""
         turn, self._count = self._count // _KEPT, self._count + 1
         plans = [plan.levels for plan in (self._plan, self._good, proposal) if plan is not None]
-        about = (turn, state.frame.tasks, state.frame.host.cpus, plans)
+        outgrown = self._outgrown.update(state)
+        about = (turn, state.frame.tasks, state.frame.host.cpus, plans, outgrown)
         if self._listed is None or self._listed[0] != about:
             search = replace(self._options.search, seed=self._options.search.seed + turn)
-            found = candidates(state, self._plan, last_good=self._good, proposal=proposal, options=search)
+            found = candidates(
+                state, self._plan, last_good=self._good, proposal=proposal, outgrown=outgrown, options=search
+            )
             self._listed = (about, found)
         return self._listed[1]
 

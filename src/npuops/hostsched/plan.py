@@ -51,12 +51,15 @@ class Plan:
         why: a few words for each of these, for people.
         expected: of this plan, and of leaving everything normal; None from a policy that does not forecast.
         expected_default: as above.
+        fallback: what a policy without forecasts would do, for when these are not to be relied upon; None leaves
+            everything normal then. Traces do not keep it.
     """
 
     levels: Mapping[TaskId, Level] = field(default_factory=dict)
     why: Mapping[TaskId, str] = field(default_factory=dict)
     expected: Forecast | None = None
     expected_default: Forecast | None = None
+    fallback: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True)

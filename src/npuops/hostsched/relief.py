@@ -14,13 +14,12 @@ from npuops.hostsched.evidence import SHARE, WAIT, Evidence
 from npuops.hostsched.frame import Frame, Task, TaskId
 from npuops.hostsched.late_answers import Answers
 from npuops.hostsched.levels import BOOST, RESERVE_25, RESERVE_50
+from npuops.hostsched.outgrown import FULL
 from npuops.hostsched.plan import Level
 from npuops.hostsched.reactive_options import ReactiveOptions
 
 RESERVED_SHARE: Final = 0.6
 """Of all CPUs; see `guard_options`."""
-_FULL: Final = 0.95
-"""A reservation that is used up to this part holds its task back more than it helps."""
 _REFUSED_US: Final = 250_000
 """A reservation that the kernel did not grant for so long is not asked for again soon."""
 _PERIODS: Final = 2
@@ -117,7 +116,7 @@ class Relief:
             return
         setting = frame.settings[row]
         granted = setting.policy is SchedPolicy.DEADLINE
-        if not granted or share >= _FULL * setting.share:
+        if not granted or share >= FULL * setting.share:
             rung.barred_until_us = frame.at_us + int(self._options.backoff_cap_us)
 
     def _fitting(self, answers: Answers, share: float, left: float) -> Level | None:

@@ -38,11 +38,16 @@ def play_under(
         guard: refuses; None lets everything pass.
         period_us: between looks.
     """
-    host, book, features = (
-        SimulatedHost(mix, seed, rules, telling=telling, pinned=pinned),
-        PhaseBook(mix, seed),
-        Features(),
-    )
+    host = SimulatedHost(mix, seed, rules, telling=telling, pinned=pinned)
+    return play_on(host, seed, policy, guard=guard, period_us=period_us)
+
+
+def play_on(
+    host: SimulatedHost, seed: int, policy: Policy, *, guard: Guard | None = None, period_us: int = 20_000
+) -> Recording:
+    """The same on a host at its first instant; `seed` is that of its arrivals."""
+    mix, features = host.mix, Features()
+    book = PhaseBook(mix, seed)
     for moment_us in range(period_us, mix.duration_us, period_us):
         book.run_until(host.simulation, moment_us * 1000)
         state = features.update(host.frame())

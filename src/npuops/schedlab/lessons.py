@@ -7,10 +7,12 @@ from typing import Final
 import numpy as np
 
 from npuops.eevdf.rules import Rules
+from npuops.schedlab.others import Others
 from npuops.schedlab.scene import Scene
 from npuops.schedlab.training_mixes import training_mix
 
-_PERIODS_US: Final = (10_000, 20_000, 20_000, 50_000)
+_PERIODS_US: Final = (10_000, 20_000, 20_000, 50_000, 100_000)
+"""The agent's own; within its budget it looks ten to twenty times a second on most machines."""
 _HZ: Final = (250, 250, 250, 1000, 100)
 _MOST_CPUS: Final = 2
 _PINNED: Final = {1: 0.7, 2: 0.2}
@@ -32,4 +34,10 @@ def lesson(number: int) -> Scene:
     telling = tuple(player.name for player in mix.players if random.random() < openness)
     pinned = bool(random.random() < _PINNED[cpus])
     period_us = int(random.choice(_PERIODS_US))
-    return Scene(mix, int(random.integers(1 << 30)), rules, telling, pinned, period_us)
+    others = Others(
+        seed=number,
+        busy_share=random.choice([0.0, 0.1, 0.3, 0.8]),
+        runnable=random.choice([0.0, 0.2, 1.0, 3.0]),
+        pushes_per_s=float(random.integers(0, 100)),
+    )
+    return Scene(mix, int(random.integers(1 << 30)), rules, telling, pinned, period_us, others)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from npuops.eevdf.mix import Mix
 from npuops.eevdf.rules import Rules
+from npuops.hostsched.guard import Guard
 from npuops.hostsched.objective import worth
 from npuops.hostsched.plan import Policy
 from npuops.schedlab.comparison import worst_progress
-from npuops.schedlab.episode import play_under
+from npuops.schedlab.episode import play_on
+from npuops.schedlab.others import NOBODY, Others
 from npuops.schedlab.outcome import Outcome, judge
 from npuops.schedlab.simulated_host import SimulatedHost
 
@@ -25,6 +27,7 @@ class Scene:
         telling: players that send hints.
         pinned: to its CPUs, on a host that has more.
         period_us: between looks.
+        others: who else is on the host.
     """
 
     mix: Mix
@@ -33,24 +36,18 @@ class Scene:
     telling: tuple[str, ...]
     pinned: bool
     period_us: int
+    others: Others = NOBODY
 
     def host(self) -> SimulatedHost:
         """At its first instant."""
-        return SimulatedHost(self.mix, self.seed, self.rules, telling=self.telling, pinned=self.pinned)
+        return SimulatedHost(
+            self.mix, self.seed, self.rules, telling=self.telling, pinned=self.pinned, others=self.others
+        )
 
 
-def outcome_of(scene: Scene, policy: Policy) -> Outcome:
-    """Play it."""
-    recording = play_under(
-        policy,
-        scene.mix,
-        scene.seed,
-        scene.rules,
-        telling=scene.telling,
-        pinned=scene.pinned,
-        period_us=scene.period_us,
-    )
-    return judge(recording, policy.name)
+def outcome_of(scene: Scene, policy: Policy, guard: Guard | None = None) -> Outcome:
+    """Play it; without a guard everything passes."""
+    return judge(play_on(scene.host(), scene.seed, policy, guard=guard, period_us=scene.period_us), policy.name)
 
 
 def worth_of_play(outcome: Outcome, default: Outcome) -> float:

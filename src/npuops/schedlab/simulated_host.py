@@ -15,10 +15,11 @@ from npuops.eevdf.rules import Rules
 from npuops.eevdf.setting import DEFAULT, Setting
 from npuops.eevdf.simulation import Simulation
 from npuops.errors import OptionError
-from npuops.hostsched.frame import Frame, GroupId, Host, Task, TaskId
+from npuops.hostsched.frame import INVOLUNTARY, RUN_NS, TURNS, Frame, GroupId, Host, Task, TaskId
 from npuops.hostsched.hint import Hint
 from npuops.hostsched.plan import Orders
 from npuops.schedlab.live_waits import LiveWaits
+from npuops.schedlab.others import NOBODY, Others
 from npuops.schedlab.stage_hints import hint_of
 
 FIRST_TID: Final = 1000
@@ -31,7 +32,14 @@ class SimulatedHost:
     """Plays one mix; tells as much as a real host would, and no more."""
 
     def __init__(
-        self, mix: Mix, seed: int, rules: Rules, *, telling: Collection[str] = (), pinned: bool = False
+        self,
+        mix: Mix,
+        seed: int,
+        rules: Rules,
+        *,
+        telling: Collection[str] = (),
+        pinned: bool = False,
+        others: Others = NOBODY,
     ) -> None:
         """Begin at the mix's first instant, everything as the kernel sets it.
 
@@ -41,8 +49,10 @@ class SimulatedHost:
             rules: of the simulated kernel.
             telling: players that send hints.
             pinned: the host has one CPU more, on which no player may run: the kernel reserves for none of them then.
+            others: who else is on the host; they take no time from the mix.
         """
         self.mix = mix
+        self._others = others.until(mix.duration_us)
         self._telling = frozenset(telling)
         self._cpus = mix.cpus + pinned
         self._waits = LiveWaits(len(mix.players))
@@ -86,7 +96,7 @@ class SimulatedHost:
         other = object.__new__(SimulatedHost)
         other.mix, other._telling, other._tasks = self.mix, self._telling, self._tasks
         other._simulation = self._simulation.copy()
-        other._cpus, other._waits = self._cpus, self._waits.copy()
+        other._cpus, other._waits, other._others = self._cpus, self._waits.copy(), self._others
         other._settings = list(self._settings)
         other._nices = dict(self._nices)
         other._busy_us, other._busy_at_us = self._busy_us, self._busy_at_us
@@ -134,8 +144,10 @@ class SimulatedHost:
         simulation, now_us = self._simulation, self.now_us
         counters = self._waits.told(simulation, now_us)
         if now_us - self._busy_at_us >= _BUSY_EVERY_US:
-            ran_us = int(counters[:, 0].sum()) // 1000
-            self._busy_us, self._busy_at_us = ran_us // _BUSY_STEP_US * _BUSY_STEP_US, now_us
+            busy_us = self._others.busy_us(now_us, self._cpus, int(counters[:, RUN_NS].sum()) // 1000)
+            self._busy_us = max(busy_us // _BUSY_STEP_US * _BUSY_STEP_US, self._busy_us)
+            self._busy_at_us = now_us
+        counters[:, [TURNS, INVOLUNTARY]] += self._others.pushes(counters[:, RUN_NS])[:, None]
         return Frame(
             at_us=now_us,
             tasks=self._tasks,
@@ -145,7 +157,7 @@ class SimulatedHost:
             group_nices={GroupId("autogroup", str(session)): nice for session, nice in self._nices.items()},
             host=Host(
                 cpus=self._cpus,
-                runnable=simulation.runnable(),
+                runnable=simulation.runnable() + self._others.runnable(now_us),
                 busy_us=self._busy_us,
                 steal_us=0,
                 pressure_us=simulation.pressure_ns() // 1000,

@@ -17,6 +17,8 @@ from typing import Final
 
 import numpy as np
 
+from npuops.hostsched.guard import Guard
+from npuops.hostsched.guard_options import GuardOptions
 from npuops.hostsched.learned import Learned, LearnedOptions
 from npuops.hostsched.objective import Trust
 from npuops.hostsched.plan import Policy
@@ -29,7 +31,7 @@ from npuops.schedlab.lessons import lesson
 from npuops.schedlab.scene import outcome_of, worth_of_play
 
 TRUSTS: Final = tuple(
-    Trust(margin=margin, below_floor=floor) for margin, floor in product((0.02, 0.05, 0.1), (0.3, 0.5, 1.0))
+    Trust(margin=margin, below_floor=floor) for margin, floor in product((0.02, 0.05, 0.1, 0.2), (0.3, 0.5, 1.0))
 )
 _LESS_IN_TIME: Final = 0.01
 """So much of the requests in time may be given for other things that the objective counts."""
@@ -37,7 +39,7 @@ _LESS_IN_TIME: Final = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Followed:
-    """What lessons came to under one trust, or under the rule alone.
+    """What lessons came to under one trust, or under the rule alone; the guard stands behind either.
 
     Attributes:
         worth: mean over the lessons, as the objective counts it.
@@ -95,6 +97,6 @@ def _played(weights: Weights, thresholds: ReactiveOptions, trust: Trust | None, 
     policy: Policy = Reactive(thresholds)
     if trust is not None:
         policy = Learned(NumpyScorer(weights), LearnedOptions(trust=trust, trust_told=trust), proposer=policy)
-    outcome = outcome_of(scene, policy)
+    outcome = outcome_of(scene, policy, Guard(GuardOptions(control_share=0.0)))
     in_time = float("nan") if outcome.slo_share is None else outcome.slo_share
     return worth_of_play(outcome, outcome_of(scene, Default())), in_time
