@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from npuops.hostsched.knobs import read_attributes
+from npuops.hostsched.trace_file import read_trace
 
 LIMIT_S = 60.0
 WORKS = """
@@ -226,6 +227,13 @@ def test_the_json_flag_of_a_command_is_its_own() -> None:
         (("observe", "--plot", "x.gif"), ".svg"),
         (("observe", "--record", "/nowhere/there/x"), "/nowhere"),
         (("run", "--mode", "ackt", "--", "true"), "act"),
+        (("observe", "--for", "inf"), "--for"),
+        (("observe", "--interval", "inf"), "--interval"),
+        (("advise", "--policy-folder", "x"), "add --policy learned"),
+        (("advise", "--placement", "numpy"), "add --policy learned"),
+        (("advise", "--policy", "default", "--thresholds", "x"), "reactive"),
+        (("act", "--match", "x", "--leases", "/nowhere/there"), "mkdir -m 700 /nowhere/there"),
+        (("restore", "--leases", "/etc/passwd"), "/etc/passwd is no folder"),
         (("replay", "/nowhere/x"), "/nowhere/x"),
     ],
 )
@@ -234,6 +242,40 @@ def test_wrong_use_ends_with_two_and_says_what_to_do(arguments: tuple[str, ...],
     assert ended.returncode == 2, ended
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_plot_makes_its_folder_and_one_without_room_does_not_cost_the_summary(worker: int, tmp_path: Path) -> None:
+    few = ("observe", "--pid", str(worker), "--for", "0.3")
+    made = done(*few, "--plot", str(tmp_path / "new" / "run.svg"))
+    assert made.returncode == 0, made.stderr
+    ET.parse(tmp_path / "new" / "run.svg")  # noqa: S314 - we wrote it
+    limit = ["prlimit", "--fsize=100"]
+    refused = subprocess.run(
+        [*limit, *words(*few, "--plot", str(tmp_path / "run.svg"))],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert "cannot write" in refused.stderr
+    assert "the agent itself" in refused.stdout
+    assert not (tmp_path / "run.svg").exists()
+
+
+@pytest.mark.slow
+def test_nobody_there_is_told() -> None:
+    ended = done("observe", "--cgroup", "/nowhere", "--for", "0.2")
+    assert ended.returncode == 0, ended.stderr
+    assert "nobody who opted in was there" in ended.stdout
+
+
+@pytest.mark.slow
+def test_restore_says_that_the_folder_it_was_told_is_not_there(tmp_path: Path) -> None:
+    told = done("restore", "--leases", str(tmp_path / "other"))
+    assert told.returncode == 0, told.stderr
+    assert f"there is no folder {tmp_path / 'other'}" in told.stdout
 
 
 @pytest.mark.slow
@@ -399,6 +441,59 @@ def test_when_nobody_reads_any_more_it_ends_and_all_is_back(worker: int) -> None
         agent.stdout.close()  # what it says next, of its first change, goes nowhere
         assert agent.wait(LIMIT_S) == 141
     wait_until(lambda: read_attributes(worker) == before)
+
+
+@needs_nice
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [(), ("--json",)])
+def test_when_the_reader_stalls_what_is_set_stays_set_and_the_end_comes(
+    how: tuple[str, ...], worker: int, tmp_path: Path
+) -> None:
+    """A full pipe once held the agent in a write for good: the reaper put all back, and SIGTERM was not heard."""
+    trace = tmp_path / "run.trace"
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    command = words("act", "--policy", POLICY, "--pid", str(worker), "--record", str(trace), *how)
+    with subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE, text=True) as agent:
+        try:
+            wait_until(lambda: nice(worker) == 7, agent)
+            first = sleeps(agent.pid)
+            wait_until(lambda: sleeps(agent.pid) > first + 50, agent)  # it goes on; on a loud machine it may be late
+            wait_until(lambda: nice(worker) == 7, agent)
+            agent.send_signal(signal.SIGTERM)
+            _, err = agent.communicate(timeout=LIMIT_S)
+        finally:
+            agent.kill()
+            os.close(reader)
+            os.close(writer)
+    assert agent.returncode == 0, err
+    assert "lines were not written: nobody reads them" in err
+    assert nice(worker) == 0
+    found = [entry.applied for entry in read_trace(trace).entries if entry.applied is not None]
+    assert len(found) > 50
+
+
+def sleeps(pid: int) -> int:
+    """Of a process until now: its loop has one a step."""
+    told = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(told.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
+@pytest.mark.slow
+def test_run_ends_as_the_command_ends_though_nobody_hears_npuops_any_more() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import sys; sys.stdin.read(); sys.exit(7)"
+    command = words("run", "--policy", "default", "--", sys.executable, "-c", code)
+    ended = subprocess.run(
+        command, input="", text=True, stdout=subprocess.DEVNULL, stderr=writer, timeout=LIMIT_S, check=False
+    )
+    os.close(writer)
+    assert ended.returncode == 7
 
 
 @pytest.mark.slow

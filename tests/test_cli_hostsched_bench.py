@@ -49,6 +49,31 @@ def test_one_command_leaves_plays_tables_and_plots_and_goes_on_where_it_was(tmp_
 
 
 @pytest.mark.slow
+def test_what_the_plays_were_made_with_is_what_resume_goes_on_with(tmp_path: Path) -> None:
+    out, first, same, other = (tmp_path / name for name in ("out", "first.toml", "same.toml", "other.toml"))
+    for path, quiet_us in ((first, 31_000), (same, 31_000), (other, 32_000)):
+        path.write_text(f"quiet_us = {quiet_us}\n", encoding="utf-8")
+    few = (*FEW, "--rivals", "tuned-reactive", "--out", str(out))
+    done = bench(*few, "--thresholds", str(first))
+    assert done.returncode == 0, done.stderr
+    again = bench(*few, "--thresholds", str(same), "--resume")
+    assert again.returncode == 0, again.stderr
+    before = (out / "plays.jsonl").read_bytes()
+    for changed in (("--thresholds", str(other)), ()):
+        refused = bench(*few, *changed, "--resume")
+        assert refused.returncode == 2
+        assert "begun with another --thresholds for tuned-reactive" in refused.stderr
+        assert "--out" in refused.stderr
+    assert (out / "plays.jsonl").read_bytes() == before
+    head, *lines = before.splitlines(keepends=True)
+    old = {name: value for name, value in json.loads(head).items() if name != "contents"}
+    (out / "plays.jsonl").write_bytes(json.dumps(old).encode() + b"\n" + b"".join(lines))
+    unknown = bench(*few, "--thresholds", str(first), "--resume")
+    assert unknown.returncode == 2
+    assert "an older npuops began it" in unknown.stderr
+
+
+@pytest.mark.slow
 def test_real_programs_are_part_of_the_one_command(tmp_path: Path) -> None:
     if missing := [command for command in ("redis-server", "gcc", "make") if shutil.which(command) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
@@ -120,6 +145,9 @@ def test_programs_that_are_not_installed_are_left_out_loudly(tmp_path: Path) -> 
         (("--programs", "all"), "--on kernel"),
         (("--on", "kernel", "--programs", "redis-bild"), "redis-build"),
         (("--mixes", "none"), "--programs"),
+        (("--cpu-share", "nan"), "of a core"),
+        (("--thresholds", "/nowhere/x.toml"), "/nowhere/x.toml"),
+        (("--policy-folder", "/nowhere"), "/nowhere/card.json"),
         (("--on", "kernel", "--mixes", "none", "--programs", "messengers-hogs", "--rivals", "oracle"), "oracle"),
     ],
 )

@@ -14,7 +14,14 @@ from made_policy import TRAINED, made_policy
 from made_weights import noisy_weights
 from npuops.errors import IncompatibleArtifactError, IntegrityError, NpuopsError, StorageError
 from npuops.hostsched.features import HOST_FEATURES, TASK_FEATURES
-from npuops.hostsched.policy_card import CARD_NAME, ONNX_NAME, WEIGHTS_NAME, open_policy, read_card
+from npuops.hostsched.policy_card import (
+    CARD_NAME,
+    ONNX_NAME,
+    SHIFT_BOUNDS_PROGRESS,
+    WEIGHTS_NAME,
+    open_policy,
+    read_card,
+)
 from npuops.hostsched.scorer import SHAPE
 
 
@@ -136,3 +143,15 @@ def test_a_correction_beyond_its_bounds_is_refused(policy: Path) -> None:
         rewrite(policy, correction={"miss": wrong, **whole})
         with pytest.raises(IntegrityError):
             read_card(policy)
+
+
+@pytest.mark.parametrize("end", SHIFT_BOUNDS_PROGRESS)
+def test_progress_is_bounded_on_reading_as_in_the_fit(policy: Path, end: float) -> None:
+    rest = {"miss": {}, "plays": 8, "unclean": 1, "kernel": "6.18"}
+    rewrite(policy, correction={"progress": {"shift": end}, **rest})
+    found = read_card(policy).correction
+    assert found is not None
+    assert found.progress.shift == end
+    rewrite(policy, correction={"progress": {"shift": end * 1.01}, **rest})
+    with pytest.raises(IntegrityError, match="progress is shifted"):
+        read_card(policy)

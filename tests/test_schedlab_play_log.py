@@ -39,6 +39,25 @@ def test_plays_of_mixes_and_of_programs_stand_side_by_side(path: Path) -> None:
         assert (log.mixes, log.programs) == (PLAYS, theirs)
 
 
+def test_a_log_of_before_plays_had_their_fields_in_this_order_is_still_read(path: Path) -> None:
+    """As those were written that the published figures are from."""
+    head = (
+        b'{"schema":"npuops.hostsched.experiment/1","on":"kernel","seed":1,"quick":false,"kernel":"6.18","cpus":2,'
+        b'"version":"0","began_unix_us":1,"calibration":null,"statics":{},"statics_here":{},"control_share":0.0}\n'
+    )
+    mix = b'{"mix":"crowd","label":"learned","repeat":1,"tries":0,"outcome":null,"skipped":"none","failed":""}\n'
+    load = (
+        b'{"load":"redis-build","label":"default","repeat":0,"tries":1,"outcome":null,"skipped":"","failed":"fell"}\n'
+    )
+    path.write_bytes(head + mix + load)
+    found, plays = read_log(path)
+    assert found.contents is None
+    assert [(one.key, one.skipped, one.failed) for one in plays] == [
+        (("crowd", "learned", 1), "none", ""),
+        (("redis-build", "default", 0), "", "fell"),
+    ]
+
+
 @pytest.mark.parametrize("lost", [1, 2, 100])
 def test_a_torn_last_line_is_taken_back_and_the_rest_stays(path: Path, lost: int) -> None:
     os.truncate(path, path.stat().st_size - lost)

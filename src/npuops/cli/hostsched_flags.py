@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from npuops.errors import OptionError
+
 if TYPE_CHECKING:
     from npuops.cli.hostsched_policy import PolicyChoice
     from npuops.hostsched.selection import Selection
 
 POLICIES = ("default", "reactive", "learned", "static:")
+LEARNED = "learned"
+AUTO = "auto"
+RULED = ("reactive", LEARNED)
+"""Policies in which the reactive rule has a say."""
+YEAR_S = 31_536_000
 
 
 def complete_policy(incomplete: str) -> list[str]:
@@ -46,10 +53,13 @@ ControlFlag = Annotated[
         metavar="PERCENT",
         min=0,
         max=50,
-        help="Of the time of a policy that forecasts, in which everything is normal: does acting still help?",
+        help="Of the time of a policy that forecasts, in which they are not followed (rule, or default): "
+        "do they still help?",
     ),
 ]
-ForFlag = Annotated[float | None, typer.Option("--for", metavar="SECONDS", min=0.01, help="End after so long.")]
+ForFlag = Annotated[
+    float | None, typer.Option("--for", metavar="SECONDS", min=0.01, max=YEAR_S, help="End after so long.")
+]
 PolicyFlag = Annotated[
     str,
     typer.Option(
@@ -66,7 +76,10 @@ PlotFlag = Annotated[
     Path | None, typer.Option("--plot", help="At the end, what happened over time into this .svg or .png file.")
 ]
 IntervalFlag = Annotated[
-    float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Between views; looks are taken more often.")
+    float,
+    typer.Option(
+        "--interval", metavar="SECONDS", min=0.1, max=YEAR_S, help="Between views; looks are taken more often."
+    ),
 ]
 AllowFlag = Annotated[
     list[str] | None,
@@ -106,7 +119,18 @@ def opted_in(
 def chosen_policy(
     name: str, folder: Path | None, placement: str, thresholds: Path | None, period_ms: float
 ) -> PolicyChoice:
-    """What the command line says of who decides."""
+    """What the command line says of who decides.
+
+    Raises:
+        OptionError: an option is of a policy that does not decide here: it would do nothing.
+    """
+    given = {"--policy-folder": folder is not None, "--placement": placement != AUTO}
+    if name != LEARNED and (flag := next((flag for flag, is_given in given.items() if is_given), "")):
+        raise OptionError(f"{flag} is of a learned policy, and {name} is to decide", advice="add --policy learned")
+    if name not in RULED and thresholds is not None:
+        raise OptionError(
+            f"--thresholds are of the reactive rule, and {name} is to decide", advice="leave them out, or the policy"
+        )
     from npuops.cli.hostsched_policy import PolicyChoice  # noqa: PLC0415 - help must not pay for it
 
     return PolicyChoice(

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from npuops.artifacts.disk import storage_errors
 from npuops.errors import MissingToolchainError, OptionError
 from npuops.events import Event
 from npuops.hostsched.agent_facts import Stepped
@@ -66,6 +67,8 @@ def write_plot(path: Path, line: Timeline) -> None:
     Raises:
         StorageError: it cannot be written.
     """
+    with storage_errors("write", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_output(path, _png(line) if path.suffix == ".png" else svg_timeline(line, TITLE).encode())
 
 

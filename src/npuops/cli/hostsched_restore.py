@@ -11,6 +11,7 @@ from npuops.cli.show import EXIT_NO, JsonFlag, console, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from npuops.hostsched.restore import Leftover
 
@@ -28,15 +29,15 @@ def restore(leases: LeasesFlag = None, as_json: JsonFlag = False) -> None:
     if as_json:
         print_json({"schema": SCHEMA, "leftovers": [_plain(leftover) for leftover in found]})
     else:
-        for line in _lines(found):
+        for line in _lines(found, leases):
             console().print(line, soft_wrap=True)
     if any(leftover.failed or leftover.problem for leftover in found):
         raise typer.Exit(EXIT_NO)
 
 
-def _lines(found: tuple[Leftover, ...]) -> Iterator[str]:
+def _lines(found: tuple[Leftover, ...], leases: Path | None) -> Iterator[str]:
     if not found:
-        yield "nothing was left"
+        yield "nothing was left" + (f": there is no folder {leases}" if leases and not leases.exists() else "")
     for leftover in found:
         if leftover.problem:
             yield f"not restored: {leftover.problem}"

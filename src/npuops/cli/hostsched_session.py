@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -14,8 +13,9 @@ from typing import Final
 from npuops.cli.hostsched_plot import Looks, refuse_plot, write_plot
 from npuops.cli.hostsched_policy import PolicyChoice, open_choice
 from npuops.cli.hostsched_show import Narrator
+from npuops.cli.lossy_output import say_at_once
 from npuops.clock import SystemClock
-from npuops.errors import NpuopsError
+from npuops.errors import NpuopsError, OptionError
 from npuops.events import Event, Observer
 from npuops.hostsched.agent import Agent
 from npuops.hostsched.agent_facts import AgentEnded, Mode
@@ -43,7 +43,7 @@ class Session:
         acts: the kernel is told.
         period_ms: between looks.
         cpu_percent: of one core that the agent may take on average.
-        control_percent: of the time of a policy that forecasts, in which everything is normal, for comparison.
+        control_percent: of the time of a policy that forecasts, in which they are not followed, for comparison.
         interval_s: between views.
         seconds: after which it ends by itself.
         record: file of the trace.
@@ -121,6 +121,8 @@ class Session:
         pace = Pace(round(self.period_ms * 1000), self.cpu_percent / 100)
         if self.plot is not None:
             refuse_plot(self.plot)
+        if self.acts and self.leases is not None and not self.leases.is_dir():
+            raise OptionError(f"--leases: there is no folder {self.leases}", advice=f"mkdir -m 700 {self.leases}")
         summing, looks = Summing(), Looks() if self.plot is not None or self.record is not None else None
         narrator = Narrator(self.mode, as_json=self.as_json, interval_us=round(self.interval_s * 1e6), quiet=quiet)
         observers: list[Observer] = [summing, narrator, *([looks] if looks is not None else [])]
@@ -129,10 +131,24 @@ class Session:
             for observer in observers:
                 observer(event)
 
+        with narrator:
+            ended = self._stepped(wakeup, is_over, whom, pace, narrator, tell)
+            self._tell_end(ended, narrator, summing, looks)
+
+    def _stepped(
+        self,
+        wakeup: Wakeup,
+        is_over: IsOver,
+        whom: Callable[[], Selection],
+        pace: Pace,
+        narrator: Narrator,
+        tell: Observer,
+    ) -> AgentEnded:
+        """From the first step to the last; everything is put back when it returns."""
         notice = ServiceNotice()
         with ExitStack() as stack:
             stack.callback(notice.close)
-            stack.enter_context(narrator)
+            stack.enter_context(narrator.table)
             chosen = None if self.policy is None else stack.enter_context(open_choice(self.policy, tell))
             options = AgentOptions(
                 policy=None if chosen is None else chosen.policy,
@@ -153,23 +169,25 @@ class Session:
                 notice=notice,
                 protection=assembly.protection,
             )
-            ended = agent.run(wakeup, is_over)
-        self._tell_end(ended, narrator, summing, looks)
+            return agent.run(wakeup, is_over)
 
     def _tell_end(self, ended: AgentEnded, narrator: Narrator, summing: Summing, looks: Looks | None) -> None:
         summing(ended)
         if looks is not None:
             line = looks.timeline()
-            if self.plot is not None:
-                write_plot(self.plot, line)
             if not self.as_json:
                 narrator.plain(text_timeline(line))
-        narrator.ended(summing.summary())
+            narrator.ended(summing.summary())
+            if self.plot is not None:
+                write_plot(self.plot, line)  # behind the last word, which is told also if there is no room for it
+        else:
+            narrator.ended(summing.summary())
 
 
 def _tell_failure(error: Exception, *, goes_on: bool) -> None:
     """After everything was put back."""
-    if not isinstance(error, NpuopsError):
-        traceback.print_exception(error)
+    ours = isinstance(error, NpuopsError)
     words = error.message if isinstance(error, NpuopsError) else f"a defect in npuops: {error!r}"
-    sys.stderr.write(f"npuops: error: {words}{'; the command goes on by itself' if goes_on else ''}\n")
+    goes_on_words = "; the command goes on by itself" if goes_on else ""
+    trace = "" if ours else "".join(traceback.format_exception(error))
+    say_at_once(f"{trace}npuops: error: {words}{goes_on_words}\n")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import IO, Final, Self, cast
 
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from npuops.cli.json_line import encoded
+from npuops.cli.lossy_output import LossyOutput
 from npuops.cli.screen import Screen
 from npuops.events import Event, Warned
 from npuops.hostsched.agent_facts import (
@@ -43,13 +45,17 @@ def table_of(view: View) -> Table:
 
 
 class Narrator:
-    """An observer that tells people, or with `as_json` programs. Entered while the agent runs."""
+    """An observer that tells people, or with `as_json` programs. Entered from before the agent runs to its last word.
+
+    It never waits for whoever reads: the agent would stop with it, and all that it set would be put back.
+    """
 
     def __init__(self, mode: Mode, *, as_json: bool, interval_us: int, quiet: bool = False) -> None:
         """`quiet`: only what is wrong, on standard error, for the terminal is somebody else's."""
         self._as_json = as_json
         self._quiet = quiet
-        self._screen = Screen(stderr=quiet)
+        self._output = LossyOutput(sys.stderr if quiet else sys.stdout, self._dropped)
+        self._screen = Screen(stderr=quiet, file=cast("IO[str]", self._output))
         self._interval_us = interval_us
         self._views = mode is Mode.OBSERVE
         self._live: Live | None = None
@@ -61,20 +67,23 @@ class Narrator:
         self._told: set[tuple[str, str, object]] = set()
 
     def __enter__(self) -> Self:
-        """Take the screen, if there is a table to show."""
-        if self._live is not None:
-            self._live.start()
+        """Itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give it back."""
-        if self._live is not None:
-            self._live.stop()
+        """Give the reader a moment for what it has not read yet."""
+        self._output.__exit__(kind, error, trace)
+
+    @property
+    def table(self) -> AbstractContextManager[object]:
+        """The screen is taken while this is entered, if there is a table to show."""
+        return nullcontext() if self._live is None else self._live
 
     def __call__(self, event: Event) -> None:
-        """Tell one fact, if it is worth telling."""
+        """Tell one fact, if it is worth telling, and what waits for the reader."""
+        self._output.go_on()
         match event:
             case AgentStarted():
                 self._started(event)
@@ -103,12 +112,14 @@ class Narrator:
                 pass
 
     def plain(self, text: str) -> None:
-        """Several lines as they are."""
+        """Several lines as they are, of the end."""
+        self._output.last_words()
         if text:
             self._print(text)
 
     def ended(self, summary: Summary) -> None:
         """The last word."""
+        self._output.last_words()
         self._say("ended", "\n".join(summary.lines()), {"summary": summary}, loud=True)
 
     def _started(self, event: AgentStarted) -> None:
@@ -130,7 +141,8 @@ class Narrator:
         if self._as_json:
             self._json("view", {"view": view})
         elif self._live is not None:
-            self._live.update(table_of(view), refresh=True)
+            if not self._output.is_behind:  # half a table would stay on the screen
+                self._live.update(table_of(view), refresh=True)
         else:
             self._print(view.headline())
             for row in view.rows:
@@ -170,19 +182,27 @@ class Narrator:
         if self._as_json:
             self._json(kind, detail)
         else:
-            now = datetime.now(UTC).astimezone()
             for line in words.splitlines():
-                self._print(f"npuops: {line}" if self._quiet else f"{now:%H:%M:%S}  {line}")
+                self._print(self._dated(line))
+
+    def _dated(self, line: str) -> str:
+        return f"npuops: {line}" if self._quiet else f"{datetime.now(UTC).astimezone():%H:%M:%S}  {line}"
 
     def _print(self, line: str) -> None:
         self._screen.print(Text(line), soft_wrap=True)
 
     def _json(self, kind: str, detail: Mapping[str, object]) -> None:
-        line = encoded({"schema": SCHEMA, "time": datetime.now(UTC), "event": kind, **detail}) + b"\n"
-        stream: Any = sys.stderr if self._quiet else sys.stdout
-        stream.flush()
-        stream.buffer.write(line)
-        stream.buffer.flush()
+        self._output.write_line(_json_line(kind, detail))
+
+    def _dropped(self, count: int) -> bytes:
+        message, advice = f"{count} lines were dropped: whoever reads does not keep up", "read faster, or into a file"
+        if self._as_json:
+            return _json_line("warning", {"message": message, "advice": advice})
+        return self._dated(f"warning: {message} ({advice})\n").encode(self._output.encoding)
+
+
+def _json_line(kind: str, detail: Mapping[str, object]) -> bytes:
+    return encoded({"schema": SCHEMA, "time": datetime.now(UTC), "event": kind, **detail}) + b"\n"
 
 
 def _plain(change: LevelChange) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -23,8 +23,9 @@ class Screen(Console):
     Brackets are no markup, `:x:` is no picture, and control characters from a file do not reach the terminal.
     """
 
-    def __init__(self, *, stderr: bool) -> None:
-        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+    def __init__(self, *, stderr: bool, file: IO[str] | None = None) -> None:
+        """`file`: in place of both."""
+        super().__init__(file=file, stderr=stderr, highlight=False, markup=False, emoji=False)
         if not self.is_terminal and "COLUMNS" not in os.environ:
             self.width = _ENDLESS
 

@@ -60,7 +60,8 @@ class Command:
         except FileNotFoundError as error:
             raise NoSuchCommandError(f"{words[0]}: no such command", advice="give its path, or set PATH") from error
         except (OSError, ValueError) as error:  # not executable, a folder, a NUL in it, too many arguments
-            raise NotACommandError(f"{words[0]} cannot be run: {error}") from error
+            why = error.strerror if isinstance(error, OSError) else error
+            raise NotACommandError(f"{words[0]} cannot be run: {why}") from error
 
     @property
     def pid(self) -> int:

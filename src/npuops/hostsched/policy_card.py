@@ -98,7 +98,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 SCALE_BOUNDS: Final = (0.5, 2.0)
 SHIFT_BOUNDS_MISS: Final = (-2.0, 2.0)
 SHIFT_BOUNDS_PROGRESS: Final = (-0.3, 0.3)
-"""Beyond these it is not a bias that was measured, but another network that is needed."""
+"""Beyond these it is not a bias that was measured, but another network that is needed: fit and card keep them."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,6 +140,16 @@ class Correction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     plays: int
     unclean: int
     kernel: str
+
+    def __post_init__(self) -> None:
+        """Progress is bounded closer than the logit that `Line` allows for.
+
+        Raises:
+            OptionError: it is shifted too far.
+        """
+        low, high = SHIFT_BOUNDS_PROGRESS
+        if not low <= self.progress.shift <= high:
+            raise OptionError(f"progress is shifted by {self.progress.shift:g}: it takes {low:g} to {high:g}")
 
     @property
     def is_identity(self) -> bool:

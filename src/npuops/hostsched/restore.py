@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from npuops.errors import IntegrityError
+from npuops.errors import IntegrityError, OptionError
 from npuops.hostsched.applied import Denial
 from npuops.hostsched.lease_file import PREFIX, SUFFIX, boot_id, read_lease_file, runtime_folder
 from npuops.hostsched.process_stat import alive
@@ -41,8 +41,11 @@ def restore_leftovers(folder: Path | None = None) -> tuple[Leftover, ...]:
     """Put back what agents of this user left that are dead, and remove their files.
 
     Raises:
+        OptionError: `folder` is none.
         StorageError: there is no place for lease files.
     """
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise OptionError(f"{folder} is no folder", advice="name the one that the agent was told, with --leases")
     place = folder if folder is not None else runtime_folder()
     found = [_restore(path) for path in sorted(place.glob(f"{PREFIX}*{SUFFIX}"))]
     for path in place.glob(f"{PREFIX}*.new"):  # a file that was never finished: what holds is in the other one

@@ -80,7 +80,11 @@ class Summary:
 
     def lines(self) -> Iterator[str]:
         """For people; of what there was."""
-        yield f"{self.steps} looks in {self.seconds:.1f} s at {self.tasks} tasks, which took {self.run_s:.1f} s of CPU"
+        looks = f"{self.steps} looks in {self.seconds:.1f} s"
+        if self.steps and not self.tasks:
+            yield f"{looks}: nobody who opted in was there, or may be touched"
+        else:
+            yield f"{looks} at {self.tasks} tasks, which took {self.run_s:.1f} s of CPU"
         if self.levels:
             yield "levels: " + _counted(self.levels)
         if self.changed:

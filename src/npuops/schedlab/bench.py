@@ -33,6 +33,7 @@ from npuops.schedlab.program_figures import ProgramFigures, program_harms, progr
 from npuops.schedlab.program_line_up import ProgramRival, program_line_up
 from npuops.schedlab.programs import PROGRAMS
 from npuops.schedlab.recording import Origin
+from npuops.schedlab.rival_content import contents, demand_same
 from npuops.schedlab.rival_names import AGAIN, NAMES
 from npuops.schedlab.rivals import Rival, StaticRule
 from npuops.schedlab.simulated_theatre import SimulatedTheatre
@@ -52,16 +53,20 @@ def run_bench(options: BenchOptions, observe: Observer = ignore) -> Report:
     """Play, and tell what came of it; plays that the log has already are not played again.
 
     Raises:
-        OptionError: a name that nobody has, nothing to play, or a log that was begun otherwise.
+        OptionError: a name that nobody has, nothing to play, thresholds that are none, or a log that was begun
+            otherwise.
         MissingToolchainError: nothing is asked for but programs that are not here.
-        StorageError: the folder cannot be written.
+        StorageError: the folder cannot be written, or the policy's not be read.
+        IntegrityError: the learned policy's folder is damaged.
+        IncompatibleArtifactError: it is of another npuops.
         As `load_program`, on the kernel.
     """
     began = time.monotonic()
     until_s = None if options.most_minutes is None else began + 60 * options.most_minutes
     plan = planned(options, observe)
+    made = contents(thresholds=options.thresholds, folder=options.folder)
     with ExitStack() as stack:
-        log = stack.enter_context(_log(options, plan, observe))
+        log = stack.enter_context(_log(options, plan, made, observe))
         head = log.head
         rivals = line_up(
             _rivals(options), head.statics, head.statics_here, thresholds=options.thresholds, folder=options.folder
@@ -178,15 +183,16 @@ def _arguments(head: Head) -> tuple[str, ...]:
     return "--control-share", f"{head.control_share * 100:g}", "--cpu-share", f"{head.cpu_share * 100:g}"
 
 
-def _log(options: BenchOptions, plan: BenchPlan, observe: Observer) -> PlayLog:
+def _log(options: BenchOptions, plan: BenchPlan, made: Mapping[str, str], observe: Observer) -> PlayLog:
     path = options.out / NAME
     if not options.resume:
         if path.exists():
             raise OptionError(f"{path} has plays already", advice="go on with --resume, or name another --out")
-        return new_log(path, _head(options, plan.mixes, observe))
+        return new_log(path, _head(options, plan.mixes, made, observe))
     log = open_log(path)
     try:
         _check_same(options, plan, log, path)
+        demand_same(path, log.head.contents, made, made if "all" in options.rivals else options.rivals)
     except OptionError:
         log.__exit__(None, None, None)
         raise
@@ -224,7 +230,7 @@ def _check_same(options: BenchOptions, plan: BenchPlan, log: PlayLog, path: Path
         )
 
 
-def _head(options: BenchOptions, mixes: Mapping[str, Mix], observe: Observer) -> Head:
+def _head(options: BenchOptions, mixes: Mapping[str, Mix], made: Mapping[str, str], observe: Observer) -> Head:
     scenes = [lesson(number) for number in range(_QUICK_SCENES if options.quick else _SCENES)]
     places = {
         name: [Place(mix, seed, Rules()) for seed in _SEARCH_SEEDS[: 1 if options.quick else 2]]
@@ -253,6 +259,7 @@ def _head(options: BenchOptions, mixes: Mapping[str, Mix], observe: Observer) ->
         statics_here=here,
         control_share=CONTROL_SHARE,
         cpu_share=options.cpu_percent / 100,
+        contents=dict(made),
     )
 
 

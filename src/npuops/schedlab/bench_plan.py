@@ -10,6 +10,7 @@ from typing import Final
 from npuops.eevdf.mix import Mix
 from npuops.errors import MissingToolchainError, OptionError, nearest
 from npuops.events import Observer, Warned, ignore
+from npuops.hostsched.pace import USUAL_US, Pace
 from npuops.schedlab.experiment import quick
 from npuops.schedlab.mixes import CONTROLS, HELD_OUT, by_name
 from npuops.schedlab.program_bill import QUICK_S, chosen_programs
@@ -85,9 +86,10 @@ def planned(options: BenchOptions, observe: Observer = ignore) -> BenchPlan:
     """Whatever is wrong with the options is told before anything is searched or written.
 
     Raises:
-        OptionError: a name that nobody has, or nothing to play.
+        OptionError: a name that nobody has, nothing to play, or a share of a core that no agent takes.
         MissingToolchainError: nothing is asked for but programs that are not here.
     """
+    Pace(USUAL_US, options.cpu_percent / 100)  # as every agent will
     if options.hints not in HEARING:
         raise OptionError(f"--hints is {options.hints!r}", advice=nearest(options.hints, HEARING))
     rivals = program_line_up(options.rivals)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 
@@ -96,23 +96,61 @@ class Bill:
         def once() -> Take:
             return theatre.play(mix, entrant.rival, seed, hints=entrant.hints, filmed=repeat == 0)
 
-        try:
-            take, tries = cleanest(once, lambda take: take.recording.clean_share, self.tries)
-        except CannotPlayError as error:
-            return Played(mix=name, label=label, repeat=repeat, tries=0, skipped=error.message)
-        except NpuopsError as error:
-            return Played(mix=name, label=label, repeat=repeat, tries=1, failed=error.message)
-        except OSError as error:  # no memory, no descriptor, no room: the next play may have it
-            return Played(mix=name, label=label, repeat=repeat, tries=1, failed=str(error))
+        found = attempted(once, lambda take: take.recording.clean_share, self.tries)
+        take = found.take
         return Played(
             mix=name,
             label=label,
             repeat=repeat,
-            tries=tries,
-            outcome=judge(take.recording, label),
-            agent=take.agent,
-            film=film_of(take.recording, take.actions) if repeat == 0 else None,
+            tries=found.tries,
+            skipped=found.skipped,
+            failed=found.failed,
+            outcome=None if take is None else judge(take.recording, label),
+            agent=None if take is None else take.agent,
+            film=film_of(take.recording, take.actions) if take is not None and repeat == 0 else None,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt(Generic[Kind]):
+    """What came of a play.
+
+    Attributes:
+        tries: that it took.
+        take: the cleanest; None with words why there is none.
+        skipped: it cannot be played here.
+        failed: what went wrong.
+    """
+
+    tries: int
+    take: Kind | None = None
+    skipped: str = ""
+    failed: str = ""
+
+
+def attempted(
+    play: Callable[[], Kind],
+    clean_share: Callable[[Kind], float | None],
+    tries: int,
+    cannot: tuple[type[NpuopsError], ...] = (CannotPlayError,),
+) -> Attempt[Kind]:
+    """Play as `cleanest`; that it cannot be played, or breaks off, is an answer too, and the next play may do better.
+
+    Args:
+        play: once.
+        clean_share: as in `cleanest`.
+        tries: at most.
+        cannot: errors that say that it cannot be played here.
+    """
+    try:
+        take, took = cleanest(play, clean_share, tries)
+    except cannot as error:
+        return Attempt(tries=0, skipped=error.message)
+    except NpuopsError as error:
+        return Attempt(tries=1, failed=error.message)
+    except OSError as error:  # no memory, no descriptor, no room: the next play may have it
+        return Attempt(tries=1, failed=str(error))
+    return Attempt(tries=took, take=take)
 
 
 def arrival_seed(seed: int, repeat: int) -> int:

@@ -116,7 +116,8 @@ def _read(path: Path) -> tuple[Head, list[AnyPlayed], int]:
         raise DataError(f"{path} has not even a head", advice="remove it, and begin again")
     head = _decoded(path, 1, lines[0], Head)
     if head.schema != SCHEMA:
-        raise DataError(f"{path} has schema {head.schema!r}, this npuops reads {SCHEMA!r}")
+        words = f"{path} has schema {head.schema!r}, this npuops reads {SCHEMA!r}"
+        raise DataError(words, advice="begin another one with another --out")
     return head, [_play(path, number, line) for number, line in enumerate(lines[1:], 2)], whole
 
 
@@ -136,7 +137,8 @@ def _decoded(path: Path, number: int, line: bytes, kind: type[Line]) -> Line:
     try:
         return msgspec.json.decode(line, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, OptionError) as error:  # OptionError: a setting nobody can set
-        raise DataError(f"{path}, line {number}: not what npuops writes ({error})") from error
+        words = f"{path}, line {number}: not what npuops writes ({error})"
+        raise DataError(words, advice="name another --out, or remove what is wrong") from error
 
 
 def _write(file: int, line: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ from npuops.schedlab.schedule_file import Calibration
 SCHEMA: Final = "npuops.hostsched.experiment/1"
 FILM_BIN_US: Final = 100_000
 
+Figures = TypeVar("Figures")
 Count = Annotated[int, Meta(ge=0)]
 Key = tuple[str, str, int]
 """Mix or load of real programs, rival with what it hears, and repeat."""
@@ -38,8 +39,9 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         calibration: of the loads; None in the simulator.
         statics: static rules that were searched, by rival.
         statics_here: likewise, by rival and mix.
-        control_share: of the agent's time in which everything is normal for comparison.
+        control_share: of the agent's time in which forecasts are not followed, for comparison.
         cpu_share: of one core that the agent may take.
+        contents: what each agent decides by (`rival_content`); None in logs that do not tell.
     """
 
     schema: str
@@ -55,6 +57,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     statics_here: dict[str, dict[str, StaticRule]]
     control_share: float
     cpu_share: float = 0.01
+    contents: dict[str, str] | None = None
 
 
 class AgentCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,29 +114,37 @@ class Film(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     actions: tuple[Action, ...]
 
 
-class Played(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One play: `outcome`, or the words why there is none.
+class Play(msgspec.Struct, Generic[Figures], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One play, of whatever: `outcome`, or the words why there is none.
 
     Attributes:
-        mix: name.
         label: of the rival, with what it hears.
         repeat: from 0.
         tries: plays until it was clean, or until the last.
         outcome: its figures.
         skipped: why it cannot be played here, in the kernel's or our words.
         failed: what went wrong.
-        agent: what it took; None for scripts, and in the simulator.
+        agent: what it took; None where no agent ran, and in the simulator.
+    """
+
+    label: str
+    repeat: Count
+    tries: Count
+    outcome: Figures | None = None
+    skipped: str = ""
+    failed: str = ""
+    agent: AgentCost | None = None
+
+
+class Played(Play[Outcome], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One play of a mix.
+
+    Attributes:
+        mix: its name.
         film: of the first repeat.
     """
 
     mix: str
-    label: str
-    repeat: Count
-    tries: Count
-    outcome: Outcome | None = None
-    skipped: str = ""
-    failed: str = ""
-    agent: AgentCost | None = None
     film: Film | None = None
 
     @property
@@ -142,32 +153,18 @@ class Played(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.mix, self.label, self.repeat
 
 
-class ProgramPlayed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One play of real programs: `outcome`, or the words why there is none.
+class ProgramPlayed(Play[ProgramOutcome], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One play of real programs.
 
     Attributes:
         load: its name.
-        label: of the rival, with what it hears.
-        repeat: from 0.
-        tries: plays until it was clean, or until the last.
-        outcome: its figures.
-        skipped: why it cannot be played here, in the kernel's or our words.
-        failed: what went wrong.
-        agent: what it took; None where no agent ran.
     """
 
     load: str
-    label: str
-    repeat: Count
-    tries: Count
-    outcome: ProgramOutcome | None = None
-    skipped: str = ""
-    failed: str = ""
-    agent: AgentCost | None = None
 
     @property
     def key(self) -> Key:
-        """Of all plays of an experiment only this one has it: no mix is called like a load of programs."""
+        """Likewise: no mix is called like a load of programs."""
         return self.load, self.label, self.repeat
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from npuops.errors import MissingToolchainError, NpuopsError
+from npuops.errors import MissingToolchainError
 from npuops.hostsched.knobs import AdmissionError, NotPermittedError
 from npuops.schedlab.agent_policy import is_missing
-from npuops.schedlab.experiment import Turn, arrival_seed, cleanest
+from npuops.schedlab.experiment import Turn, arrival_seed, attempted
 from npuops.schedlab.played import Key, ProgramPlayed
 from npuops.schedlab.program_line_up import ProgramRival
 from npuops.schedlab.program_load import ProgramLoad
@@ -21,6 +21,7 @@ from npuops.schedlab.rivals import ByAgent
 from npuops.schedlab.theatre import CannotPlayError
 
 QUICK_S: Final = 2.0
+_CANNOT: Final = (CannotPlayError, AdmissionError, NotPermittedError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +69,18 @@ class ProgramBill:
         def once() -> ProgramTake:
             return play_program(load, self.seconds, self._entered(rival, hints=hints), setting=label, seed=seed)
 
-        try:
-            take, tries = cleanest(once, lambda take: take.outcome.clean_share, self.tries)
-        except (CannotPlayError, AdmissionError, NotPermittedError) as error:
-            return ProgramPlayed(load=name, label=label, repeat=repeat, tries=0, skipped=error.message)
-        except NpuopsError as error:
-            return ProgramPlayed(load=name, label=label, repeat=repeat, tries=1, failed=error.message)
-        except OSError as error:  # no memory, no descriptor, no room: the next play may have it
-            return ProgramPlayed(load=name, label=label, repeat=repeat, tries=1, failed=str(error))
-        return ProgramPlayed(load=name, label=label, repeat=repeat, tries=tries, outcome=take.outcome, agent=take.agent)
+        found = attempted(once, lambda take: take.outcome.clean_share, self.tries, _CANNOT)
+        take = found.take
+        return ProgramPlayed(
+            load=name,
+            label=label,
+            repeat=repeat,
+            tries=found.tries,
+            skipped=found.skipped,
+            failed=found.failed,
+            outcome=None if take is None else take.outcome,
+            agent=None if take is None else take.agent,
+        )
 
     def _entered(self, rival: ProgramRival, *, hints: bool) -> Rival:
         if not isinstance(rival, ByAgent):
