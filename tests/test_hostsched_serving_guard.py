@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from npuops.errors import OptionError
@@ -65,6 +65,7 @@ def test_without_a_device_that_was_measured_nothing_is_changed() -> None:
 
 
 @given(st.floats(0, 1e6), st.floats(0.2, 8.0), st.integers(1_000, 1_000_000), st.integers(0, 5_000))
+@example(rate=5e-324, pace=1.0, slo_us=1_000, waiting=0)
 def test_every_forecast_is_a_share_and_no_candidate_asks_for_more_places(
     rate: float, pace: float, slo_us: int, waiting: int
 ) -> None:

@@ -24,6 +24,8 @@ _MARGIN: Final = 1.25
 """Of a spill, over what it takes now: devices get slower and faster."""
 _SETTLES: Final = 4
 """Steps towards the batch that a rate makes."""
+_LEAST_LOAD: Final = 1e-9
+"""Below it nobody meets anybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,9 @@ def _refused(load: float, places: float) -> float:
 
 def _beyond(load: float, waiting: float) -> float:
     """Share of time in which more wait, of Poisson arrivals at runs of even length in heavy traffic (Kingman 1962)."""
-    return load * exp(-2 * (1 - load) / load * max(waiting, 0.0)) if load < 1 else 0.0
+    if not _LEAST_LOAD < load < 1:
+        return 0.0
+    return load * exp(-2 * (1 - load) / load * max(waiting, 0.0))
 
 
 def _taking(
