@@ -96,6 +96,26 @@ def test_another_plan_of_the_proposer_is_a_reason_to_decide_at_once_and_is_the_f
         assert len(plan.fallback.levels) == 3 - lowered
 
 
+def test_after_too_long_a_time_without_a_look_the_proposers_plan_is_taken_and_nothing_is_scored() -> None:
+    class Lowers:
+        name = "lowers"
+
+        def decide(self, state: State) -> Plan:
+            return Plan({state.frame.tasks[0].id: DEMOTE}, {state.frame.tasks[0].id: "it computes"})
+
+    scorer = Wishful()
+    learned = Learned(scorer, LearnedOptions(every_us=0, slowest_us=60_000), proposer=Lowers())
+    plans = [
+        learned.decide(made_state(3, 0, hints=HINTS, at_us=at_us))
+        for at_us in (1_000_000, 1_060_000, 1_160_000, 1_180_000)
+    ]
+    assert [plan.expected is not None for plan in plans] == [True, True, False, True]
+    assert list(plans[2].why.values()) == ["it computes"]
+    assert len(scorer.asked) == 3
+    alone = Learned(scorer, LearnedOptions(every_us=0, slowest_us=60_000))
+    assert all(alone.decide(made_state(3, 0, hints=HINTS, at_us=at_us)).expected for at_us in (1_000_000, 2_000_000))
+
+
 def test_another_policys_plan_is_among_the_candidates() -> None:
     class Proposer:
         name = "proposer"
@@ -185,3 +205,5 @@ def test_places_that_do_not_exist_are_clear_errors(policy: PolicyFolder, tmp_pat
 def test_a_negative_time_between_decisions_is_refused() -> None:
     with pytest.raises(OptionError):
         LearnedOptions(every_us=-1)
+    with pytest.raises(OptionError):
+        LearnedOptions(slowest_us=-1)

@@ -24,6 +24,9 @@ _SERVED, _MISSED = RATES.index("served_per_s"), RATES.index("missed_per_s")
 _NAMED: Final = 3
 EVERY_US: Final = 100_000
 """Scoring takes a CPU ten times as long as asking the rule; so seldom it costs nothing that could be measured."""
+SLOWEST_US = 60_000
+"""What ships learned from looks 10 to 50 ms apart. At 100 ms it answered less in time than the rule, on the kernel and
+in the simulator, and thinking it over takes the time from those that it is there for."""
 _KEPT: Final = 8
 """Decisions for which a list of candidates is kept, as long as tasks and plans are the same."""
 
@@ -38,12 +41,14 @@ class LearnedOptions:
         trust_told: the same where applications said so of every task.
         every_us: between decisions; in frames between them the last plan stays. A task that comes or goes, and another
             plan of the proposer, are reasons to decide at once. 0: with every frame.
+        slowest_us: between frames; after a longer time the proposer's plan is taken as it is, if there is one.
     """
 
     search: CandidateOptions = field(default_factory=CandidateOptions)
     trust: Trust = TRUST
     trust_told: Trust = TRUST
     every_us: int = EVERY_US
+    slowest_us: int = SLOWEST_US
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
@@ -51,8 +56,9 @@ class LearnedOptions:
         Raises:
             OptionError: a negative time.
         """
-        if self.every_us < 0:
-            raise OptionError(f"the learned policy cannot decide every {self.every_us} us")
+        for name in ("every_us", "slowest_us"):
+            if getattr(self, name) < 0:
+                raise OptionError(f"the learned policy's {name} is {getattr(self, name)}: no time is negative")
 
 
 class Learned:
@@ -75,6 +81,7 @@ class Learned:
         self._about: object = None
         """Tasks and proposal that were decided about."""
         self._decided_us: int | None = None
+        self._looked_us: int | None = None
         self._count = 0
         self._listed: tuple[object, NDArray[np.int8]] | None = None
         self._outgrown = Outgrown()
@@ -96,6 +103,10 @@ class Learned:
             self._plan, self._about = Plan(), None
             return self._plan
         self._remember(state)
+        before_us, self._looked_us = self._looked_us, frame.at_us
+        if proposal is not None and before_us is not None and frame.at_us - before_us > self._options.slowest_us:
+            self._plan, self._about = proposal, None
+            return proposal
         about = (tuple(task.id for task in frame.tasks), proposal and proposal.levels)
         waited = self._decided_us is None or frame.at_us - self._decided_us >= self._options.every_us
         if waited or about != self._about:

@@ -103,11 +103,12 @@ def _head(head: Head, plays: Sequence[AnyPlayed]) -> Iterator[str]:
         yield "- *worst job*: progress of the slowest batch task over all phases, relative to the default's play with"
         yield "  the same arrivals; *in its worst phase*: of single phases, noisy where they are short"
     share = f"{100 * head.control_share:g} %"
-    yield f"- under `learned` everything was normal for comparison in {share} of the time, which costs it as much"
+    yield f"- under `learned` forecasts were not followed, for comparison, in {share} of the time"
     if head.quick:
         yield "- **quick**: phases and plays were cut short; these figures show that it works, and prove nothing"
     if head.on is Origin.KERNEL:
-        yield f"- an agent may take {100 * head.cpu_share:g} % of one core on average, with its reaper"
+        yield f"- an agent may take {100 * head.cpu_share:g} % of one core on average, with its reaper;"
+        yield "  in the first repeat it also records what it does, which is no part of its work elsewhere"
         repeated = sum(played.tries > 1 for played in plays)
         dirty = sum(played.outcome is not None and not played.outcome.is_clean for played in plays)
         yield f"- {repeated} plays were repeated because others took more than {100 * (1 - CLEAN):.0f} % of their CPUs;"
