@@ -22,9 +22,10 @@ from npuops.hostsched.scorer_session import Scorer
 
 _SERVED, _MISSED = RATES.index("served_per_s"), RATES.index("missed_per_s")
 _NAMED: Final = 3
-EVERY_US: Final = 100_000
-"""Scoring takes a CPU ten times as long as asking the rule; so seldom it costs nothing that could be measured."""
-SLOWEST_US = 60_000
+EVERY_US: Final = 50_000
+"""Scoring takes a CPU ten times as long as asking the rule. In the simulator, looking every 20 ms without hints, 60 ms
+between decisions cost nothing that could be told from noise, and 100 ms some points of requests in time."""
+SLOWEST_US: Final = 60_000
 """What ships learned from looks 10 to 50 ms apart. At 100 ms it answered less in time than the rule, on the kernel and
 in the simulator, and thinking it over takes the time from those that it is there for."""
 _KEPT: Final = 8
