@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from npuops.errors import StorageError, ToolchainCrashError
 from npuops.schedlab.attendant import STAGE, attended
-from npuops.schedlab.c_program import CProgram
 from npuops.schedlab.program_roles import family
 from running_server import wait_for
 
@@ -113,7 +113,6 @@ def test_no_descriptor_stays_open(tmp_path: Path) -> None:
 
 
 def test_the_source_has_no_warning(tmp_path: Path) -> None:
-    folder = Path(CProgram.compiled.__code__.co_filename).parent
-    sources = [str(folder / name) for name in STAGE.sources if name.endswith(".c")]
+    sources = [str(files(STAGE.package) / name) for name in STAGE.sources if name.endswith(".c")]
     strict = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pthread"]
     subprocess.run(["cc", *strict, "-o", str(tmp_path / "stage"), *sources], check=True)

@@ -173,15 +173,12 @@ class Session:
 
     def _tell_end(self, ended: AgentEnded, narrator: Narrator, summing: Summing, looks: Looks | None) -> None:
         summing(ended)
-        if looks is not None:
-            line = looks.timeline()
-            if not self.as_json:
-                narrator.plain(text_timeline(line))
-            narrator.ended(summing.summary())
-            if self.plot is not None:
-                write_plot(self.plot, line)  # behind the last word, which is told also if there is no room for it
-        else:
-            narrator.ended(summing.summary())
+        line = None if looks is None else looks.timeline()
+        if line is not None and not self.as_json:
+            narrator.plain(text_timeline(line))
+        narrator.ended(summing.summary())
+        if line is not None and self.plot is not None:
+            write_plot(self.plot, line)  # behind the last word, which is told also if there is no room for it
 
 
 def _tell_failure(error: Exception, *, goes_on: bool) -> None:

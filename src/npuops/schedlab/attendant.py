@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import IO, Final
 
 from npuops.errors import StorageError, ToolchainCrashError, ToolchainTimeoutError
-from npuops.schedlab.c_program import CProgram
+from npuops.hostsched.c_source import CSource
 
-STAGE: Final = CProgram("program-stage", ("program_load.h", "program_stage.c", "program_client.c", "program_wake.c"))
+STAGE: Final = CSource(
+    "npuops.schedlab", "program-stage", ("program_load.h", "program_stage.c", "program_client.c", "program_wake.c")
+)
 _WORD: Final = 8
 _START_S: Final = 30.0
 _END_S: Final = 15.0
@@ -158,7 +160,7 @@ def attended(
     Raises:
         StorageError: the command cannot be started.
         ToolchainCrashError: the attendant ended at once.
-        As `CProgram.compiled`.
+        As `CSource.compiled`.
     """
     program = STAGE.compiled()
     errors, output = folder / f"{name}.err", folder / f"{name}.out"

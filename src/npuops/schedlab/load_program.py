@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from npuops.errors import StorageError, ToolchainCrashError, ToolchainTimeoutError
-from npuops.schedlab.c_program import CProgram
+from npuops.hostsched.c_source import CSource
 from npuops.schedlab.schedule_file import Calibration
 
 SOURCES: Final = ("load.h", "load.c", "load_player.c")
-_PROGRAM: Final = CProgram("load", SOURCES)
+_PROGRAM: Final = CSource("npuops.schedlab", "load", SOURCES)
 _LIMIT_S: Final = 120
 _TRIES: Final = 3
 
