@@ -18,6 +18,8 @@ from npuops.errors import OptionError
 SHORTEST_US: Final = 10_000
 LONGEST_US: Final = 100_000
 USUAL_US: Final = 20_000
+THRIFTIEST_US: Final = 150_000
+"""A budget makes it look no less often. At 100 ms a look that finds cold caches costs more than 1 % of a core."""
 SLOWEST_US: Final = 200_000
 """It slows down no further: the reaper takes an agent for dead that does not step for 300 ms."""
 OVERRUNS: Final = 3
@@ -164,10 +166,10 @@ class _Budget:
             self._broke = False
         if lively and not self._broke:
             return self._settle(self._wanted_us, "something changes, and the budget allows it")
-        longest = max(LONGEST_US, self._wanted_us)
-        allowed = min(max(_SAVING * mean / self._share, self._wanted_us), longest)
+        allowed = max(_SAVING * mean / self._share, self._wanted_us)
+        notched = self._wanted_us if allowed <= self._wanted_us else math.ceil(allowed / _NOTCH_US) * _NOTCH_US
         return self._settle(
-            min(math.ceil(allowed / _NOTCH_US) * _NOTCH_US, longest) if allowed > self._wanted_us else self._wanted_us,
+            min(notched, THRIFTIEST_US),
             f"a step takes {mean:.0f} us of CPU time, and {self._share:.1%} of a core is allowed",
         )
 
