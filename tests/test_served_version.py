@@ -56,7 +56,7 @@ def test_twenty_loads_and_unloads_leave_memory_as_it_was(tmp_path: Path, inline:
         before, files = resident_bytes(), descriptors()
         for _ in range(20):
             await cycle()
-        # malloc may keep some at the top of threads' heaps, untrimmed, the more the other tests left; a leak keeps twenty.
+        # malloc may keep some at the top of threads' heaps, untrimmed, if other tests filled them; a leak keeps twenty.
         assert resident_bytes() - before < 5 * WEIGHTS_MIB * MIB, "models stayed"
         assert descriptors() <= files
         assert segments() == 0
