@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from hypothesis import given
@@ -11,7 +12,7 @@ from npuops.hostsched.decision_words import level_changes
 from npuops.hostsched.frame import GroupId, TaskId
 from npuops.hostsched.levels import BOOST, DEMOTE, IDLE, LEVELS, RESERVE_50
 from npuops.hostsched.orders import Standing, orders_for, voids
-from npuops.hostsched.plan import NORMAL, Level, Plan
+from npuops.hostsched.plan import NORMAL, Level, Orders, Plan
 
 OURS = GroupId("autogroup", "7")
 THEIRS = GroupId("autogroup", "8")
@@ -30,11 +31,49 @@ def test_a_group_whose_tasks_share_a_level_is_set_as_a_whole_and_its_tasks_are_l
     assert orders.tasks == {stage.id("t0"): None, stage.id("t1"): None}
 
 
-def test_a_mixed_group_gets_what_the_best_of_it_deserves_and_the_others_are_lowered_inside() -> None:
-    stage = stage_of(OURS, OURS, OURS)
-    orders = orders_for(Plan({stage.id("t0"): BOOST, stage.id("t1"): DEMOTE}), stage.frame())
+def mixed(levels: Mapping[str, Level], **run_us: int) -> tuple[Orders, Stage]:
+    """Orders for a session of these tasks, that ran so long so far."""
+    stage = stage_of(*[OURS] * len(run_us))
+    for actor, ran_us in zip(stage.actors, run_us.values(), strict=True):
+        actor.does(run_us=ran_us)
+    assert [actor.name for actor in stage.actors] == list(run_us)
+    return orders_for(Plan({stage.id(name): level for name, level in levels.items()}), stage.frame()), stage
+
+
+def test_a_group_is_raised_for_those_who_do_most_of_its_work_and_each_gets_its_own_inside() -> None:
+    orders, stage = mixed({"t0": BOOST}, t0=900, t1=100, t2=0)
     assert orders.groups == {OURS: -10}
-    assert orders.tasks == {stage.id("t0"): BOOST.setting, stage.id("t1"): DEMOTE.setting, stage.id("t2"): None}
+    assert orders.tasks == {stage.id("t0"): BOOST.setting, stage.id("t1"): None, stage.id("t2"): None}
+
+
+def test_a_waiting_make_does_not_carry_its_compilers_past_another_session() -> None:
+    make, stage = mixed({"t0": BOOST}, t0=20, t1=200, t2=200)
+    assert make.groups == {OURS: None}
+    assert make.tasks[stage.id("t0")] == BOOST.setting, "it still comes before its own children"
+
+
+def test_nobody_who_is_lowered_rides_along_when_a_group_is_raised() -> None:
+    orders, stage = mixed({"t0": BOOST, "t1": DEMOTE}, t0=900, t1=100)
+    assert orders.groups == {OURS: None}
+    assert orders.tasks == {stage.id("t0"): BOOST.setting, stage.id("t1"): DEMOTE.setting}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([NORMAL, BOOST, DEMOTE, IDLE, RESERVE_50]), st.integers(0, 1000)), max_size=6)
+)
+def test_a_group_never_gets_more_than_its_best_and_less_only_when_all_are_lowered(
+    given_levels: list[tuple[Level, int]],
+) -> None:
+    stage = stage_of(*[OURS] * len(given_levels))
+    for actor, (_, ran_us) in zip(stage.actors, given_levels, strict=True):
+        actor.does(run_us=ran_us)
+    levels = {stage.id(f"t{number}"): level for number, (level, _) in enumerate(given_levels)}
+    nice = orders_for(Plan(levels), stage.frame()).groups.get(OURS)
+    nices = [level.group_nice or 0 for level, _ in given_levels if level is not RESERVE_50]
+    assert (nice or 0) >= min(nices, default=0)
+    assert ((nice or 0) > 0) == (bool(nices) and min(nices) > 0)
+    if (nice or 0) < 0:
+        assert max(nices) <= 0
 
 
 def test_one_normal_task_keeps_its_group_where_it_was() -> None:

@@ -289,6 +289,27 @@ def test_the_life_of_a_task_is_the_table_and_nothing_else_can_happen() -> None:
         after([Role.HOG], [Happening.OVER])
 
 
+def looks_until_a_hog(options: ReactiveOptions, *, served_us: int) -> int:
+    """How long a server that answered for so long may work off a queue."""
+    scene = Scene(Actor(APP), Actor("app 2"), period_us=10_000, options=options)
+    scene.steps(served_us, APP, "app 2")
+    looks = 0
+    while scene.role("app 2") is Role.INTERACTIVE:
+        scene.serves(APP)
+        scene.computes("app 2")
+        scene.look()
+        looks += 1
+    assert scene.role("app 2") is Role.HOG
+    return looks
+
+
+def test_a_server_that_answered_may_work_off_a_queue_before_it_counts_as_a_hog() -> None:
+    without = replace(ReactiveOptions(), credit_cap_us=0.0)
+    assert looks_until_a_hog(ReactiveOptions(), served_us=500_000) > looks_until_a_hog(without, served_us=500_000)
+    more = replace(ReactiveOptions(), credit_cap_us=100_000.0)
+    assert looks_until_a_hog(more, served_us=500_000) > looks_until_a_hog(more, served_us=100_000)
+
+
 def test_options_change_what_it_does() -> None:
     slow = replace(ReactiveOptions(), hog_burst_us=50_000.0)
     found = []

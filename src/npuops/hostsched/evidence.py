@@ -19,11 +19,13 @@ from npuops.hostsched.roster import Roster
 Column = list[float]
 Flags = list[bool]
 
-_FIELDS = 10
-SHARE, FAIR, SLEEPS, WAIT, BURST, DEBT, STILL, LAST, ALIKE, SINCE = range(_FIELDS)
+_FIELDS = 11
+SHARE, FAIR, SLEEPS, WAIT, BURST, DEBT, STILL, LAST, ALIKE, SINCE, CREDIT = range(_FIELDS)
 """Columns of `Evidence.known`: share of a CPU run over `rate_us` and over `fair_us`, sleeps a second, wait for a turn
 in us (decaying mean over turns), work and wait since the last sleep in us, when it last ran or was seen to have
-waited, 1 when it then left by itself, 1 when it also was pushed aside in that window, when it was first seen."""
+waited, 1 when it then left by itself, 1 when it also was pushed aside in that window, when it was first seen, and how
+much CPU time in us it may use up at one go before it counts as one that computes: earned by little work between
+sleeps, for a server that works off a queue looks like a hog."""
 
 _AMBIGUOUS: Final = 8.0
 """A task that both left by itself and was pushed aside in its last window must be still for so many times longer."""
@@ -92,8 +94,14 @@ class Evidence:
             known[STILL], known[LAST], known[ALIKE] = now, float(slept), float(slept and pushed)
         quiet = known[LAST] > 0 and (now - known[STILL] >= options.quiet_us * (_AMBIGUOUS if known[ALIKE] > 0 else 1.0))
         sleeps = quiet or (slept and work <= options.sleep_burst_us)
+        computes = not sleeps and work > options.hog_burst_us + forgiven
+        if sleeps:
+            known[CREDIT] = min(known[CREDIT] + options.credit_gain * self.gone_us, options.credit_cap_us)
+        elif computes and known[CREDIT] > 0:
+            known[CREDIT] -= run
+            computes = known[CREDIT] <= 0
         self.sleeps.append(sleeps)
-        self.computes.append(not sleeps and work > options.hog_burst_us + forgiven)
+        self.computes.append(computes)
 
     def _follow(self, frame: Frame, rows: list[int], counters: list[list[int]]) -> None:
         """Those who stay keep what is known of them; newcomers begin with this frame."""

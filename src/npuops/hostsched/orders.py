@@ -3,12 +3,12 @@
 Nice counts only among the tasks of a group (autogroup or cgroup). So where all tasks of a group share a level, the
 group as a whole is set and its tasks are left alone: one write instead of many, nothing that a child could inherit,
 and even without privilege it can be taken back. Where they differ, each gets its own setting, which counts inside,
-and the group gets what the best of them deserves.
+and the group gets what the best of them deserves, if they are most of what it does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,9 +41,11 @@ def orders_for(plan: Plan, frame: Frame) -> Orders:
     levels = {task.id: _possible(plan.levels.get(task.id, NORMAL), task, frame) for task in frame.tasks}
     tasks: dict[TaskId, Setting | None] = {task.id: levels[task.id].setting for task in frame.tasks}
     groups: dict[GroupId, int | None] = {}
-    for group, members in _members(frame).items():
-        shared = [levels[task.id] for task in members if not _reserves(levels[task.id])]
-        groups[group] = _best(shared)
+    for group, rows in _members(frame).items():
+        members = [frame.tasks[row] for row in rows]
+        served = [row for row in rows if not _reserves(levels[frame.tasks[row].id])]
+        shared = [levels[frame.tasks[row].id] for row in served]
+        groups[group] = _best(shared, [int(frame.counters[row, 0]) for row in served])
         if len(set(shared)) == 1 and _is_all_nice(shared[0]):
             tasks |= {task.id: None for task in members if not _reserves(levels[task.id])}
     return Orders(tasks, groups)
@@ -92,11 +94,12 @@ def voids(plan: Plan, frame: Frame) -> tuple[Void, ...]:
     return tuple(found)
 
 
-def _members(frame: Frame) -> dict[GroupId, list[Task]]:
-    found: dict[GroupId, list[Task]] = {group: [] for group in frame.group_nices}
-    for task in frame.tasks:
+def _members(frame: Frame) -> dict[GroupId, list[int]]:
+    """Rows of the tasks of each group that may be set."""
+    found: dict[GroupId, list[int]] = {group: [] for group in frame.group_nices}
+    for row, task in enumerate(frame.tasks):
         if task.group in found:
-            found[task.group].append(task)
+            found[task.group].append(row)
     return found
 
 
@@ -119,9 +122,17 @@ def _is_all_nice(level: Level) -> bool:
 _NEUTRAL: Final = 0
 
 
-def _best(levels: Iterable[Level]) -> int | None:
-    """Nice of a group whose tasks have these levels: that of the one to be served first; None leaves it."""
+def _best(levels: Sequence[Level], ran_ns: Sequence[int]) -> int | None:
+    """Nice of a group whose tasks have these levels: that of the one to be served first; None leaves it.
+
+    Above the others it is raised only when those who shall be ahead did most of its work so far, and nobody in it is
+    lowered: a waiting `make` must not carry its compilers past another session's server.
+    """
     nices = [level.group_nice for level in levels]
     if not nices:
         return None
-    return min(nices, key=lambda nice: _NEUTRAL if nice is None else nice)
+    given = [_NEUTRAL if nice is None else nice for nice in nices]
+    if min(given) >= _NEUTRAL:
+        return min(nices, key=lambda nice: _NEUTRAL if nice is None else nice)
+    ahead = sum(ran for nice, ran in zip(given, ran_ns, strict=True) if nice < _NEUTRAL)
+    return min(given) if max(given) <= _NEUTRAL and 2 * ahead >= sum(ran_ns) else None

@@ -44,6 +44,9 @@ class ReactiveOptions:
         debt_gain: of the time that a task had to wait since its last sleep, so much more work is forgiven: it may
             only be catching up.
         debt_cap_us: at most so much.
+        credit_gain: for so much of the time in which a task looked interactive, it may compute later and still be taken
+            for it: a server that works off a queue looks like a hog.
+        credit_cap_us: at most so much.
         quiet_us: a task that left the CPU by itself and did nothing for so long sleeps.
         probe_us: a hog is put to normal for so long, to see whether it only starved.
         backoff_us: so long after it became a hog for the first time,
@@ -74,6 +77,8 @@ class ReactiveOptions:
     hog_burst_us: float = 5_000.0
     debt_gain: float = 0.3
     debt_cap_us: float = 10_000.0
+    credit_gain: float = 0.25
+    credit_cap_us: float = 15_000.0
     quiet_us: float = 30_000.0
     probe_us: float = 12_000.0
     backoff_us: float = 100_000.0
@@ -123,6 +128,8 @@ BOUNDS: Final[dict[str, Bound]] = {
     "hog_burst_us": Bound(1_000, 100_000),
     "debt_gain": Bound(0, 1, log=False),
     "debt_cap_us": Bound(0, 50_000, log=False),
+    "credit_gain": Bound(0, 2, log=False),
+    "credit_cap_us": Bound(0, 200_000, log=False),
     "quiet_us": Bound(5_000, 500_000),
     "probe_us": Bound(4_000, 200_000),
     "backoff_us": Bound(20_000, 1_000_000),
