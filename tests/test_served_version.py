@@ -17,8 +17,6 @@ from served_artifacts import ort_artifact, save
 
 MIB = 1 << 20
 WEIGHTS_MIB = 16
-
-
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 

@@ -42,12 +42,11 @@ def orders_for(plan: Plan, frame: Frame) -> Orders:
     tasks: dict[TaskId, Setting | None] = {task.id: levels[task.id].setting for task in frame.tasks}
     groups: dict[GroupId, int | None] = {}
     for group, rows in _members(frame).items():
-        members = [frame.tasks[row] for row in rows]
-        served = [row for row in rows if not _reserves(levels[frame.tasks[row].id])]
-        shared = [levels[frame.tasks[row].id] for row in served]
-        groups[group] = _best(shared, [int(frame.counters[row, 0]) for row in served])
+        ran_ns = {task.id: int(frame.counters[row, 0]) for row, task in rows if not _reserves(levels[task.id])}
+        shared = [levels[task] for task in ran_ns]
+        groups[group] = _best(shared, list(ran_ns.values()))
         if len(set(shared)) == 1 and _is_all_nice(shared[0]):
-            tasks |= {task.id: None for task in members if not _reserves(levels[task.id])}
+            tasks |= dict.fromkeys(ran_ns)
     return Orders(tasks, groups)
 
 
@@ -94,12 +93,12 @@ def voids(plan: Plan, frame: Frame) -> tuple[Void, ...]:
     return tuple(found)
 
 
-def _members(frame: Frame) -> dict[GroupId, list[int]]:
-    """Rows of the tasks of each group that may be set."""
-    found: dict[GroupId, list[int]] = {group: [] for group in frame.group_nices}
+def _members(frame: Frame) -> dict[GroupId, list[tuple[int, Task]]]:
+    """The tasks of each group that may be set, with their rows."""
+    found: dict[GroupId, list[tuple[int, Task]]] = {group: [] for group in frame.group_nices}
     for row, task in enumerate(frame.tasks):
         if task.group in found:
-            found[task.group].append(row)
+            found[task.group].append((row, task))
     return found
 
 
@@ -129,10 +128,12 @@ def _best(levels: Sequence[Level], ran_ns: Sequence[int]) -> int | None:
     lowered: a waiting `make` must not carry its compilers past another session's server.
     """
     nices = [level.group_nice for level in levels]
-    if not nices:
-        return None
-    given = [_NEUTRAL if nice is None else nice for nice in nices]
-    if min(given) >= _NEUTRAL:
-        return min(nices, key=lambda nice: _NEUTRAL if nice is None else nice)
-    ahead = sum(ran for nice, ran in zip(given, ran_ns, strict=True) if nice < _NEUTRAL)
-    return min(given) if max(given) <= _NEUTRAL and 2 * ahead >= sum(ran_ns) else None
+    best = min(nices, key=_or_neutral, default=None)
+    if _or_neutral(best) >= _NEUTRAL:
+        return best
+    ahead = sum(ran for nice, ran in zip(nices, ran_ns, strict=True) if _or_neutral(nice) < _NEUTRAL)
+    return best if max(map(_or_neutral, nices)) <= _NEUTRAL and 2 * ahead >= sum(ran_ns) else None
+
+
+def _or_neutral(nice: int | None) -> int:
+    return _NEUTRAL if nice is None else nice
