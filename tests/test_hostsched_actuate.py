@@ -20,6 +20,7 @@ from npuops.hostsched.group_knobs import autogroup_of, read_native
 from npuops.hostsched.knobs import read_setting, write_setting
 from npuops.hostsched.lease_file import read_lease_file
 from npuops.hostsched.process_stat import now_ticks
+from npuops.hostsched.rights import Rights
 from npuops.hostsched.task_id import GroupId, TaskId
 
 DEMOTED = Setting(nice=19)
@@ -47,9 +48,8 @@ def test_what_is_ordered_holds_until_it_is_ordered_no_more(actuator: Actuator) -
     with child() as one:
         for setting in (DEMOTED, Setting(SchedPolicy.IDLE), Setting(SchedPolicy.BATCH, 3), Setting(nice=-10)):
             applied = actuator.apply(orders({one.id: setting}))
-            assert [(change.what, change.after, change.back) for change in applied.changed] == [
-                (one.id, setting, False)
-            ]
+            changes = [(change.what, str(change.after), change.back) for change in applied.changed]
+            assert changes == [(one.id, str(setting), False)]
             assert one.setting.policy is setting.policy
             assert actuator.apply(orders({one.id: setting})) == Applied()
         assert actuator.apply(orders({one.id: None})).changed[0].back
@@ -184,6 +184,24 @@ def test_who_is_born_of_a_demoted_task_is_put_back_when_only_that_task_is_manage
         actuator.apply(orders({one.id: DEMOTED}))
         born = one.make("child")
         eventually(lambda: bool(actuator.apply(orders({one.id: None}))) and read_setting(born.tid) == DEFAULT)
+
+
+@pytest.mark.parametrize("kind", ["thread", "child", "orphan"])
+def test_who_is_born_of_a_boosted_task_begins_as_it_would_have_without_us(actuator: Actuator, kind: str) -> None:
+    with child() as one:
+        actuator.apply(orders({one.id: Setting(nice=-10, slice_us=900)}))
+        made = one.make(kind)
+        assert read_setting(made.tid) == DEFAULT
+        assert actuator.apply(orders({one.id: Setting(nice=-10, slice_us=900), made: None})) == Applied()
+        assert actuator.apply(orders({made: None})).changed[0].back
+        assert one.setting == DEFAULT
+
+
+def test_a_boost_that_could_not_be_kept_from_children_for_good_is_passed_on(tmp_path: Path) -> None:
+    need_privilege()
+    with Actuator(tmp_path, timeout_ms=PATIENT_MS, rights=Rights(may_raise=False)) as actuator, child() as one:
+        actuator.apply(orders({one.id: Setting(nice=-10)}))
+        assert not one.setting.reset_on_fork
 
 
 def test_an_older_child_keeps_what_it_has(actuator: Actuator) -> None:

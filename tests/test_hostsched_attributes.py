@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from npuops.eevdf.setting import SchedPolicy, Setting
 from npuops.errors import OptionError
-from npuops.hostsched.attributes import RESET_ON_FORK, Attributes, inherited, no_way_back, wanted
+from npuops.hostsched.attributes import RESET_ON_FORK, Attributes, inherited, kept_from_children, no_way_back, wanted
 
 FAIR = st.builds(
     Setting,
@@ -42,6 +44,26 @@ def test_children_inherit_unless_they_are_reset(setting: Setting) -> None:
     parent = wanted(setting)
     child = inherited(parent)
     assert child == parent if not setting.reset_on_fork else (child.nice, child.flags) == (max(setting.nice, 0), 0)
+
+
+@given(FAIR, FAIR)
+def test_what_is_kept_from_children_changes_nothing_for_the_task_itself(setting: Setting, before: Setting) -> None:
+    original = wanted(before)
+    target = wanted(setting, original)
+    kept = kept_from_children(target, original)
+    assert replace(kept, flags=target.flags) == target
+    assert kept == target or inherited(kept) == inherited(original)
+
+
+@given(st.integers(-20, 0), st.none() | st.integers(100, 100_000))
+def test_no_boost_of_an_ordinary_task_reaches_its_children(nice: int, slice_us: int | None) -> None:
+    kept = kept_from_children(wanted(Setting(nice=nice, slice_us=slice_us)), Attributes())
+    assert inherited(kept) == Attributes()
+
+
+@given(st.integers(1, 19))
+def test_what_lowers_is_inherited_whatever_is_asked(nice: int) -> None:
+    assert kept_from_children(Attributes(nice=nice), Attributes()) == Attributes(nice=nice)
 
 
 @given(st.integers(-20, 19), st.integers(-20, 19), st.integers(0, 40))

@@ -20,7 +20,7 @@ from npuops.clock import SystemClock
 from npuops.eevdf.setting import SchedPolicy, Setting
 from npuops.hostsched.features import RATES, Features
 from npuops.hostsched.frame import INVOLUNTARY, RUN_NS, TURNS, VOLUNTARY, WAIT_NS, Frame, GroupId
-from npuops.hostsched.grouping import autogroups_on
+from npuops.hostsched.grouping import AUTOGROUP_SWITCH
 from npuops.hostsched.hint import Hint, Kind
 from npuops.hostsched.knobs import KnobError, write_setting
 from npuops.hostsched.membership import RESCAN_US, Membership
@@ -273,7 +273,8 @@ def test_hints_stand_beside_the_thread_they_are_about(start: Start) -> None:
 
 
 def autogroup(pid: int) -> GroupId:
-    if not autogroups_on():
+    switch = Path(AUTOGROUP_SWITCH)
+    if not switch.exists() or switch.read_text().strip() != "1":
         pytest.skip("this kernel makes no autogroups (CONFIG_SCHED_AUTOGROUP, sched_autogroup_enabled)")
     return GroupId("autogroup", Path(f"/proc/{pid}/autogroup").read_text().split()[0].removeprefix("/autogroup-"))
 

@@ -103,6 +103,17 @@ def inherited(parent: Attributes) -> Attributes:
     return replace(parent, flags=parent.flags & ~RESET_ON_FORK, nice=max(parent.nice, 0), runtime_ns=0)
 
 
+def kept_from_children(target: Attributes, original: Attributes) -> Attributes:
+    """`target`, such that a child begins as one of `original` would, if reset-on-fork does that; else `target` itself.
+
+    Only who has CAP_SYS_NICE can undo it. It keeps a boost from children, and a slice, but nothing that lowers: the
+    kernel resets upwards only to nice 0, and of policies only real-time ones.
+    """
+    alone = replace(target, flags=target.flags | RESET_ON_FORK)
+    passes_on = inherited(target) != inherited(original)
+    return alone if target.fair and passes_on and inherited(alone) == inherited(original) else target
+
+
 def no_way_back(before: Attributes, want: Attributes, nice_limit: int) -> str:
     """Why the kernel would not let us undo this without CAP_SYS_NICE; empty when it would.
 

@@ -158,10 +158,17 @@ class LibraryRows:
 
     def open(self, folder: str, now_us: int) -> LibraryTask | None:
         """As `CounterRows.open`."""
-        alone = LibraryRows(self._descriptors, self._library)
         made = LibraryTask(folder, self._descriptors)
-        alone.arrange((made,))
-        if alone.look(now_us):
+        made.hold()
+        made.tell_descriptors()
+        told = ctypes.c_uint8()
+        row, counters = ctypes.c_void_p(ctypes.addressof(made.raw)), (ctypes.c_int64 * len(COUNTERS))()
+        at = ctypes.addressof(row), ctypes.addressof(counters), ctypes.addressof(told)
+        self._call(self._habits_at, at[0], 1, now_us, at[1], at[2])
+        while told.value == FAILED:
+            self._make_room(made, (made,))
+            self._call(self._habits_at, at[0], 1, now_us, at[1], at[2])
+        if told.value == GONE:
             made.close()
             return None
         return made
@@ -200,13 +207,17 @@ class LibraryRows:
         """What could not be read for want of a descriptor is read with one of those that are kept."""
         task, told = self._tasks[row], self._told_at + row
         while self._told[row] == FAILED:
-            if task.raw.error not in FULL or not self._descriptors.make_room():
-                raise unreadable(task.path, OSError(task.raw.error, os.strerror(task.raw.error)))
-            for each in self._tasks:
-                each.tell_descriptors()
+            self._make_room(task, self._tasks)
             self._call(
                 self._habits_at, self._rows_at + row * _POINTER, 1, now_us, self._counters_at + row * _COUNTERS, told
             )
+
+    def _make_room(self, task: LibraryTask, those: Sequence[LibraryTask]) -> None:
+        """For one that could not be read, among `those` that are about to be."""
+        if task.raw.error not in FULL or not self._descriptors.make_room():
+            raise unreadable(task.path, OSError(task.raw.error, os.strerror(task.raw.error)))
+        for each in those:
+            each.tell_descriptors()
 
 
 def _counters(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:

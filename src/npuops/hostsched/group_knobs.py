@@ -18,6 +18,7 @@ from typing import Final
 from npuops.eevdf.setting import LEAST_NICE
 from npuops.eevdf.weights import BY_NICE, NICE_0, of_nice
 from npuops.hostsched.knobs import KnobError, NoSuchKnobError, NotNowError, NotPermittedError, TaskGoneError
+from npuops.hostsched.proc_files import read_whole
 from npuops.hostsched.process_stat import processes
 from npuops.hostsched.task_id import GroupId
 
@@ -43,14 +44,15 @@ class Mount:
 
 def autogroup_of(pid: int) -> tuple[GroupId, int] | None:
     """The autogroup of a process and its nice value; None where the kernel makes none, or the process ended."""
-    try:
-        with open(f"/proc/{pid}/autogroup", encoding="ascii") as file:  # noqa: PTH123 - a Path would cost as much again
-            words = file.read().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    if len(words) != 3 or not words[0].startswith("/autogroup-"):
-        return None  # empty: one of those that the kernel started with
-    return GroupId(AUTOGROUP, words[0].removeprefix("/autogroup-")), int(words[2])
+    name, nice, value = read_whole(f"/proc/{pid}/autogroup").partition(b" nice ")
+    group = autogroup_named(name)
+    return (group, int(value)) if group is not None and nice else None
+
+
+def autogroup_named(name: bytes) -> GroupId | None:
+    """By the first word of its file; None for an empty one: a process that the kernel started with has none."""
+    words = name.decode("ascii").partition("/autogroup-")
+    return GroupId(AUTOGROUP, words[2]) if words[1] else None
 
 
 def read_native(group: GroupId, member: int | None = None) -> int:

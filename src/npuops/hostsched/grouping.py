@@ -12,44 +12,35 @@ from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from npuops.hostsched.group_knobs import CGROUP1, CGROUP2, Mount, autogroup_of, mounts
+from npuops.hostsched.group_knobs import CGROUP1, CGROUP2, Mount, autogroup_named, autogroup_of, mounts
+from npuops.hostsched.proc_files import read_whole
 from npuops.hostsched.task_id import GroupId
 
 AUTOGROUP_SWITCH: Final = "/proc/sys/kernel/sched_autogroup_enabled"
 
 
-def group_of(pid: int, tid: int) -> GroupId | None:
-    """The group of a thread; None in the root of everything, or when it ended."""
-    lines = cgroup_lines(f"/proc/{pid}/task/{tid}/cgroup")
+def group_told(cgroups: bytes, autogroup: bytes, switch: bytes) -> GroupId | None:
+    """The group of a thread; None in the root of everything, or when it ended.
+
+    Args:
+        cgroups: what /proc/PID/task/TID/cgroup says.
+        autogroup: the first word of what /proc/PID/autogroup says.
+        switch: what `AUTOGROUP_SWITCH` says; empty where the kernel was built without it.
+    """
     seen = mounts()
-    for controllers, path in lines:
+    for controllers, path in _lines(cgroups):
         if CGROUP1 in seen and "cpu" in controllers.split(",") and path != "/":
             return GroupId(CGROUP1, path)
         if CGROUP2 in seen and controllers == "":
             weighed = _weighed(seen[CGROUP2], path)
             if weighed is not None:
                 return GroupId(CGROUP2, weighed)
-    if not autogroups_on():
-        return None
-    found = autogroup_of(pid)
-    return None if found is None else found[0]
-
-
-def autogroups_on() -> bool:
-    """The kernel makes autogroups, and was not told to leave them out of account."""
-    try:
-        return Path(AUTOGROUP_SWITCH).read_text(encoding="ascii").strip() == "1"
-    except OSError:  # built without them
-        return False
+    return autogroup_named(autogroup) if switch.strip() == b"1" else None
 
 
 def cgroup_lines(path: str) -> list[tuple[str, str]]:
     """Controllers and path of each hierarchy, from /proc/PID/cgroup; empty when the task ended."""
-    try:
-        text = Path(path).read_text(encoding="utf-8", errors="surrogateescape")
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [(words[1], words[2]) for words in (line.split(":", 2) for line in text.splitlines())]
+    return _lines(read_whole(path))
 
 
 def folder_of(mount: Mount, name: str) -> Path:
@@ -104,6 +95,11 @@ def _weighed(mount: Mount, name: str) -> str | None:
         if (folder_of(mount, str(each)) / "cpu.weight").exists():
             return str(each)
     return None
+
+
+def _lines(cgroups: bytes) -> list[tuple[str, str]]:
+    words = (line.split(":", 2) for line in os.fsdecode(cgroups).splitlines())
+    return [(controllers, path) for _, controllers, path in words]
 
 
 def _unless_gone(error: OSError) -> None:

@@ -13,7 +13,7 @@ Not found: a daemon that left its session and lost its parent.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from npuops.hostsched.attributes import Attributes, inherited
@@ -40,7 +40,9 @@ class Stray:
     parent: TaskLease
 
 
-def origin(stat: TaskStat, pid: int, present: Attributes, leases: Mapping[TaskId, TaskLease]) -> TaskLease | None:
+def origin(
+    stat: TaskStat, pid: int, present: Attributes, leases: Iterable[TaskLease], family: Family
+) -> TaskLease | None:
     """The lease that this task has its settings from; None when they are its own.
 
     Args:
@@ -48,12 +50,15 @@ def origin(stat: TaskStat, pid: int, present: Attributes, leases: Mapping[TaskId
         pid: its process.
         present: what it has.
         leases: of all tasks.
+        family: of all processes.
     """
-    likely = [lease for lease in leases.values() if _passed_on(stat, present, lease)]
-    if not likely:
-        return None
-    family = _Family({})
+    likely = (lease for lease in leases if _passed_on(stat, present, lease))
     return next((lease for lease in likely if family.related(pid, lease)), None)
+
+
+def may_be_ours(present: Attributes, leases: Iterable[TaskLease]) -> bool:
+    """A child of one of these would begin with this, and without npuops it would not: then `origin` is to be asked."""
+    return any(_would_pass_on(present, lease) for lease in leases)
 
 
 def strays(parents: Collection[TaskLease], leased: Container[TaskId]) -> Iterator[Stray]:
@@ -63,7 +68,7 @@ def strays(parents: Collection[TaskLease], leased: Container[TaskId]) -> Iterato
         return
     since = min(lease.since_ticks for lease in given)
     own = {lease.process.tid for lease in given}
-    family = _Family({pid: stat for pid in processes() if (stat := look_at(pid)) is not None})
+    family = Family({pid: stat for pid in processes() if (stat := look_at(pid)) is not None})
     for pid, process in list(family.known.items()):
         if process.kernels or (process.start_ticks < since and pid not in own):
             continue
@@ -87,38 +92,48 @@ def _of_process(pid: int, parents: list[TaskLease], leased: Container[TaskId]) -
 
 
 def _passed_on(stat: TaskStat, present: Attributes, lease: TaskLease) -> bool:
-    if stat.start_ticks < lease.since_ticks or present == inherited(lease.original):
-        return False
-    return any(present == inherited(value) for value in lease.given)
+    return stat.start_ticks >= lease.since_ticks and _would_pass_on(present, lease)
+
+
+def _would_pass_on(present: Attributes, lease: TaskLease) -> bool:
+    return present != inherited(lease.original) and any(present == inherited(value) for value in lease.given)
 
 
 def _differs(lease: TaskLease, given: Attributes) -> bool:
     return inherited(given) != inherited(lease.original)
 
 
-class _Family:
+class Family:
     """Who descends from whom; asks for a process only once."""
 
     def __init__(self, known: dict[int, TaskStat]) -> None:
+        """With what was looked at just now, by process."""
         self.known = known
         self._absent: set[int] = set()
+        self._lines: dict[int, _Line] = {}
 
     def related(self, pid: int, lease: TaskLease) -> bool:
         """Same process, descendant, or orphan of its session."""
+        line = self._lines.get(pid)
+        if line is None:
+            line = self._lines[pid] = self._line(pid)
+        return lease.process in line.members or (line.orphan_of is not None and line.orphan_of == lease.session)
+
+    def _line(self, pid: int) -> _Line:
         process = self._look(pid)
         if process is None:
-            return False
+            return _Line(frozenset(), None)
+        members = set()
         top, one = process, process
         for _ in range(1000):  # a bound: what is read while it changes may go round in a circle
-            if one.id == lease.process:
-                return True
+            members.add(one.id)
             if one.session == process.session:
                 top = one
             parent = self._look(one.parent) if one.parent else None
             if parent is None:
                 break
             one = parent
-        return process.session == lease.session and top.tid != process.session
+        return _Line(frozenset(members), process.session if top.tid != process.session else None)
 
     def _look(self, pid: int) -> TaskStat | None:
         if pid in self.known:
@@ -129,3 +144,16 @@ class _Family:
             return None
         self.known[pid] = stat
         return stat
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A process and its ancestors.
+
+    Attributes:
+        members: it, its parent, and so on.
+        orphan_of: its session, if the chain of parents within it does not lead to who began it.
+    """
+
+    members: frozenset[TaskId]
+    orphan_of: int | None

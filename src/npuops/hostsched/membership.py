@@ -162,13 +162,14 @@ class Membership:
             self._scan(again, None)
         self._choose(now_us, favoured)
 
-    def forget(self, task: TaskId) -> None:
-        """It ended; its number may be another one's from now on."""
-        for process in self._processes.values():
-            found = process.threads.get(task.tid)
-            if found is not None and found.member.id == task:
-                del process.threads[task.tid]
-        self._members = tuple(member for member in self._members if member.id != task)
+    def forget(self, gone: Collection[Member]) -> None:
+        """They ended; their numbers may be others' from now on."""
+        for member in gone:
+            process = self._processes.get(member.pid)
+            found = None if process is None else process.threads.get(member.id.tid)
+            if process is not None and found is not None and found.member == member:
+                del process.threads[member.id.tid]
+        self._members = tuple(member for member in self._members if member not in gone)
 
     def opted_in(self) -> set[int]:
         """Processes that did and may be touched, also those of threads that are left out."""
@@ -190,8 +191,7 @@ class Membership:
             of = {number: process_of(number) for number in made}
             grown = {pid for number, pid in of.items() if pid is not None and pid != number}
             came = [number for number, pid in of.items() if pid == number]
-        seen = [pid for pid in {*came, *again} if self._enter(pid)]
-        seen.sort()
+        seen = sorted(pid for pid in {*came, *again} if self._enter(pid))
         self._follow_descent(seen)
         for pid in seen:
             self._judge(pid, self._processes[pid])
@@ -199,9 +199,10 @@ class Membership:
         by_looks = bool(self._selection.commands or self._selection.cgroups)
         self._has_young = by_looks and any(self._processes[pid].stat.start_ticks >= born for pid in seen)
         self._sessions &= {process.stat.session for process in self._processes.values()}
+        looked = set(seen)
         for pid, process in self._processes.items():
-            if process.watched and (pid in again or pid in grown or not process.listed):
-                self._scan_threads(pid, process, pid in again)
+            if process.watched and (pid in looked or pid in grown or not process.listed):
+                self._scan_threads(pid, process, pid in looked)
         self._refused = {
             tid: why
             for pid, process in self._processes.items()
@@ -285,18 +286,17 @@ class Membership:
             return True
         return bool(selection.commands) and selection.has_command(*command_of(pid))
 
-    def _scan_threads(self, pid: int, process: _Process, again: bool) -> None:
+    def _scan_threads(self, pid: int, process: _Process, looked: bool) -> None:
         present = set(threads(pid))
         process.listed = len(present)
         for known in (process.threads, process.refused_threads):
             for tid in known.keys() - present:
                 del known[tid]
         for tid in sorted(present - process.threads.keys()):
-            if again or tid not in process.refused_threads:
-                self._admit(pid, tid, process)
+            if looked or tid not in process.refused_threads:
+                self._admit(tid, process, process.stat if looked and tid == pid else look_at(tid))
 
-    def _admit(self, pid: int, tid: int, process: _Process) -> None:
-        stat = look_at(tid)
+    def _admit(self, tid: int, process: _Process, stat: TaskStat | None) -> None:
         if stat is None or stat.over:
             return
         try:
@@ -310,7 +310,7 @@ class Membership:
             process.refused_threads[tid] = f"found with policy {policy.name.lower()}"
             return
         process.refused_threads.pop(tid, None)
-        process.threads[tid] = _Thread(Member(stat.id, pid))
+        process.threads[tid] = _Thread(Member(stat.id, process.stat.tid))
 
     def _choose(self, now_us: int, favoured: Collection[int]) -> None:
         """Keep the order of those who stay; the newcomers go to the end."""

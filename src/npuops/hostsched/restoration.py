@@ -17,6 +17,7 @@ from npuops.hostsched.group_knobs import read_native, write_native
 from npuops.hostsched.knobs import KnobError, NotNowError, TaskGoneError, read_attributes, write_attributes
 from npuops.hostsched.leases import GroupLease, Leases, TaskLease
 from npuops.hostsched.lineage import strays
+from npuops.hostsched.proc_files import read_whole
 from npuops.hostsched.process_stat import alive
 from npuops.hostsched.task_id import GroupId, TaskId
 
@@ -137,8 +138,8 @@ def words(result: Restored) -> Iterable[str]:
 def read_slack_ns(tid: int) -> int:
     """Timer slack of a task; 0 where it may not be read."""
     try:
-        return int(Path(f"/proc/{tid}/timerslack_ns").read_text(encoding="ascii"))
-    except (OSError, ValueError):
+        return int(read_whole(f"/proc/{tid}/timerslack_ns"))
+    except (KnobError, ValueError):
         return 0
 
 

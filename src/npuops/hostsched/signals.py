@@ -6,7 +6,6 @@ is much longer than the others. `recheck` brings forward what is known to have c
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -16,16 +15,16 @@ from npuops.clock import Clock
 from npuops.eevdf.setting import FAIR, SchedPolicy, Setting
 from npuops.errors import OptionError
 from npuops.hostsched.counter_rows import Counted, counter_rows
+from npuops.hostsched.descriptions import Descriptions, Place, place_of
 from npuops.hostsched.frame import Frame, Task
 from npuops.hostsched.group_knobs import read_group_nice
-from npuops.hostsched.grouping import AUTOGROUP_SWITCH, group_of, is_whole
+from npuops.hostsched.grouping import is_whole
 from npuops.hostsched.hint import Hint
 from npuops.hostsched.host_files import HostFiles
 from npuops.hostsched.knobs import KnobError, TaskGoneError, Watch, read_setting
 from npuops.hostsched.look_library import Reader, usual_reader
 from npuops.hostsched.membership import Member, Membership
-from npuops.hostsched.proc_files import Descriptors, read_whole
-from npuops.hostsched.process_stat import look_at
+from npuops.hostsched.proc_files import Descriptors
 from npuops.hostsched.task_id import GroupId, TaskId
 
 SETTING_US: Final = 1_000_000
@@ -46,7 +45,7 @@ class _Watched:
     task: Task
     setting: Setting
     files: Counted
-    place: bytes
+    place: Place
     raw: bytes = b""
 
 
@@ -75,6 +74,7 @@ class Signals:
         library = (reader or usual_reader()).library
         self._host = HostFiles(self._descriptors, library)
         self._rows = counter_rows(self._descriptors, library)
+        self._descriptions = Descriptions()
         self._members: tuple[Member, ...] = ()
         self._watched: list[_Watched] = []
         self._tids: tuple[int, ...] = ()
@@ -130,7 +130,7 @@ class Signals:
         self._looked_us = now_us
         self._follow(self._membership.look(now_us, hints.keys(), self._host.newest), now_us)
         gone = self._rows.look(now_us)
-        gone += self._read_in_turn(window_us)
+        gone += self._read_in_turn(window_us, now_us)
         if gone:
             self._lose(gone, now_us)
         self._read_groups(now_us)
@@ -156,9 +156,9 @@ class Signals:
         self._watched = [watched for watched in staying if watched is not None]
         self._members = members
         self._settle()
-        for member, watched in zip(members, staying, strict=True):
-            if watched is None:
-                self._membership.forget(member.id)
+        ended = {member for member, watched in zip(members, staying, strict=True) if watched is None}
+        if ended:
+            self._membership.forget(ended)
 
     def _watch(self, member: Member, now_us: int) -> _Watched | None:
         """None when it ended."""
@@ -167,7 +167,7 @@ class Signals:
             return None
         place = place_of(member)
         # These two last: after them, since the files are open, what they say is of this very thread.
-        task = describe(member)
+        task = self._descriptions.describe(member, place, now_us)
         setting = None if task is None else setting_of(member)
         if task is None or setting is None:
             files.close()
@@ -184,11 +184,10 @@ class Signals:
 
     def _lose(self, gone: Collection[int], now_us: int) -> None:
         """They ended, or are no longer ours to look at."""
-        for row in set(gone):
-            self._membership.forget(self._watched[row].member.id)
+        self._membership.forget({self._watched[row].member for row in gone})
         self._follow(self._membership.look(now_us), now_us)
 
-    def _read_in_turn(self, window_us: int) -> list[int]:
+    def _read_in_turn(self, window_us: int, now_us: int) -> list[int]:
         """What seldom changes, of some; rows of those that ended or that others took over."""
         gone: list[int] = []
         count = len(self._watched)
@@ -206,16 +205,16 @@ class Signals:
             elif setting != watched.setting:
                 watched.setting = setting
                 self._settings = tuple(watched.setting for watched in self._watched)
-        gone.extend(row for row in self._task_turn.rows(count, window_us) if not self._describe_again(row))
+        gone.extend(row for row in self._task_turn.rows(count, window_us) if not self._describe_again(row, now_us))
         return gone
 
-    def _describe_again(self, row: int) -> bool:
+    def _describe_again(self, row: int, now_us: int) -> bool:
         """False when it ended."""
         watched = self._watched[row]
         place = place_of(watched.member)
         if place == watched.place:
             return True
-        task = describe(watched.member)
+        task = self._descriptions.describe(watched.member, place, now_us)
         if task is None:
             return False
         self._watched[row] = replace(watched, task=task, place=place)
@@ -255,35 +254,6 @@ class Turn:
         self._owed -= due
         first, self._next = self._next, self._next + due
         return [row % count for row in range(first, first + due)]
-
-
-def describe(member: Member) -> Task | None:
-    """What seldom changes about a thread; None when it ended."""
-    seen = look_at(member.id.tid)
-    if seen is None or seen.id != member.id or seen.over:
-        return None
-    try:
-        cpus = len(os.sched_getaffinity(member.id.tid))
-    except ProcessLookupError:
-        return None
-    command = os.fsdecode(read_whole(f"/proc/{member.pid}/task/{member.id.tid}/comm").rstrip(b"\n"))
-    return Task(member.id, member.pid, command, group_of(member.pid, member.id.tid), cpus)
-
-
-def place_of(member: Member) -> bytes:
-    """What a description depends on, as the kernel writes it: name, CPUs, cgroups, autogroup and whether those count.
-
-    As long as this is the same, so is the description, which costs more.
-    """
-    folder = f"/proc/{member.pid}/task/{member.id.tid}"
-    # The nice value of an autogroup stands in its file too, and is no part of who shares with whom.
-    autogroup = read_whole(f"/proc/{member.pid}/autogroup").partition(b" nice")[0]
-    try:
-        cpus = b"%d" % len(os.sched_getaffinity(member.id.tid))
-    except ProcessLookupError:
-        cpus = b""
-    others = (f"{folder}/comm", f"{folder}/cgroup", AUTOGROUP_SWITCH)
-    return b"\0".join((cpus, autogroup, *map(read_whole, others)))
 
 
 def setting_of(member: Member) -> Setting | None:

@@ -10,12 +10,12 @@ from typing import Final
 
 from npuops.eevdf.setting import FAIR, SchedPolicy, Setting
 from npuops.hostsched.applied import Change, Denial, Report
-from npuops.hostsched.attributes import Attributes, inherited, no_way_back, wanted
+from npuops.hostsched.attributes import Attributes, inherited, kept_from_children, no_way_back, wanted
 from npuops.hostsched.knobs import KnobError, TaskGoneError, Watch, read_attributes, write_attributes
 from npuops.hostsched.lease_file import Entry, Given, LeaseFile, LetGo, TaskClaimed
 from npuops.hostsched.leases import TaskLease
-from npuops.hostsched.lineage import origin
-from npuops.hostsched.process_stat import alive, look_at, now_ticks, process_of
+from npuops.hostsched.lineage import Family, may_be_ours, origin
+from npuops.hostsched.process_stat import TaskStat, alive, look_at, now_ticks, process_of
 from npuops.hostsched.restoration import Restored, put_slack_back, put_strays_back, read_slack_ns
 from npuops.hostsched.rights import Rights
 from npuops.hostsched.task_id import GroupId, TaskId
@@ -27,6 +27,9 @@ MOST_RESERVED: Final = 0.6
 _AGAIN_S: Final = 1.0
 """What the kernel refused is not asked of it at every step."""
 _SWEEP_EVERY_S: Final = 1.0
+"""Children of tasks that are back are looked for no oftener,"""
+_SWEEP_SHARE: Final = 0.001
+"""nor in more of a core's time than this: all processes are looked at, and there may be thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class TaskClaims:
         self._watch = Watch()
         self._hands_off: set[TaskId] = set()
         self._refused: dict[tuple[TaskId, Attributes], tuple[float, Denial]] = {}
-        self._swept_at = 0.0
+        self._sweep_at = 0.0
 
     def adopt(self, tasks: Collection[TaskId]) -> None:
         """Those seen for the first time that began with what we gave to a parent: take them for changed by us.
@@ -76,8 +79,8 @@ class TaskClaims:
         if seen == self._seen:  # mostly: nobody came, nobody went
             return
         fresh = [task for task in tasks if task not in self._known]
-        leases = self._file.leases.tasks
-        found = [lease for task in fresh if leases and task not in leases and (lease := self._inherited(task))]
+        leases, family = self._file.leases.tasks, Family({})
+        found = [lease for task in fresh if leases and task not in leases and (lease := self._inherited(task, family))]
         self._file.note([TaskClaimed(lease) for lease in found])
         self._current.update((lease.id, lease.given[0]) for lease in found)
         self._known = set(seen)
@@ -134,11 +137,12 @@ class TaskClaims:
         now = time.monotonic()
         self._refused = {key: seen for key, seen in self._refused.items() if now - seen[0] < _AGAIN_S}
         retired = [lease for task, lease in self._file.leases.tasks.items() if task not in self._current]
-        if not retired or now - self._swept_at < _SWEEP_EVERY_S:
+        if not retired or now < self._sweep_at:
             return []
-        self._swept_at = now
-        result = Restored()
+        result, began_ns = Restored(), time.thread_time_ns()
         put_strays_back(retired, self._file.leases.tasks, result)
+        spent_s = (time.thread_time_ns() - began_ns) / 1e9
+        self._sweep_at = now + max(_SWEEP_EVERY_S, spent_s / _SWEEP_SHARE)
         report.denied += result.failed
         self._hands_off = {task for task in self._hands_off if alive(task)}
         return [LetGo(lease.id) for lease in retired]
@@ -182,6 +186,8 @@ class TaskClaims:
             return self._unless_refused(TaskWrite(task, present, lease.original, back=True), report)
         original = lease.original if lease is not None else present
         target = wanted(want, original)
+        if self._rights.may_raise:
+            target = kept_from_children(target, original)
         write = TaskWrite(task, present, target, back=ours is not None and target == original)
         if present == target:
             if ours is not None:
@@ -229,9 +235,8 @@ class TaskClaims:
         return None
 
     def _claim(self, task: TaskId, original: Attributes, report: Report) -> TaskLease | None:
-        stat, pid = look_at(task.tid), process_of(task.tid)
-        process = look_at(pid) if pid is not None else None
-        if stat is None or process is None or stat.id != task or stat.over:
+        stat, process = _looked(task)
+        if stat is None or process is None or stat.over:
             self._gone(task, report)
             return None
         if stat.kernels or process.tid in self.spared:
@@ -240,16 +245,19 @@ class TaskClaims:
         slack = read_slack_ns(task.tid)
         return TaskLease(task, process.id, process.session, now_ticks(), original, slack)
 
-    def _inherited(self, task: TaskId) -> TaskLease | None:
-        stat, pid = look_at(task.tid), process_of(task.tid)
-        process = look_at(pid) if pid is not None else None
-        if stat is None or process is None or stat.id != task:
-            return None
+    def _inherited(self, task: TaskId, family: Family) -> TaskLease | None:
         try:
             present = read_attributes(task.tid)
         except TaskGoneError:
             return None
-        parent = origin(stat, process.tid, present, self._file.leases.tasks)
+        leases = self._file.leases.tasks.values()
+        if not may_be_ours(present, leases):  # that costs little, and asking who it is does not
+            return None
+        stat, process = _looked(task)
+        if stat is None or process is None:
+            return None
+        family.known[process.tid] = process
+        parent = origin(stat, process.tid, present, leases, family)
         if parent is None:
             return None
         natural, slack = inherited(parent.original), parent.slack_ns
@@ -285,6 +293,15 @@ class TaskClaims:
             total += share
             kept.append(write)
         return kept
+
+
+def _looked(task: TaskId) -> tuple[TaskStat | None, TaskStat | None]:
+    """It and its process, as /proc has them; None where they ended, or another task has the number by now."""
+    stat = look_at(task.tid)
+    if stat is None or stat.id != task:
+        return None, None
+    pid = process_of(task.tid)
+    return stat, stat if pid == task.tid else look_at(pid) if pid is not None else None
 
 
 def out_of_bounds(want: Setting) -> str:
