@@ -71,9 +71,105 @@ def test_a_group_never_gets_more_than_its_best_and_less_only_when_all_are_lowere
     nice = orders_for(Plan(levels), stage.frame()).groups.get(OURS)
     nices = [level.group_nice or 0 for level, _ in given_levels if level is not RESERVE_50]
     assert (nice or 0) >= min(nices, default=0)
-    assert ((nice or 0) > 0) == (bool(nices) and min(nices) > 0)
+    low = [ran_us for level, ran_us in given_levels if (level.group_nice or 0) > 0]
+    rest = [ran_us for level, ran_us in given_levels if (level.group_nice or 0) <= 0 and level is not RESERVE_50]
+    assert ((nice or 0) > 0) == (bool(low) and (not rest or sum(low) >= max(20 * sum(rest), 1)))
     if (nice or 0) < 0:
         assert max(nices) <= 0
+
+
+class Build:
+    """A session in which `make` waits, and compilers come and go; another one in which somebody waits for answers."""
+
+    def __init__(self) -> None:
+        self.stage = stage_of(OURS)
+        self.standing = Standing()
+        self.made = 0
+        self.order({})
+
+    def order(self, levels: Mapping[str, Level], *, after_us: int = 135_000) -> Orders:
+        self.stage.at_us += after_us
+        return self.standing.orders(
+            Plan({self.stage.id(name): level for name, level in levels.items()}), self.stage.frame()
+        )
+
+    def compile(self) -> str:
+        """Those before ended; a new one is there."""
+        self.made += 1
+        self.stage.actors[1:] = [Actor(f"cc{self.made}", group=OURS)]
+        return self.stage.actors[1].name
+
+    def work(self, name: str, run_us: int) -> None:
+        next(actor for actor in self.stage.actors if actor.name == name).does(run_us=run_us)
+
+    def goes_on(self, rounds: int, levels: Mapping[str, Level] | None = None) -> list[int | None]:
+        """Each compiler is normal at its first look and lowered at its second. Nice of the session, look by look."""
+        nices = []
+        for _ in range(rounds):
+            one = self.compile()
+            self.work("t0", 400)
+            self.work(one, 40_000)
+            nices.append(self.order(levels or {}).groups[OURS])
+            self.work(one, 60_000)
+            nices.append(self.order({**(levels or {}), one: DEMOTE}).groups[OURS])
+        return nices
+
+
+def test_a_build_stays_lowered_as_a_whole_while_its_compilers_come_and_go() -> None:
+    build = Build()
+    nices = build.goes_on(8)
+    assert nices[0] is None, "nobody was lowered yet"
+    assert nices[1:] == [19] * 15
+    build.compile()
+    assert build.order({}, after_us=300_000).groups == {OURS: 19}, "between two of them"
+    assert build.order({}, after_us=300_000).groups == {OURS: None}, "nobody is lowered any more"
+
+
+def test_orders_end_also_when_nothing_else_happens() -> None:
+    build = Build()
+    build.goes_on(4)
+    build.stage.actors[1:] = []
+    assert build.order({}, after_us=10_000).groups == {OURS: 19}
+    assert build.order({}, after_us=600_000).groups == {OURS: None}
+
+
+def test_a_compiler_that_is_tried_does_not_bring_the_whole_build_back() -> None:
+    build = Build()
+    build.goes_on(4)
+    tried, other = build.compile(), Actor("other", group=OURS)
+    build.stage.actors.append(other)
+    build.work(tried, 100_000)
+    build.work("other", 100_000)
+    assert build.order({tried: DEMOTE, "other": DEMOTE}).groups == {OURS: 19}
+    build.work(tried, 100_000)
+    assert build.order({"other": DEMOTE}, after_us=1_500_000).groups == {OURS: 19}
+    build.work(tried, 100_000)
+    assert build.order({"other": DEMOTE}, after_us=1_000_000).groups == {OURS: None}, "it stays what it is now"
+
+
+def test_who_is_alone_in_its_session_is_tried_at_once() -> None:
+    stage, standing = stage_of(OURS), Standing()
+    stage.actors[0].does(run_us=500_000)
+    assert standing.orders(Plan({stage.id("t0"): DEMOTE}), stage.frame()).groups == {OURS: 19}
+    stage.at_us += 20_000
+    assert standing.orders(Plan(), stage.frame()).groups == {OURS: None}
+
+
+def test_a_session_in_which_somebody_else_works_too_is_not_lowered_with_its_build() -> None:
+    build = Build()
+    build.work("t0", 1_000_000)
+    assert set(build.goes_on(4)) == {None}
+
+
+def test_a_boosted_make_that_is_alone_for_a_moment_does_not_carry_the_session() -> None:
+    build = Build()
+    for number in range(8):
+        build.work(build.compile(), 40_000)
+        build.order({"t0": BOOST})
+        build.stage.actors[1:] = []
+        build.work("t0", 400)
+        raised = build.order({"t0": BOOST}).groups[OURS]
+        assert raised is None, number
 
 
 def test_one_normal_task_keeps_its_group_where_it_was() -> None:
@@ -152,7 +248,7 @@ def test_orders_that_stand_are_those_that_follow_and_stay_the_same_object() -> N
     assert standing.orders(other, later) == orders_for(other, later) != first
     fresh = stage.frame()
     assert standing.orders(other, fresh) == orders_for(other, fresh)
-    fewer = replace(fresh, tasks=fresh.tasks[:1])
+    fewer = replace(fresh, tasks=fresh.tasks[:1], counters=fresh.counters[:1])
     assert standing.orders(plan, fewer) == orders_for(plan, fewer)
 
 

@@ -310,6 +310,25 @@ def test_a_server_that_answered_may_work_off_a_queue_before_it_counts_as_a_hog()
     assert looks_until_a_hog(more, served_us=500_000) > looks_until_a_hog(more, served_us=100_000)
 
 
+def test_what_a_task_did_before_it_was_first_seen_counts_for_it_and_never_against_it() -> None:
+    looks = {}
+    for past in ("none", "served", "computed"):
+        server = Actor("app 2")
+        if past == "served":
+            server.does(run_us=500_000, sleeps=1000)
+        elif past == "computed":
+            server.does(run_us=9_000_000, sleeps=1000)
+        scene = Scene(Actor(APP), server, period_us=10_000)
+        scene.steps(10_000, APP, APP)
+        looks[past] = 0
+        while scene.role("app 2") is not Role.HOG:
+            scene.serves(APP)
+            scene.computes("app 2")
+            scene.look()
+            looks[past] += 1
+    assert looks["served"] > looks["none"] == looks["computed"]
+
+
 def test_options_change_what_it_does() -> None:
     slow = replace(ReactiveOptions(), hog_burst_us=50_000.0)
     found = []

@@ -20,7 +20,7 @@ from npuops.clock import SystemClock
 from npuops.eevdf.setting import SchedPolicy, Setting
 from npuops.hostsched.features import RATES, Features
 from npuops.hostsched.frame import INVOLUNTARY, RUN_NS, TURNS, VOLUNTARY, WAIT_NS, Frame, GroupId
-from npuops.hostsched.grouping import AUTOGROUP_SWITCH
+from npuops.hostsched.grouping import AUTOGROUP_SWITCH, is_whole
 from npuops.hostsched.hint import Hint, Kind
 from npuops.hostsched.knobs import KnobError, write_setting
 from npuops.hostsched.membership import RESCAN_US, Membership
@@ -298,6 +298,16 @@ def test_a_group_may_be_set_only_if_all_of_it_opted_in(start: Start) -> None:
     with Signals(Membership(Selection(pids=(leader.pid,))), SystemClock()) as signals:
         assert signals.look({}).group_nices == {}
     os.kill(child, 9)
+
+
+def test_a_group_is_whole_also_while_some_of_it_have_just_ended(start: Start) -> None:
+    process = start(WAIT)
+    group, session = autogroup(process.pid), os.getsid(process.pid)
+    gone = start("pass")
+    gone.wait()
+    for pids in ((process.pid, gone.pid), (process.pid, 1 << 30)):
+        assert is_whole(group, pids, dict.fromkeys(pids, session))
+    assert not is_whole(group, (gone.pid,), {gone.pid: session})
 
 
 def test_the_nice_value_of_a_group_is_told(start: Start) -> None:

@@ -27,6 +27,8 @@ waited, 1 when it then left by itself, 1 when it also was pushed aside in that w
 much CPU time in us it may use up at one go before it counts as one that computes: earned by little work between
 sleeps, for a server that works off a queue looks like a hog."""
 
+_KNOWN_SLEEPS: Final = 20
+"""Who slept so often before it was first seen has a past by which it may be judged."""
 _AMBIGUOUS: Final = 8.0
 """A task that both left by itself and was pushed aside in its last window must be still for so many times longer."""
 
@@ -104,9 +106,12 @@ class Evidence:
         self.computes.append(computes)
 
     def _follow(self, frame: Frame, rows: list[int], counters: list[list[int]]) -> None:
-        """Those who stay keep what is known of them; newcomers begin with this frame."""
+        """Those who stay keep what is known of them; newcomers begin with this frame, and what they did before it."""
         now = float(frame.at_us)
         blank = [0.0] * _FIELDS
         blank[STILL] = blank[SINCE] = now
         self.known = [self.known[row] if row >= 0 else blank.copy() for row in rows]
+        for row, known, (ran_ns, _, _, left, _) in zip(rows, self.known, counters, strict=True):
+            if row < 0 and left >= _KNOWN_SLEEPS and ran_ns / 1e3 <= left * self._options.sleep_burst_us:
+                known[CREDIT] = self._options.credit_cap_us
         self._counters = [self._counters[row] if row >= 0 else counters[new] for new, row in enumerate(rows)]

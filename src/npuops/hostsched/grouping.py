@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -76,15 +76,20 @@ def is_whole(group: GroupId, opted_in: Collection[int], sessions: Mapping[int, i
         members = processes_below(group)
         return members is not None and members <= set(opted_in)
     # One of each session is enough: all of it are in one autogroup.
-    one_of = {sessions[pid]: pid for pid in opted_in if pid in sessions}
-    inside = {session for session, pid in one_of.items() if _is_in(pid, group)}
+    of_session: dict[int, list[int]] = {}
+    for pid in opted_in:
+        if pid in sessions:
+            of_session.setdefault(sessions[pid], []).append(pid)
+    inside = {session for session, pids in of_session.items() if _are_in(pids, group)}
     if not inside or 0 in inside:  # 0: its leader is outside of this namespace, and so may be others
         return False
     return all(pid in opted_in for pid, session in sessions.items() if session in inside)
 
 
-def _is_in(pid: int, group: GroupId) -> bool:
-    found = autogroup_of(pid)
+def _are_in(session: Iterable[int], group: GroupId) -> bool:
+    """By the first that can be asked, the oldest first: some of a build have ended since they were seen."""
+    told = (autogroup_of(pid) for pid in sorted(session))
+    found = next((each for each in told if each is not None), None)
     return found is not None and found[0] == group
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from npuops.eevdf.setting import SchedPolicy, Setting
 from npuops.hostsched.frame import Frame, GroupId, Task, TaskId
+from npuops.hostsched.group_work import HOLD_US, GroupWork, Work
 from npuops.hostsched.plan import NORMAL, Level, Orders, Plan
 
 
@@ -32,31 +33,38 @@ class Void:
     why: str
 
 
-def orders_for(plan: Plan, frame: Frame) -> Orders:
+def orders_for(plan: Plan, frame: Frame, work: GroupWork | None = None) -> Orders:
     """What the kernel shall be told of every task of the frame, and of every group that may be set.
 
     Tasks of the plan that the frame does not know are left out. A reservation for a task that may not run everywhere
     is left out too, for the kernel would refuse it.
+
+    Args:
+        plan: what is wanted.
+        frame: the latest look.
+        work: what tasks did before, those included that ended; None: all that is known is this frame.
     """
     levels = {task.id: _possible(plan.levels.get(task.id, NORMAL), task, frame) for task in frame.tasks}
     tasks: dict[TaskId, Setting | None] = {task.id: levels[task.id].setting for task in frame.tasks}
     groups: dict[GroupId, int | None] = {}
-    for group, rows in _members(frame).items():
-        ran_ns = {task.id: int(frame.counters[row, 0]) for row, task in rows if not _reserves(levels[task.id])}
-        shared = [levels[task] for task in ran_ns]
-        groups[group] = _best(shared, list(ran_ns.values()))
-        if len(set(shared)) == 1 and _is_all_nice(shared[0]):
-            tasks |= dict.fromkeys(ran_ns)
+    lately = (work or GroupWork()).follow(frame, {task: _served_by_group(level) for task, level in levels.items()})
+    for group, members in _members(frame).items():
+        shared = {task: levels[task] for task in members if not _reserves(levels[task])}
+        groups[group] = _nice_of(list(shared.values()), lately.get(group, Work()), frame.at_us)
+        if len(set(shared.values())) == 1 and _is_all_nice(next(iter(shared.values()))):
+            tasks |= dict.fromkeys(shared)
     return Orders(tasks, groups)
 
 
 class Standing:
-    """The orders that stand: made anew only when levels, tasks or groups are others than before."""
+    """The orders that stand: made anew only when levels, tasks or groups are others than before, or for some time."""
 
     def __init__(self) -> None:
         """None were given."""
         self._levels: dict[TaskId, Level] | None = None
         self._frame: Frame | None = None
+        self._made_us = 0
+        self._work = GroupWork()
         self._orders = Orders({}, {})
 
     def orders(self, plan: Plan, frame: Frame) -> Orders:
@@ -68,11 +76,14 @@ class Standing:
             and before.group_nices is frame.group_nices
             and before.host.cpus == frame.host.cpus
             and self._levels == plan.levels
+            and frame.at_us - self._made_us < HOLD_US
         )
         self._frame = frame
         if not same:
-            self._levels = dict(plan.levels)
-            self._orders = orders_for(plan, frame)
+            self._levels, self._made_us = dict(plan.levels), frame.at_us
+            made = orders_for(plan, frame, self._work)
+            if made != self._orders:
+                self._orders = made
         return self._orders
 
 
@@ -93,12 +104,12 @@ def voids(plan: Plan, frame: Frame) -> tuple[Void, ...]:
     return tuple(found)
 
 
-def _members(frame: Frame) -> dict[GroupId, list[tuple[int, Task]]]:
-    """The tasks of each group that may be set, with their rows."""
-    found: dict[GroupId, list[tuple[int, Task]]] = {group: [] for group in frame.group_nices}
-    for row, task in enumerate(frame.tasks):
+def _members(frame: Frame) -> dict[GroupId, list[TaskId]]:
+    """The tasks of each group that may be set."""
+    found: dict[GroupId, list[TaskId]] = {group: [] for group in frame.group_nices}
+    for task in frame.tasks:
         if task.group in found:
-            found[task.group].append((row, task))
+            found[task.group].append(task.id)
     return found
 
 
@@ -119,20 +130,32 @@ def _is_all_nice(level: Level) -> bool:
 
 
 _NEUTRAL: Final = 0
+_LITTLE: Final = 0.05
 
 
-def _best(levels: Sequence[Level], ran_ns: Sequence[int]) -> int | None:
-    """Nice of a group whose tasks have these levels: that of the one to be served first; None leaves it.
+def _served_by_group(level: Level) -> int | None:
+    return None if _reserves(level) else _or_neutral(level.group_nice)
 
-    Above the others it is raised only when those who shall be ahead did most of its work so far, and nobody in it is
-    lowered: a waiting `make` must not carry its compilers past another session's server.
+
+def _nice_of(levels: Sequence[Level], lately: Work, now_us: int) -> int | None:
+    """Nice of a group whose tasks have these levels, and did this work; None leaves it.
+
+    All of a level: that. Otherwise what those deserve who do its work: it is raised when those ahead did most of it,
+    and nobody in it is lowered: a waiting `make` must not carry its compilers past another session's server. It is
+    lowered when next to nothing is done by others than those who are: for `make`, a build must not be a normal
+    session. To lower only them, inside, helps nobody outside, and gathers the group's share on the CPUs of the rest.
     """
-    nices = [level.group_nice for level in levels]
-    best = min(nices, key=_or_neutral, default=None)
-    if _or_neutral(best) >= _NEUTRAL:
+    best = min(levels, key=lambda level: _or_neutral(level.group_nice), default=NORMAL).group_nice
+    worst = max((_or_neutral(level.group_nice) for level in levels), default=_NEUTRAL)
+    if _or_neutral(best) > _NEUTRAL:
         return best
-    ahead = sum(ran for nice, ran in zip(nices, ran_ns, strict=True) if _or_neutral(nice) < _NEUTRAL)
-    return best if max(map(_or_neutral, nices)) <= _NEUTRAL and 2 * ahead >= sum(ran_ns) else None
+    if _or_neutral(best) < _NEUTRAL and worst <= _NEUTRAL and 2 * lately.ahead_ns >= lately.total_ns:
+        return best
+    is_held = lately.lowered_us is not None and now_us - lately.lowered_us <= HOLD_US
+    others_ns = lately.ahead_ns + lately.neutral_ns
+    if is_held and lately.lowered_ns > 0 and others_ns <= _LITTLE * lately.lowered_ns:
+        return lately.nice
+    return None
 
 
 def _or_neutral(nice: int | None) -> int:

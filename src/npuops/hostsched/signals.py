@@ -228,7 +228,10 @@ class Signals:
             return
         self._groups_at_us = now_us
         opted_in, sessions = self._membership.opted_in(), self._membership.sessions()
-        likely = {task.group: task.pid for task in self._tasks if task.group is not None}
+        likely: dict[GroupId, int] = {}
+        for task in self._tasks:  # the eldest of each: of a build, the others come and go
+            if task.group is not None:
+                likely.setdefault(task.group, task.pid)
         found = {
             group: nice
             for group, pid in likely.items()

@@ -148,6 +148,8 @@ class _Onlooker:
         one, other = (NOBODY if pid == 0 else self._numbers.get(pid, OTHERS) for pid in (was, then))
         place = self._place_of[self._cpu]
         found: list[tuple[int, ...]] = []
+        if self._runs is None and one >= 0:
+            self._runs = NOBODY  # players rest when a play begins: this one came, and that is hidden
         if self._runs is not None and self._runs != one:
             came = max(self._came_ns, moment - self._booked_ns) if one >= 0 else moment
             found.append((came, Event.SWITCH, place, self._runs, one, int(self._runs == OTHERS), 0))
