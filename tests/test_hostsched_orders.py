@@ -10,6 +10,7 @@ from hostsched_frames import Actor, Stage
 from npuops.eevdf.setting import SchedPolicy, Setting
 from npuops.hostsched.decision_words import level_changes
 from npuops.hostsched.frame import GroupId, TaskId
+from npuops.hostsched.hint import Hint, Kind
 from npuops.hostsched.levels import BOOST, DEMOTE, IDLE, LEVELS, RESERVE_50
 from npuops.hostsched.orders import Standing, orders_for, voids
 from npuops.hostsched.plan import NORMAL, Level, Orders, Plan
@@ -161,6 +162,12 @@ def test_a_session_in_which_somebody_else_works_too_is_not_lowered_with_its_buil
     assert set(build.goes_on(4)) == {None}
 
 
+def test_a_session_in_which_somebody_said_that_he_is_waited_for_is_not_lowered_with_its_build() -> None:
+    build = Build()
+    build.stage.actors[0].hint = Hint(at_us=1, kind=Kind.LATENCY)
+    assert set(build.goes_on(4)) == {None}
+
+
 def test_a_boosted_make_that_is_alone_for_a_moment_does_not_carry_the_session() -> None:
     build = Build()
     for number in range(8):
@@ -248,7 +255,7 @@ def test_orders_that_stand_are_those_that_follow_and_stay_the_same_object() -> N
     assert standing.orders(other, later) == orders_for(other, later) != first
     fresh = stage.frame()
     assert standing.orders(other, fresh) == orders_for(other, fresh)
-    fewer = replace(fresh, tasks=fresh.tasks[:1], counters=fresh.counters[:1])
+    fewer = replace(fresh, tasks=fresh.tasks[:1], counters=fresh.counters[:1], hints=fresh.hints[:1])
     assert standing.orders(plan, fewer) == orders_for(plan, fewer)
 
 

@@ -15,6 +15,7 @@ from typing import Final
 from npuops.eevdf.setting import SchedPolicy, Setting
 from npuops.hostsched.frame import Frame, GroupId, Task, TaskId
 from npuops.hostsched.group_work import HOLD_US, GroupWork, Work
+from npuops.hostsched.hint import Kind
 from npuops.hostsched.plan import NORMAL, Level, Orders, Plan
 
 
@@ -47,10 +48,14 @@ def orders_for(plan: Plan, frame: Frame, work: GroupWork | None = None) -> Order
     levels = {task.id: _possible(plan.levels.get(task.id, NORMAL), task, frame) for task in frame.tasks}
     tasks: dict[TaskId, Setting | None] = {task.id: levels[task.id].setting for task in frame.tasks}
     groups: dict[GroupId, int | None] = {}
+    awaited = {
+        task.id for task, hint in zip(frame.tasks, frame.hints, strict=True) if hint and hint.kind is Kind.LATENCY
+    }
     lately = (work or GroupWork()).follow(frame, {task: _served_by_group(level) for task, level in levels.items()})
     for group, members in _members(frame).items():
         shared = {task: levels[task] for task in members if not _reserves(levels[task])}
-        groups[group] = _nice_of(list(shared.values()), lately.get(group, Work()), frame.at_us)
+        may_sink = awaited.isdisjoint(shared)
+        groups[group] = _nice_of(list(shared.values()), lately.get(group, Work()), frame.at_us, may_sink=may_sink)
         if len(set(shared.values())) == 1 and _is_all_nice(next(iter(shared.values()))):
             tasks |= dict.fromkeys(shared)
     return Orders(tasks, groups)
@@ -137,13 +142,14 @@ def _served_by_group(level: Level) -> int | None:
     return None if _reserves(level) else _or_neutral(level.group_nice)
 
 
-def _nice_of(levels: Sequence[Level], lately: Work, now_us: int) -> int | None:
+def _nice_of(levels: Sequence[Level], lately: Work, now_us: int, *, may_sink: bool) -> int | None:
     """Nice of a group whose tasks have these levels, and did this work; None leaves it.
 
     All of a level: that. Otherwise what those deserve who do its work: it is raised when those ahead did most of it,
     and nobody in it is lowered: a waiting `make` must not carry its compilers past another session's server. It is
     lowered when next to nothing is done by others than those who are: for `make`, a build must not be a normal
     session. To lower only them, inside, helps nobody outside, and gathers the group's share on the CPUs of the rest.
+    `may_sink` is False where an application said that somebody waits for one of them.
     """
     best = min(levels, key=lambda level: _or_neutral(level.group_nice), default=NORMAL).group_nice
     worst = max((_or_neutral(level.group_nice) for level in levels), default=_NEUTRAL)
@@ -153,7 +159,7 @@ def _nice_of(levels: Sequence[Level], lately: Work, now_us: int) -> int | None:
         return best
     is_held = lately.lowered_us is not None and now_us - lately.lowered_us <= HOLD_US
     others_ns = lately.ahead_ns + lately.neutral_ns
-    if is_held and lately.lowered_ns > 0 and others_ns <= _LITTLE * lately.lowered_ns:
+    if may_sink and is_held and lately.lowered_ns > 0 and others_ns <= _LITTLE * lately.lowered_ns:
         return lately.nice
     return None
 
