@@ -20,7 +20,7 @@ from npuops.clock import SystemClock
 from npuops.eevdf.setting import SchedPolicy, Setting
 from npuops.hostsched.features import RATES, Features
 from npuops.hostsched.frame import INVOLUNTARY, RUN_NS, TURNS, VOLUNTARY, WAIT_NS, Frame, GroupId
-from npuops.hostsched.grouping import AUTOGROUP_SWITCH, is_whole
+from npuops.hostsched.grouping import AUTOGROUP_SWITCH, group_told, is_whole
 from npuops.hostsched.hint import Hint, Kind
 from npuops.hostsched.knobs import KnobError, write_setting
 from npuops.hostsched.membership import RESCAN_US, Membership
@@ -308,6 +308,14 @@ def test_a_group_is_whole_also_while_some_of_it_have_just_ended(start: Start) ->
     for pids in ((process.pid, gone.pid), (process.pid, 1 << 30)):
         assert is_whole(group, pids, dict.fromkeys(pids, session))
     assert not is_whole(group, (gone.pid,), {gone.pid: session})
+
+
+def test_a_group_is_read_from_what_the_kernel_writes_whatever_stands_there() -> None:
+    assert group_told(b"", b"/autogroup-7", b"1\n") == GroupId("autogroup", "7")
+    assert group_told(b"", b"/autogroup-7", b"0\n") is None
+    assert group_told(b"", b"", b"1\n") is None, "one of the tasks that the kernel started with"
+    assert group_told(b"4:memory:/a\x0b\xff\n0::/x", b"/autogroup-7", b"1\n") == GroupId("autogroup", "7")
+    assert group_told(b"12:cut o", b"/autogroup-7", b"1\n") == GroupId("autogroup", "7")
 
 
 def test_the_nice_value_of_a_group_is_told(start: Start) -> None:

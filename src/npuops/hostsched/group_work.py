@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from npuops.hostsched.frame import RUN_NS, Frame
@@ -111,7 +111,7 @@ class GroupWork:
                 continue
             work = found.get(known.group)
             if work is None:
-                work = found[known.group] = self._copy(known.group)
+                work = found[known.group] = replace(self._ended.get(known.group) or Work())
             self._book(work, known, known.lately_ns, now_us)
             if known.nice > 0:
                 work.lowered_us, work.nice = now_us, known.nice
@@ -120,10 +120,6 @@ class GroupWork:
                 past = self._ended.setdefault(group, Work())
                 past.lowered_us, past.nice = work.lowered_us, work.nice
         return found
-
-    def _copy(self, group: GroupId) -> Work:
-        past = self._ended.get(group) or Work()
-        return Work(past.ahead_ns, past.lowered_ns, past.neutral_ns, past.undecided_ns, past.lowered_us, past.nice)
 
     @staticmethod
     def _book(work: Work, known: _Known, ran_ns: float, now_us: int) -> None:

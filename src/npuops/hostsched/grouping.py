@@ -103,7 +103,7 @@ def _weighed(mount: Mount, name: str) -> str | None:
 
 
 def _lines(cgroups: bytes) -> list[tuple[str, str]]:
-    words = (line.split(":", 2) for line in os.fsdecode(cgroups).splitlines())
+    words = (os.fsdecode(line).split(":", 2) for line in cgroups.split(b"\n") if line.count(b":") >= 2)
     return [(controllers, path) for _, controllers, path in words]
 
 

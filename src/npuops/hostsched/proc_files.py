@@ -17,6 +17,8 @@ from npuops.hostsched.knobs import KnobError
 FULL: Final = frozenset({errno.EMFILE, errno.ENFILE})
 """No descriptor is left."""
 _GONE: Final = frozenset({errno.ENOENT, errno.ESRCH})
+_WHOLE: Final = 16_384
+"""Bytes: in how many cgroups a container's task is, each by its path, takes more than a page."""
 _SPARE: Final = 64
 """Descriptors of the limit that are left to the rest of the process."""
 
@@ -164,7 +166,7 @@ def read_whole(path: str) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return os.read(descriptor, 4096)
+            return os.read(descriptor, _WHOLE)
         finally:
             os.close(descriptor)
     except OSError as error:
