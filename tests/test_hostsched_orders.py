@@ -126,6 +126,16 @@ def test_a_build_stays_lowered_as_a_whole_while_its_compilers_come_and_go() -> N
     assert build.order({}, after_us=300_000).groups == {OURS: None}, "nobody is lowered any more"
 
 
+def test_who_is_lowered_with_its_session_is_left_alone_and_who_waits_there_comes_first_inside() -> None:
+    build = Build()
+    build.goes_on(4)
+    one = build.compile()
+    build.work(one, 50_000)
+    orders = build.order({"t0": BOOST, one: DEMOTE})
+    assert orders.groups == {OURS: 19}
+    assert orders.tasks == {build.stage.id("t0"): BOOST.setting, build.stage.id(one): None}
+
+
 def test_orders_end_also_when_nothing_else_happens() -> None:
     build = Build()
     build.goes_on(4)

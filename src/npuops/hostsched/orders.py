@@ -2,8 +2,8 @@
 
 Nice counts only among the tasks of a group (autogroup or cgroup). So where all tasks of a group share a level, the
 group as a whole is set and its tasks are left alone: one write instead of many, nothing that a child could inherit,
-and even without privilege it can be taken back. Where they differ, each gets its own setting, which counts inside,
-and the group gets what the best of them deserves, if they are most of what it does.
+and even without privilege it can be taken back. Where they differ, the group gets what those deserve who do its work,
+and the others, or all of them where nobody does most of it, get settings of their own, which count inside.
 """
 
 from __future__ import annotations
@@ -56,8 +56,13 @@ def orders_for(plan: Plan, frame: Frame, work: GroupWork | None = None) -> Order
         shared = {task: levels[task] for task in members if not _reserves(levels[task])}
         may_sink = awaited.isdisjoint(shared)
         groups[group] = _nice_of(list(shared.values()), lately.get(group, Work()), frame.at_us, may_sink=may_sink)
-        if len(set(shared.values())) == 1 and _is_all_nice(next(iter(shared.values()))):
-            tasks |= dict.fromkeys(shared)
+        same = len(set(shared.values())) == 1
+        sinks = _or_neutral(groups[group]) > _NEUTRAL  # and whoever waits in it is boosted inside
+        tasks |= {
+            task: None
+            for task, level in shared.items()
+            if _is_all_nice(level) and (same or (sinks and _or_neutral(level.group_nice) > _NEUTRAL))
+        }
     return Orders(tasks, groups)
 
 
