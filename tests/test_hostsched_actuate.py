@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,8 @@ def test_what_is_ordered_holds_until_it_is_ordered_no_more(actuator: Actuator) -
     with child() as one:
         for setting in (DEMOTED, Setting(SchedPolicy.IDLE), Setting(SchedPolicy.BATCH, 3), Setting(nice=-10)):
             applied = actuator.apply(orders({one.id: setting}))
-            changes = [(change.what, str(change.after), change.back) for change in applied.changed]
-            assert changes == [(one.id, str(setting), False)]
+            after = replace(setting, reset_on_fork=setting.nice < 0)
+            assert [(change.what, change.after, change.back) for change in applied.changed] == [(one.id, after, False)]
             assert one.setting.policy is setting.policy
             assert actuator.apply(orders({one.id: setting})) == Applied()
         assert actuator.apply(orders({one.id: None})).changed[0].back

@@ -20,7 +20,7 @@ from npuops.clock import SystemClock
 from npuops.eevdf.setting import SchedPolicy, Setting
 from npuops.hostsched.features import RATES, Features
 from npuops.hostsched.frame import INVOLUNTARY, RUN_NS, TURNS, VOLUNTARY, WAIT_NS, Frame, GroupId
-from npuops.hostsched.grouping import AUTOGROUP_SWITCH, group_told, is_whole
+from npuops.hostsched.grouping import AUTOGROUP_SWITCH, group_told, whole
 from npuops.hostsched.hint import Hint, Kind
 from npuops.hostsched.knobs import KnobError, write_setting
 from npuops.hostsched.membership import RESCAN_US, Membership
@@ -306,8 +306,8 @@ def test_a_group_is_whole_also_while_some_of_it_have_just_ended(start: Start) ->
     gone = start("pass")
     gone.wait()
     for pids in ((process.pid, gone.pid), (process.pid, 1 << 30)):
-        assert is_whole(group, pids, dict.fromkeys(pids, session))
-    assert not is_whole(group, (gone.pid,), {gone.pid: session})
+        assert whole([group], pids, dict.fromkeys(pids, session)) == {group}
+    assert whole([group], (gone.pid,), {gone.pid: session}) == set()
 
 
 def test_a_group_is_read_from_what_the_kernel_writes_whatever_stands_there() -> None:

@@ -165,9 +165,7 @@ class LibraryRows:
         row, counters = ctypes.c_void_p(ctypes.addressof(made.raw)), (ctypes.c_int64 * len(COUNTERS))()
         at = ctypes.addressof(row), ctypes.addressof(counters), ctypes.addressof(told)
         self._call(self._habits_at, at[0], 1, now_us, at[1], at[2])
-        while told.value == FAILED:
-            self._make_room(made, (made,))
-            self._call(self._habits_at, at[0], 1, now_us, at[1], at[2])
+        self._again(made, (made,), at, now_us)
         if told.value == GONE:
             made.close()
             return None
@@ -191,8 +189,9 @@ class LibraryRows:
         count = len(self._tasks)
         if not self._call(self._habits_at, self._rows_at, count, now_us, self._counters_at, self._told_at):
             return []
-        for row in np.flatnonzero(self._told == FAILED):
-            self._again(int(row), now_us)
+        for row in np.flatnonzero(self._told == FAILED).tolist():
+            at = self._rows_at + row * _POINTER, self._counters_at + row * _COUNTERS, self._told_at + row
+            self._again(self._tasks[row], self._tasks, at, now_us)
         return [int(row) for row in np.flatnonzero(self._told == GONE)]
 
     def _hold(self) -> None:
@@ -203,21 +202,22 @@ class LibraryRows:
             task.tell_descriptors()
         self._held = self._descriptors.changes
 
-    def _again(self, row: int, now_us: int) -> None:
-        """What could not be read for want of a descriptor is read with one of those that are kept."""
-        task, told = self._tasks[row], self._told_at + row
-        while self._told[row] == FAILED:
-            self._make_room(task, self._tasks)
-            self._call(
-                self._habits_at, self._rows_at + row * _POINTER, 1, now_us, self._counters_at + row * _COUNTERS, told
-            )
+    def _again(self, task: LibraryTask, those: Sequence[LibraryTask], at: tuple[int, int, int], now_us: int) -> None:
+        """What could not be read for want of a descriptor is read with one of those that are kept.
 
-    def _make_room(self, task: LibraryTask, those: Sequence[LibraryTask]) -> None:
-        """For one that could not be read, among `those` that are about to be."""
-        if task.raw.error not in FULL or not self._descriptors.make_room():
-            raise unreadable(task.path, OSError(task.raw.error, os.strerror(task.raw.error)))
-        for each in those:
-            each.tell_descriptors()
+        Args:
+            task: which.
+            those: all that may have lost theirs by that.
+            at: addresses of its row, of its counters and of what became of it.
+            now_us: of the look.
+        """
+        told = ctypes.c_uint8.from_address(at[2])
+        while told.value == FAILED:
+            if task.raw.error not in FULL or not self._descriptors.make_room():
+                raise unreadable(task.path, OSError(task.raw.error, os.strerror(task.raw.error)))
+            for each in those:
+                each.tell_descriptors()
+            self._call(self._habits_at, at[0], 1, now_us, at[1], at[2])
 
 
 def _counters(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:

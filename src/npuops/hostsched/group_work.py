@@ -73,7 +73,7 @@ class GroupWork:
     def __init__(self) -> None:
         """Nobody was seen yet: all of the first frame count as known before."""
         self._known: dict[TaskId, _Known] = {}
-        self._ended: dict[GroupId, Work] = {}
+        self._past: dict[GroupId, Work] = {}
         self._at_us: int | None = None
 
     def follow(self, frame: Frame, nices: Mapping[TaskId, int | None]) -> dict[GroupId, Work]:
@@ -96,12 +96,15 @@ class GroupWork:
             known.counter_ns, known.group, known.nice = counter_ns, None if nice is None else task.group, nice or 0
             if known.nice > 0:
                 known.lowered_us = frame.at_us
+                if known.group is not None:
+                    past = self._past.setdefault(known.group, Work())
+                    past.lowered_us, past.nice = frame.at_us, known.nice
             self._known[task.id] = known
         self._fade(kept)
         for known in before.values():
             if known.group is not None:
                 known.is_first = False  # who ends so soon was as young as those who come
-                self._book(self._ended.setdefault(known.group, Work()), known, known.lately_ns * kept, frame.at_us)
+                self._book(self._past.setdefault(known.group, Work()), known, known.lately_ns * kept, frame.at_us)
         return self._sums(frame.at_us)
 
     def _sums(self, now_us: int) -> dict[GroupId, Work]:
@@ -111,14 +114,8 @@ class GroupWork:
                 continue
             work = found.get(known.group)
             if work is None:
-                work = found[known.group] = replace(self._ended.get(known.group) or Work())
+                work = found[known.group] = replace(self._past.get(known.group) or Work())
             self._book(work, known, known.lately_ns, now_us)
-            if known.nice > 0:
-                work.lowered_us, work.nice = now_us, known.nice
-        for group, work in found.items():
-            if work.lowered_us is not None:
-                past = self._ended.setdefault(group, Work())
-                past.lowered_us, past.nice = work.lowered_us, work.nice
         return found
 
     @staticmethod
@@ -133,10 +130,10 @@ class GroupWork:
             work.neutral_ns += ran_ns
 
     def _fade(self, kept: float) -> None:
-        for work in self._ended.values():
+        for work in self._past.values():
             work.ahead_ns *= kept
             work.lowered_ns *= kept
             work.neutral_ns *= kept
             work.undecided_ns *= kept
         here = {known.group for known in self._known.values()}
-        self._ended = {group: work for group, work in self._ended.items() if group in here or work.total_ns > _LEAST_NS}
+        self._past = {group: work for group, work in self._past.items() if group in here or work.total_ns > _LEAST_NS}

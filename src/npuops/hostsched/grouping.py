@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from npuops.hostsched.group_knobs import CGROUP1, CGROUP2, Mount, autogroup_named, autogroup_of, mounts
+from npuops.hostsched.group_knobs import AUTOGROUP, CGROUP1, CGROUP2, Mount, autogroup_named, autogroup_of, mounts
 from npuops.hostsched.proc_files import read_whole
 from npuops.hostsched.task_id import GroupId
 
@@ -64,33 +64,41 @@ def processes_below(group: GroupId) -> set[int] | None:
     return None if 0 in found else found  # 0 is a process that this namespace does not see
 
 
-def is_whole(group: GroupId, opted_in: Collection[int], sessions: Mapping[int, int]) -> bool:
-    """Whether all of a group opted in.
+def whole(groups: Collection[GroupId], opted_in: Collection[int], sessions: Mapping[int, int]) -> set[GroupId]:
+    """Those groups of which all opted in.
 
     Args:
-        group: which.
+        groups: which.
         opted_in: processes that did.
         sessions: process → session, of everybody that is known.
     """
-    if group.kind in (CGROUP1, CGROUP2):
-        members = processes_below(group)
-        return members is not None and members <= set(opted_in)
-    # One of each session is enough: all of it are in one autogroup.
-    of_session: dict[int, list[int]] = {}
-    for pid in opted_in:
-        if pid in sessions:
-            of_session.setdefault(sessions[pid], []).append(pid)
-    inside = {session for session, pids in of_session.items() if _are_in(pids, group)}
-    if not inside or 0 in inside:  # 0: its leader is outside of this namespace, and so may be others
-        return False
-    return all(pid in opted_in for pid, session in sessions.items() if session in inside)
+    has_autogroups = any(group.kind == AUTOGROUP for group in groups)
+    inside = _sessions_inside(opted_in, sessions) if has_autogroups else {}
+    found = set()
+    for group in groups:
+        if group.kind in (CGROUP1, CGROUP2):
+            members = processes_below(group)
+            if members is not None and members <= set(opted_in):
+                found.add(group)
+            continue
+        own = inside.get(group, set())
+        # 0: its leader is outside of this namespace, and so may be others
+        if own and 0 not in own and all(pid in opted_in for pid, session in sessions.items() if session in own):
+            found.add(group)
+    return found
 
 
-def _are_in(session: Iterable[int], group: GroupId) -> bool:
-    """By the first that can be asked, the oldest first: some of a build have ended since they were seen."""
-    told = (autogroup_of(pid) for pid in sorted(session))
-    found = next((each for each in told if each is not None), None)
-    return found is not None and found[0] == group
+def _sessions_inside(opted_in: Iterable[int], sessions: Mapping[int, int]) -> dict[GroupId, set[int]]:
+    """Sessions of each autogroup. The eldest that can be asked tells: some of a build ended since they were seen."""
+    group_of: dict[int, GroupId] = {}
+    for pid in sorted(opted_in):
+        session = sessions.get(pid)
+        if session is not None and session not in group_of and (told := autogroup_of(pid)) is not None:
+            group_of[session] = told[0]
+    inside: dict[GroupId, set[int]] = {}
+    for session, group in group_of.items():
+        inside.setdefault(group, set()).add(session)
+    return inside
 
 
 def _weighed(mount: Mount, name: str) -> str | None:

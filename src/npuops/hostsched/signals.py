@@ -18,7 +18,7 @@ from npuops.hostsched.counter_rows import Counted, counter_rows
 from npuops.hostsched.descriptions import Descriptions, Place, place_of
 from npuops.hostsched.frame import Frame, Task
 from npuops.hostsched.group_knobs import read_group_nice
-from npuops.hostsched.grouping import is_whole
+from npuops.hostsched.grouping import whole
 from npuops.hostsched.hint import Hint
 from npuops.hostsched.host_files import HostFiles
 from npuops.hostsched.knobs import KnobError, TaskGoneError, Watch, read_setting
@@ -232,11 +232,9 @@ class Signals:
         for task in self._tasks:  # the eldest of each: of a build, the others come and go
             if task.group is not None:
                 likely.setdefault(task.group, task.pid)
-        found = {
-            group: nice
-            for group, pid in likely.items()
-            if is_whole(group, opted_in, sessions) and (nice := nice_of_group(group, pid)) is not None
-        }
+        settable = whole(likely, opted_in, sessions)
+        told = {group: nice_of_group(group, pid) for group, pid in likely.items() if group in settable}
+        found = {group: nice for group, nice in told.items() if nice is not None}
         if found != self._groups:
             self._groups = found
 

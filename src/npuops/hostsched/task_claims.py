@@ -301,7 +301,9 @@ def _looked(task: TaskId) -> tuple[TaskStat | None, TaskStat | None]:
     if stat is None or stat.id != task:
         return None, None
     pid = process_of(task.tid)
-    return stat, stat if pid == task.tid else look_at(pid) if pid is not None else None
+    if pid == task.tid:
+        return stat, stat
+    return stat, None if pid is None else look_at(pid)
 
 
 def out_of_bounds(want: Setting) -> str:
