@@ -75,7 +75,7 @@ def run(options: AgentOptions, pid: int, seen: Seen) -> AgentEnded:
         Wakeup(clock.now_us) as wakeup,
         assembled(options, lambda: Selection(pids=(pid,)), seen) as assembly,
     ):
-        agent = Agent(assembly.parts, Pace(10_000), clock, observe=assembly.observe, protection=assembly.protection)
+        agent = Agent(assembly.parts, Pace(10_000), clock, observe=assembly.observe)
         return agent.run(wakeup, seen.is_over)
 
 
@@ -124,7 +124,6 @@ def test_acting_changes_sees_what_it_changed_and_puts_it_back(ticker: int, tmp_p
     acting = options(tmp_path, policy_named(LOWER), acts=True)
     with Wakeup(clock.now_us) as wakeup, assembled(acting, lambda: Selection(pids=(ticker,)), tell) as assembly:
         ended = Agent(assembly.parts, Pace(10_000), clock, observe=assembly.observe).run(wakeup, seen.is_over)
-        assert read_attributes(0) != before or assembly.protection.startswith("none")
     summing(ended)
     assert 6 in inside
     assert seen.steps[-1].state.frame.settings[0].nice == 6, "the frame after a change shows it"

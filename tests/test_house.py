@@ -86,6 +86,7 @@ PURE = [
     "hostsched/objective.py",
     "hostsched/orders.py",
     "hostsched/outgrown.py",
+    "hostsched/own_need.py",
     "hostsched/own_time.py",
     "hostsched/pace.py",
     "hostsched/placement.py",

@@ -161,14 +161,7 @@ class Session:
                 leases=self.leases,
             )
             assembly = stack.enter_context(assembled(options, whom, tell))
-            agent = Agent(
-                assembly.parts,
-                pace,
-                self._clock,
-                observe=assembly.observe,
-                notice=notice,
-                protection=assembly.protection,
-            )
+            agent = Agent(assembly.parts, pace, self._clock, observe=assembly.observe, notice=notice)
             return agent.run(wakeup, is_over)
 
     def _tell_end(self, ended: AgentEnded, narrator: Narrator, summing: Summing, looks: Looks | None) -> None:

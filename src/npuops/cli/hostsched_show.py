@@ -23,6 +23,7 @@ from npuops.hostsched.agent_facts import (
     Mode,
     NetworkPlaced,
     NotPutBack,
+    OwnPlaceChanged,
     PeriodChanged,
     Stepped,
 )
@@ -99,6 +100,8 @@ class Narrator:
                 words = f"looking every {after:g} ms instead of {before:g}: {change.why}"
                 periods = {"before_us": change.before_us, "after_us": change.after_us}
                 self._say("period", words, periods, loud=change.trouble)
+            case OwnPlaceChanged(protection=own, why=why):
+                self._say("own", f"the agent itself: {own}: {why}", {"own": own, "why": why})
             case LeftAlone(count=count, why=why):
                 self._say("left alone", f"left alone: {count}: {why}", {"count": count, "why": why})
             case NotPutBack(denials=denials):

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from npuops.clock import Clock
 from npuops.events import Observer, ignore
-from npuops.hostsched.agent_facts import AgentEnded, AgentStarted, Mode, PeriodChanged, Stepped
+from npuops.hostsched.agent_facts import AgentEnded, AgentStarted, Mode, OwnPlaceChanged, PeriodChanged, Stepped
 from npuops.hostsched.applied import NOTHING, Applied
 from npuops.hostsched.features import State
 from npuops.hostsched.frame import Frame
@@ -86,6 +86,17 @@ class Applies(Protocol):
         ...
 
 
+class Protects(Protocol):
+    """Keeps the agent from waiting for a CPU: `self_protection.SelfProtection`."""
+
+    words: str
+    """How it stands."""
+
+    def follow(self, at_us: int) -> str:
+        """Take the place that is needed now; why, if it is another one."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """Whom the loop asks.
@@ -97,6 +108,7 @@ class Parts:
         policy: None in `observe`.
         guard: None in `observe`.
         actuator: None unless in `act`.
+        protection: None unless in `act`.
     """
 
     signals: Looks
@@ -105,6 +117,7 @@ class Parts:
     policy: Policy | None = None
     guard: Checks | None = None
     actuator: Applies | None = None
+    protection: Protects | None = None
 
     @property
     def mode(self) -> Mode:
@@ -125,15 +138,13 @@ class Agent:
         *,
         observe: Observer = ignore,
         notice: ServiceNotice | None = None,
-        protection: str = "",
     ) -> None:
-        """Prepare; nothing is looked at yet. `protection` is for the first fact only."""
+        """Prepare; nothing is looked at yet."""
         self._parts = parts
         self._pace = pace
         self._clock = clock
         self._observe = observe
         self._notice = notice or ServiceNotice({})
-        self._protection = protection
         self._standing = Standing()
         self._given: Orders | None = None
         self._given_us = 0
@@ -148,9 +159,8 @@ class Agent:
         """
         parts, policy = self._parts, self._parts.policy
         name = policy.name if policy is not None else ""
-        self._observe(
-            AgentStarted(mode=parts.mode, policy=name, period_us=self._pace.period_us, protection=self._protection)
-        )
+        own = "" if parts.protection is None else parts.protection.words
+        self._observe(AgentStarted(mode=parts.mode, policy=name, period_us=self._pace.period_us, protection=own))
         began_ns, began_cpu_ns = time.monotonic_ns(), time.process_time_ns()
         self._spent_ns = self._cpu_ns(self._clock.now_us())
         due_us, steps = self._clock.now_us(), 0
@@ -182,6 +192,9 @@ class Agent:
         next_us, change = self._pace.after(began_us, ended_us, max(self._spent_ns - before_ns, 0) / 1000, lively=lively)
         if change is not None:
             self._observe(PeriodChanged(change=change))
+        protection = self._parts.protection
+        if protection is not None and (why := protection.follow(ended_us)):
+            self._observe(OwnPlaceChanged(protection=protection.words, why=why))
         self._notice.alive(ended_us)
         return next_us
 

@@ -32,7 +32,7 @@ class AgentStarted(Event):
         mode: how far it goes.
         policy: its name; "" in `observe`.
         period_us: between looks.
-        protection: how the agent itself is kept from being late, in words.
+        protection: the agent's own place on the CPU, in words; "" unless it acts.
     """
 
     mode: Mode
@@ -93,6 +93,19 @@ class PeriodChanged(Event):
     """Steps did not fit the period, or fit a shorter one again."""
 
     change: PeriodChange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnPlaceChanged(Event):
+    """The agent itself waited too long for a CPU, or may do with less again.
+
+    Attributes:
+        protection: its place from now on, in words.
+        why: in words; also why a better one is not to be had.
+    """
+
+    protection: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

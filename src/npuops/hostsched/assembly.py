@@ -65,12 +65,10 @@ class Assembly:
     Attributes:
         parts: whom the loop asks.
         observe: whom it tells.
-        protection: how it is kept from being late, in words; "" unless it acts.
     """
 
     parts: Parts
     observe: Observer
-    protection: str
 
 
 @contextmanager
@@ -100,10 +98,10 @@ def assembled(options: AgentOptions, whom: Callable[[], Selection], tell: Observ
         actuator = stack.enter_context(_acting(options, tell)) if options.acts and policy is not None else None
         spared = () if actuator is None else actuator.reapers
         signals = stack.enter_context(Signals(Membership(whom(), spared=spared), clock))
-        protection = ""
+        protection = None
         if actuator is not None:
             base_slice_ns()  # it is asked for in a thread, which a reservation may not start
-            protection = stack.enter_context(protected(options.period_us)).words
+            protection = stack.enter_context(protected(options.period_us))
 
         told: set[str] = set()
 
@@ -117,8 +115,16 @@ def assembled(options: AgentOptions, whom: Callable[[], Selection], tell: Observ
             tell(event)
 
         sums = sums_for(policy)
-        parts = Parts(signals=signals, features=sums, hints=hints, policy=policy, guard=guard, actuator=actuator)
-        yield Assembly(parts, observe, protection)
+        parts = Parts(
+            signals=signals,
+            features=sums,
+            hints=hints,
+            policy=policy,
+            guard=guard,
+            actuator=actuator,
+            protection=protection,
+        )
+        yield Assembly(parts, observe)
 
 
 def _tell_left_alone(signals: Signals, told: set[str], tell: Observer) -> None:
