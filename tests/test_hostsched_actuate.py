@@ -14,7 +14,7 @@ import pytest
 
 from hostsched_children import RESERVED, child, eventually, need_privilege, need_reservations, orders, without_privilege
 from npuops.eevdf.setting import DEFAULT, SchedPolicy, Setting
-from npuops.errors import UsageError
+from npuops.errors import StorageError, UsageError
 from npuops.hostsched.actuate import Actuator
 from npuops.hostsched.applied import Applied
 from npuops.hostsched.group_knobs import autogroup_of, read_native
@@ -299,7 +299,9 @@ def test_what_a_task_had_stands_in_the_file_before_its_first_change(tmp_path: Pa
     assert seen[0] == (DEFAULT, DEFAULT)
 
 
-def test_without_room_for_the_lease_nothing_is_changed_and_what_was_is_put_back(tmp_path: Path) -> None:
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of four pages."""
     need_privilege()
     place = tmp_path / "small"
     place.mkdir()
@@ -309,26 +311,35 @@ def test_without_room_for_the_lease_nothing_is_changed_and_what_was_is_put_back(
     if mounted.returncode != 0:
         pytest.skip("a small tmpfs cannot be mounted (CAP_SYS_ADMIN)")
     try:
-        with child() as one, child() as two, Actuator(place, timeout_ms=PATIENT_MS) as actuator:
-            actuator.apply(orders({one.id: DEMOTED}))
-            fill(place / "rubbish")
-            applied = Applied()
-            for nice in range(1, 19):  # until the last page of the lease file is full
-                applied = actuator.apply(orders({one.id: DEMOTED, two.id: Setting(nice=nice)}))
-            for nice in range(600):
-                applied = actuator.apply(
-                    orders({one.id: DEMOTED, two.id: Setting(nice=nice % 19, slice_us=500 + nice)})
-                )
-                if applied.denied:
-                    break
-            assert "no lease" in rules(applied)
-            before = two.setting
-            assert actuator.apply(orders({one.id: DEMOTED, two.id: Setting(nice=-7)})).changed == ()
-            assert two.setting == before
-            actuator.apply(orders())
-            assert (one.setting, two.setting) == (DEFAULT, DEFAULT)
+        yield place
     finally:
         subprocess.run(["umount", place], check=True)
+
+
+def test_without_room_for_the_lease_nothing_is_changed_and_what_was_is_put_back(small: Path) -> None:
+    with child() as one, child() as two, Actuator(small, timeout_ms=PATIENT_MS) as actuator:
+        actuator.apply(orders({one.id: DEMOTED}))
+        fill(small / "rubbish")
+        applied = Applied()
+        for nice in range(1, 19):  # until the last page of the lease file is full
+            applied = actuator.apply(orders({one.id: DEMOTED, two.id: Setting(nice=nice)}))
+        for nice in range(600):
+            applied = actuator.apply(orders({one.id: DEMOTED, two.id: Setting(nice=nice % 19, slice_us=500 + nice)}))
+            if applied.denied:
+                break
+        assert "no lease" in rules(applied)
+        before = two.setting
+        assert actuator.apply(orders({one.id: DEMOTED, two.id: Setting(nice=-7)})).changed == ()
+        assert two.setting == before
+        actuator.apply(orders())
+        assert (one.setting, two.setting) == (DEFAULT, DEFAULT)
+
+
+def test_on_a_full_disk_no_agent_begins_and_it_says_what_to_do(small: Path) -> None:
+    fill(small / "rubbish")
+    with pytest.raises(StorageError, match="No space left") as refused:
+        Actuator(small, timeout_ms=PATIENT_MS)
+    assert "--leases" in refused.value.advice
 
 
 def fill(path: Path) -> None:

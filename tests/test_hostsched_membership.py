@@ -200,6 +200,7 @@ def test_a_process_that_ended_leaves_and_the_others_keep_their_order(start: Star
 def test_no_thread_of_the_kernel_no_init_and_not_this_process_whatever_is_selected() -> None:
     scans = Scans(Selection(commands=("kworker*", "kthreadd"), pids=(1, os.getpid())))
     assert scans.pids() == set()
+    assert scans.membership.refused[1] == "the first process, on which all others depend"
     if (kthread := look_at(2)) is None or not kthread.kernels:
         pytest.skip("no thread of the kernel is visible here")
     assert scans.membership.refused[2] == "a thread of the kernel"

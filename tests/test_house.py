@@ -186,6 +186,7 @@ PURE = [
     "schedlab/stage_hints.py",
     "schedlab/switch_agreement.py",
     "schedlab/switch_demand.py",
+    "schedlab/switch_onlooker.py",
     "schedlab/switch_picks.py",
     "schedlab/switch_replay.py",
     "schedlab/switch_trace.py",

@@ -29,6 +29,7 @@ from npuops.hostsched.task_id import TaskId
 __all__ = ["Actuator", "Applied", "Change", "Denial"]
 
 _LOCK = "hostsched.lock"
+_ROOM = "make room there, check its permissions, or name another folder with --leases"
 
 
 class Actuator:
@@ -221,7 +222,7 @@ def _lock(folder: Path) -> int:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+        raise StorageError(f"{path} cannot be written: {error.strerror}", advice=_ROOM) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.ftruncate(descriptor, 0)
@@ -234,5 +235,5 @@ def _lock(folder: Path) -> int:
         ) from None
     except OSError as error:
         os.close(descriptor)
-        raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+        raise StorageError(f"{path} cannot be written: {error.strerror}", advice=_ROOM) from error
     return descriptor

@@ -267,10 +267,12 @@ class Membership:
         return pid == 1 or pid in self._spared
 
     def _judge(self, pid: int, process: _Process) -> None:
-        never = pid == self._me or self._is_spared(pid)
-        process.opted_in = not never and (process.descends or self._fits(pid, process.stat.id))
+        ours = pid == self._me or pid in self._spared
+        process.opted_in = not ours and (process.descends or self._fits(pid, process.stat.id))
         process.refused = ""
-        if process.opted_in and process.stat.kernels:
+        if process.opted_in and pid == 1:
+            process.refused = "the first process, on which all others depend"
+        elif process.opted_in and process.stat.kernels:
             process.refused = "a thread of the kernel"
         elif process.opted_in and not self._may_touch_others and owner_of(pid) not in (self._user, None):
             process.refused = "another user's, and we lack CAP_SYS_NICE"

@@ -1,9 +1,5 @@
 """Records the changes of task of a real play: the kernel's own tracepoints, in a trace buffer of our own.
 
-Some machines hide what a few tasks of theirs do (an agent of the hypervisor: their records are missing, and not counted
-as lost). Then somebody leaves a CPU to which nobody saw it come. When it came is told by the CPU time that the kernel
-booked for it, which is recorded, too.
-
 Nothing of the machine's tracing is touched: events go to an instance, which is removed in the end. Who is killed
 meanwhile leaves an empty one that records nothing (the kernel empties it as our descriptor closes), and the next
 recorder removes it.
@@ -30,7 +26,8 @@ from npuops.errors import DataError, NpuopsError, ToolchainTimeoutError
 from npuops.hostsched.knobs import KnobError, base_slice_ns
 from npuops.schedlab.schedule_file import Calibration
 from npuops.schedlab.stage import choose_cpus, open_stage
-from npuops.schedlab.switch_trace import COLUMNS, NOBODY, OTHERS, Actor, Event, Events, Play, SwitchTrace
+from npuops.schedlab.switch_onlooker import BOOKED, SWITCH, TICK, WAKE, Onlooker
+from npuops.schedlab.switch_trace import COLUMNS, Actor, Event, Events, Play, SwitchTrace
 from npuops.schedlab.trace_pages import RawRecord, RecordFormat, record_format, records
 from npuops.schedlab.validate import set_players
 from npuops.schedlab.validation_cells import Cell
@@ -39,15 +36,7 @@ TRACEFS: Final = Path("/sys/kernel/tracing")
 BUFFER_KIB: Final = 16_384
 """Of each CPU: about 300 000 records."""
 _PREFIX: Final = "npuops-switches"
-_SWITCH: Final = ("sched/sched_switch", ("prev_pid", "prev_state", "next_pid"))
-_WAKE: Final = ("sched/sched_wakeup", ("pid", "target_cpu", "common_pid", "common_flags"))
-_TICK: Final = ("irq_vectors/local_timer_entry", ())
-_BOOKED: Final = ("sched/sched_stat_runtime", ("pid", "runtime"))
-_INTERRUPT: Final = 0x58
-"""In common_flags: within an interrupt, a soft one, or an NMI."""
 _PAGE_BYTES: Final = 1 << 16
-_ASLEEP: Final = 0xFF
-"""Bits of prev_state that mean asleep or gone; a preempted task has none of them."""
 _SETTLE_S: Final = 20.0
 _LOOK_S: Final = 0.001
 _counts = itertools.count()
@@ -69,7 +58,7 @@ class Watch:
         self._cpus = cpus
         self._formats = {
             place: _format(folder, place, fields)
-            for place, fields in (_SWITCH, _WAKE, _TICK, _BOOKED)
+            for place, fields in (SWITCH, WAKE, TICK, BOOKED)
             if (folder / "events" / place).is_dir()
         }
 
@@ -107,58 +96,13 @@ class Watch:
         rows: list[tuple[int, ...]] = []
         inferred = 0
         for cpu, found in self.stop().items():
-            seen = _Onlooker(numbers, place_of, cpu)
+            seen = Onlooker(numbers, place_of, cpu)
             within = [record for record in found if begun_ns <= record.moment_ns < end_ns]
             for record in within:
                 rows += seen.look(kinds[record.number], record.moment_ns - begun_ns, record.values)
             inferred += seen.inferred
         rows.sort(key=lambda row: row[0])
         return np.array(rows, np.int64).reshape(-1, COLUMNS), inferred
-
-
-class _Onlooker:
-    """Turns the records of one CPU into events.
-
-    Attributes:
-        inferred: events that no record tells.
-    """
-
-    def __init__(self, numbers: Mapping[int, int], place_of: Mapping[int, int], cpu: int) -> None:
-        self.inferred = 0
-        self._numbers, self._place_of, self._cpu = numbers, place_of, cpu
-        self._runs: int | None = None
-        self._came_ns = self._booked_ns = 0
-
-    def look(self, place: str, moment: int, values: tuple[int, ...]) -> list[tuple[int, ...]]:
-        """Rows of a `SwitchTrace`, in time."""
-        if place == _BOOKED[0]:
-            self._booked_ns += values[1] if values[0] in self._numbers else 0
-            return []
-        if place == _TICK[0]:
-            return [(moment, Event.TICK, self._place_of[self._cpu], NOBODY, NOBODY, 0, 0)]
-        if place == _SWITCH[0]:
-            return self._switch(moment, *values)
-        pid, target, waker, flags = values
-        if pid not in self._numbers or target not in self._place_of:
-            return []
-        by = NOBODY if flags & _INTERRUPT else self._numbers.get(waker, OTHERS)
-        return [(moment, Event.WAKE, self._place_of[target], self._numbers[pid], by, 0, 0)]
-
-    def _switch(self, moment: int, was: int, state: int, then: int) -> list[tuple[int, ...]]:
-        one, other = (NOBODY if pid == 0 else self._numbers.get(pid, OTHERS) for pid in (was, then))
-        place = self._place_of[self._cpu]
-        found: list[tuple[int, ...]] = []
-        if self._runs is None and one >= 0:
-            self._runs = NOBODY  # players rest when a play begins: this one came, and that is hidden
-        if self._runs is not None and self._runs != one:
-            came = max(self._came_ns, moment - self._booked_ns) if one >= 0 else moment
-            found.append((came, Event.SWITCH, place, self._runs, one, int(self._runs == OTHERS), 0))
-            self.inferred += 1
-        if one != other:
-            booked = self._booked_ns if one >= 0 else 0
-            found.append((moment, Event.SWITCH, place, one, other, int(not state & _ASLEEP), booked))
-        self._runs, self._came_ns, self._booked_ns = other, moment, 0
-        return found
 
 
 @contextmanager
@@ -195,9 +139,9 @@ def _open(stack: ExitStack, root: Path, pids: Sequence[int], cpus: Sequence[int]
     _tell(folder / "trace_clock", "mono")
     _tell(folder / "buffer_size_kb", str(buffer_kib))
     where, who = "||".join(f"CPU=={cpu}" for cpu in cpus), "||".join(f"pid=={pid}" for pid in pids)
-    for (place, _), filter_ in zip((_SWITCH, _WAKE, _TICK, _BOOKED), (where, who, where, who), strict=True):
+    for (place, _), filter_ in zip((SWITCH, WAKE, TICK, BOOKED), (where, who, where, who), strict=True):
         event = folder / "events" / place
-        if place == _TICK[0] and not event.is_dir():
+        if place == TICK[0] and not event.is_dir():
             continue  # not an x86: then the simulator's ticks are where chance puts them
         _tell(event / "filter", filter_)
         _tell(event / "enable", "1")
