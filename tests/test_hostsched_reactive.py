@@ -122,6 +122,16 @@ def test_whoever_is_served_is_shielded_while_somebody_is_probed() -> None:
     assert all(step in ({HOG: DEMOTE.name}, {APP: BOOST.name}) for step in steps)
 
 
+def test_who_hardly_runs_is_not_shielded_from_a_probe() -> None:
+    scene, shielded = Scene(Actor(APP), Actor(HOG), Actor("timer")), set()
+    for _ in range(150):
+        scene.actor("timer").does(run_us=10, wait_us=0, sleeps=1)
+        for levels in scene.steps(scene.period_us, HOG, APP):
+            shielded |= {name for name, level in levels.items() if level == BOOST.name}
+    assert scene.role("timer") is Role.INTERACTIVE
+    assert shielded == {APP}, "a write and a way back for each of many timers cost more than they gain"
+
+
 def test_a_chatty_pipe_that_is_said_to_be_background_is_lowered_and_never_probed() -> None:
     chat = Actor(CHAT, hint=told(Kind.BACKGROUND))
     scene = Scene(Actor(APP), chat)

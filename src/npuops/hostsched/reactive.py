@@ -208,7 +208,8 @@ class Reactive:
         why: dict[TaskId, str] = {}
         if self._probe is not None:
             most = self._equal_share(frame)
-            modest = [frame.tasks[row].id for row in interactive if self._evidence.known[row][SHARE] <= most]
+            known, least = self._evidence.known, options.present_share
+            modest = [frame.tasks[row].id for row in interactive if least <= known[row][SHARE] <= most]
             served = [task for task, one in answers.items() if one.active]
             levels = dict.fromkeys((*modest, *served), BOOST)
             why = dict.fromkeys(levels, "somebody else is probed, and should not delay it")
