@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from npuops.clock import SystemClock
 from npuops.errors import OptionError, StorageError, UsageError
 from npuops.events import Event, Warned
 from npuops.hostsched.agent import Agent
-from npuops.hostsched.agent_facts import AgentEnded, AgentStarted, Mode, PeriodChanged, Stepped
+from npuops.hostsched.agent_facts import AgentEnded, AgentStarted, Mode, OwnPlaceChanged, PeriodChanged, Stepped
 from npuops.hostsched.assembly import AgentOptions, assembled
 from npuops.hostsched.features import State
 from npuops.hostsched.knobs import read_attributes
@@ -225,6 +225,29 @@ def test_a_step_that_takes_longer_than_the_loan_loses_it_and_the_agent_goes_on(t
     changes = [change for step in seen.steps if step.applied is not None for change in step.applied.changed]
     assert len([change for change in changes if not change.back]) >= 2, "lowered, put back by the reaper, lowered again"
     assert read_attributes(ticker) == before
+
+
+class Waits:
+    """An agent's place that is too bad once."""
+
+    words = "as it was started"
+
+    def follow(self, at_us: int) -> str:
+        del at_us
+        why = "" if self.words == "better" else "it waited"
+        self.words = "better"
+        return why
+
+
+def test_that_the_agent_itself_waited_too_long_is_told_once(ticker: int, tmp_path: Path) -> None:
+    clock, seen = SystemClock(), Seen(5)
+    observing = options(tmp_path)
+    with Wakeup(clock.now_us) as wakeup, assembled(observing, lambda: Selection(pids=(ticker,)), seen) as assembly:
+        parts = replace(assembly.parts, protection=Waits())
+        Agent(parts, Pace(10_000), clock, observe=assembly.observe).run(wakeup, seen.is_over)
+    started = [event.protection for event in seen.events if isinstance(event, AgentStarted)]
+    changes = [(event.protection, event.why) for event in seen.events if isinstance(event, OwnPlaceChanged)]
+    assert (started, changes) == (["as it was started"], [("better", "it waited")])
 
 
 @needs_nice

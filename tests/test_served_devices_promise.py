@@ -184,7 +184,7 @@ def test_a_slow_device_goes_on_and_what_it_would_answer_too_late_falls_back(
     with working(tmp_path, built, pacing=Pacing.REALTIME) as server:
         with control("npu0") as device, clients(server, 1, asking(server)) as answers:
             wait_for(comes_from(NPU, answers), "the device is not used")
-            device.inject({"kind": "slow_dma", "factor": 1000.0})
+            device.inject({"kind": "slow_dma", "factor": 30_000.0})
             wait_for(comes_from(NPU, answers, len(answers) + 60), "a slow device is no sick one")
             slow_s = min(answer.seconds for answer in answers[-20:])
         assert lost(answers, right) == {}

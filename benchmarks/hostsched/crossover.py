@@ -140,16 +140,13 @@ def vela(policy: PolicyFolder) -> dict[str, object]:
     return {"basis": Basis.VENDOR_ESTIMATE.value, "latency_us": float(notes.get("inference_us", "nan")), "cpu_us": None}
 
 
-def show(table: dict[int, dict[str, dict[str, object]]]) -> None:
-    """Markdown."""
-    print("\n| candidates | place | basis | latency us | CPU us of this process | CPU us of the device's process |")
-    print("|---|---|---|---|---|---|")
-    for count, places in table.items():
-        for name, row in places.items():
-            note = "emulated, timing means nothing" if row["basis"] == Basis.EMULATED.value else row["basis"]
-            cells = [row.get(key) for key in ("latency_us", "cpu_us", "device_process_us")]
-            words = " | ".join("" if cell is None else f"{cell:.0f}" for cell in cells)
-            print(f"| {count} | {name} | {note} | {words} |")
+def show(count: int, places: dict[str, dict[str, object]]) -> None:
+    """Rows of a Markdown table."""
+    for name, row in places.items():
+        note = "emulated, timing means nothing" if row["basis"] == Basis.EMULATED.value else row["basis"]
+        cells = [row.get(key) for key in ("latency_us", "cpu_us", "device_process_us")]
+        words = " | ".join("" if cell is None else f"{cell:.0f}" for cell in cells)
+        print(f"| {count} | {name} | {note} | {words} |", flush=True)
 
 
 def verdict(table: dict[int, dict[str, dict[str, object]]]) -> dict[str, object]:
@@ -184,11 +181,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     table = {}
+    print("| candidates | place | basis | latency us | CPU us of this process | CPU us of the device's process |")
+    print("|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         for count in sorted({int(word) for word in options.counts.split(",")}):
             table[count] = measure(count, Path(scratch) / str(count), options.chip, options.turns)
-            print(f"{count}: done", file=sys.stderr, flush=True)
-    show(table)
+            show(count, table[count])
     found = verdict(table)
     print()
     for words, value in found.items():

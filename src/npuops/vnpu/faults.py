@@ -94,7 +94,7 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         "share": (0, 1),
         "rate": (0, 1),
         "bit": (0, 7),
-        "factor": (1, 1000),
+        "factor": (1, 100_000),
     }
 )
 
