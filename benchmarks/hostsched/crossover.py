@@ -1,6 +1,7 @@
 """Where one decision of the policy is cheapest, for 1 to 4096 candidates: CPU or NPU?
 
     python benchmarks/hostsched/crossover.py [--counts 1,4,16,64,256,1024,4096] [--turns 15] [--json OUT.json]
+                                              [--no-vendors]
 
 Two figures for each place: latency of a decision, and the CPU time that it takes from this host's workload.
 Places, in turns so that a busy machine slows all of them:
@@ -12,6 +13,8 @@ Places, in turns so that a busy machine slows all of them:
   it is shown apart.                                                                             modelled
 - `qnn-htp`: the emulator of Qualcomm's compiler.                                     emulated, timing means nothing
 - `ethos-u`: Vela's estimate of one inference, without any driver.                              vendor-estimate
+
+With `--no-vendors` the last two are left out: at 4096 candidates their compilers take many minutes.
 
 The weights do not matter for time: they are made up.
 """
@@ -88,10 +91,12 @@ def turn(decide: Callable[[], object], others: list[int]) -> tuple[float, float,
     return wall / 1000, cpu / 1000, cpu_us(others) - before
 
 
-def measure(count: int, folder: Path, chip: str, turns: int) -> dict[str, dict[str, object]]:
+def measure(count: int, folder: Path, chip: str, turns: int, *, vendors: bool) -> dict[str, dict[str, object]]:
     """One row of the table: all places for so many candidates, each of whose artifacts takes them at once."""
     targets = {**SHIPPED, f"vnpu:{chip}": {}}
     targets = {name: vendor for name, vendor in targets.items() if open_target(name).probe().available}
+    if not vendors:
+        targets = {name: vendor for name, vendor in targets.items() if name not in (QNN, ETHOS)}
     if chip != "rk3588":
         targets.pop("vnpu:rk3588", None)
     samples = made_samples(24, 8, 4)
@@ -179,13 +184,16 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--chip", default="rk3588")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--no-vendors", action="store_true")
     options = parser.parse_args()
     table = {}
     print("| candidates | place | basis | latency us | CPU us of this process | CPU us of the device's process |")
     print("|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         for count in sorted({int(word) for word in options.counts.split(",")}):
-            table[count] = measure(count, Path(scratch) / str(count), options.chip, options.turns)
+            table[count] = measure(
+                count, Path(scratch) / str(count), options.chip, options.turns, vendors=not options.no_vendors
+            )
             show(count, table[count])
     found = verdict(table)
     print()
