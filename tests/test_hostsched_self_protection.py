@@ -114,7 +114,7 @@ def test_what_it_waited_is_what_the_kernel_counts_of_it() -> None:
 import os, subprocess, sys, time
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from npuops.hostsched.self_protection import protected
-rivals = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(8)]
+rivals = [subprocess.Popen(["sh", "-c", "ulimit -t 60; while :; do :; done"]) for _ in range(8)]
 with protected(20_000) as protection:
     places, ends = [], time.process_time() + 0.5
     while time.process_time() < ends:
@@ -141,7 +141,7 @@ with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as one:
     for line in one.stdout:
         events.append(json.loads(line))
         if events[-1]["event"] == "started":
-            hogs = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(60)]
+            hogs = [subprocess.Popen(["sh", "-c", "ulimit -t 20; while :; do :; done"]) for _ in range(60)]
         if events[-1]["event"] == "own":
             for hog in hogs:
                 hog.kill()

@@ -27,7 +27,7 @@ class OwnNeed:
         self.rung = 0
         self._mean_us = 0.0
         self._stay_us = FIRST_STAY_US
-        self._since_us: int | None = None
+        self._since_us = 0
         """When it came to this rung from another;"""
         self._fell = False
         """it came down to it."""
@@ -44,11 +44,11 @@ class OwnNeed:
         if self.rung > highest:
             self._step_to(highest, at_us, fell=False)
         elif self._mean_us > BEARABLE_US and self.rung < highest:
-            soon = self._fell and self._since_us is not None and at_us - self._since_us < self._stay_us
             if self._fell:
+                soon = at_us - self._since_us < self._stay_us
                 self._stay_us = min(2 * self._stay_us, LONGEST_STAY_US) if soon else FIRST_STAY_US
             self._step_to(self.rung + 1, at_us, fell=False)
-        elif self.rung > 0 and self._since_us is not None and at_us - self._since_us >= self._stay_us:
+        elif self.rung > 0 and at_us - self._since_us >= self._stay_us:
             self._step_to(self.rung - 1, at_us, fell=True)
         return self.rung
 

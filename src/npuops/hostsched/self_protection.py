@@ -23,7 +23,6 @@ SHARE: Final = 5
 """A fifth of a CPU is promised to it, at most. A step that used its runtime up would wait for its next period, so this
 is well above what steps take; what is not used is everybody's."""
 AS_STARTED: Final = "as it was started"
-_FAIR: Final = frozenset({SchedPolicy.OTHER, SchedPolicy.BATCH, SchedPolicy.IDLE})
 _SCHEDSTAT: Final = "/proc/thread-self/schedstat"
 _ADVICE: Final = "mount /proc, and take a kernel with CONFIG_SCHED_INFO"
 _ROOM: Final = 100
@@ -105,7 +104,7 @@ def protected(period_us: int, waited_ns: Callable[[], int] | None = None) -> Ite
 
 def _ladder(before: Attributes, period_us: int) -> tuple[_Rung, ...]:
     started = _Rung(AS_STARTED, before)
-    if before.policy not in _FAIR:
+    if not before.fair:
         return (started,)
     flags, period_ns = before.flags | RESET_ON_FORK, period_us * 1000
     return (
