@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostsched_readers import READERS, the_library, use
+from hostsched_sleeper import sleeper
 from npuops.hostsched.counter_rows import LibraryRows, LibraryTask, counter_rows
 from npuops.hostsched.knobs import KnobError
 from npuops.hostsched.proc_files import Descriptors
-from npuops.hostsched.task_counters import TaskCounters, wants_to_run
+from npuops.hostsched.task_counters import TaskCounters
 
 STATUS = "Name:\t{name}\nUmask:\t0022\nState:\t{state} (so)\nTgid:\t1\n{more}"
 SWITCHES = "voluntary_ctxt_switches:\t{left}\nnonvoluntary_ctxt_switches:\t{pushed}\n"
@@ -115,10 +116,6 @@ def test_nonsense_is_an_error_or_an_end_and_never_a_number_out_of_nowhere(scheds
         descriptors.close()
 
 
-def folder_of(process: subprocess.Popen[bytes]) -> str:
-    return f"/proc/{process.pid}/task/{process.pid}"
-
-
 @pytest.fixture(params=READERS)
 def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     use(request.param, monkeypatch)
@@ -127,23 +124,18 @@ def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 def test_tasks_that_end_are_told_and_the_others_go_on(reader: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = counter_rows(Descriptors(), use(reader, monkeypatch))
-    with subprocess.Popen(("sleep", "600")) as one, subprocess.Popen(("sleep", "600")) as other:
-        counted = [rows.open(folder_of(each), 0) for each in (one, other)]
+    with sleeper() as one, sleeper() as other:
+        counted = [rows.open(each.folder, 0) for each in (one, other)]
         assert all(counted)
         rows.arrange(counted)
         assert rows.look(1) == []
-        one.kill()
-        one.wait()
+        one.end()
         assert rows.look(2) == [0]
         rows.arrange(counted[1:])
         assert rows.look(3) == []
-        folder = Path(f"/proc/{other.pid}/task/{other.pid}")
-        while wants_to_run((folder / "status").read_bytes()):
-            os.sched_yield()
-        rows.look(4)
-        assert rows.counters[0, :3].tolist() == list(map(int, (folder / "schedstat").read_text().split()))
-        other.kill()
-    assert rows.open(folder_of(other), 5) is None
+        _, told = other.undisturbed(lambda: rows.look(4))
+        assert rows.counters[0, :3].tolist() == list(told[:3])
+    assert rows.open(other.folder, 5) is None
 
 
 CRAMPED = """
@@ -172,10 +164,9 @@ except KnobError as error:
 
 @pytest.mark.usefixtures("reader")
 def test_without_any_descriptor_left_it_says_so() -> None:
-    with subprocess.Popen(("sleep", "600")) as one:
-        command = (sys.executable, "-c", CRAMPED, folder_of(one))
+    with sleeper() as one:
+        command = (sys.executable, "-c", CRAMPED, one.folder)
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        one.kill()
     assert "schedstat cannot be read: Too many open files" in ended.stdout, ended.stderr
     assert "ulimit -n" in ended.stdout
 
@@ -184,8 +175,8 @@ def test_descriptors_that_were_closed_meanwhile_are_never_read_by_their_old_numb
     """Their numbers are other files' by then: those of a task that had to make room, say."""
     descriptors = Descriptors()
     rows = LibraryRows(descriptors, the_library())
-    with subprocess.Popen(("sleep", "600")) as process, tempfile.TemporaryDirectory() as made:
-        task = rows.open(folder_of(process), 0)
+    with sleeper() as one, tempfile.TemporaryDirectory() as made:
+        task = rows.open(one.folder, 0)
         assert isinstance(task, LibraryTask)
         rows.arrange([task])
         numbers = task.raw.runs_fd, task.raw.status_fd
@@ -200,5 +191,4 @@ def test_descriptors_that_were_closed_meanwhile_are_never_read_by_their_old_numb
         np.testing.assert_array_equal(rows.counters[:, 0] >= before[:, 0], [True])
         for each in lies:
             os.close(each)
-        process.kill()
     descriptors.close()

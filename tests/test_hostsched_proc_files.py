@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from hostsched_sleeper import sleeper
 from npuops.hostsched.knobs import KnobError
 from npuops.hostsched.proc_files import Descriptors, KeptFile
 
@@ -42,11 +42,10 @@ def test_beyond_its_number_it_reads_without_keeping(tmp_path: Path) -> None:
 @pytest.mark.parametrize("most", [0, 9])
 def test_of_a_task_that_ended_there_is_nothing(most: int) -> None:
     descriptors = Descriptors(most)
-    with subprocess.Popen(("sleep", "600")) as process:
-        file = KeptFile(f"/proc/{process.pid}/schedstat", descriptors)
+    with sleeper() as one:
+        file = KeptFile(f"{one.folder}/schedstat", descriptors)
         assert file.read(96)
-        process.kill()
-        process.wait()
+        one.end()
         assert file.read(96) is None
         assert file.read(96) is None
     assert descriptors.kept == 0

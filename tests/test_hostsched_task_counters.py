@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from hostsched_sleeper import sleeper
 from npuops.hostsched.proc_files import Descriptors
 from npuops.hostsched.task_counters import IDLE_EVERY_US, IDLE_US, TaskCounters, switches, wants_to_run
 
@@ -17,20 +19,16 @@ STATUS = (
 )
 
 
-def folder_of(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> str:
-    return f"/proc/{process.pid}/task/{process.pid}"
-
-
 def test_switches_are_found_whatever_stands_around_them() -> None:
     assert switches(STATUS) == (123, 45)
     assert switches(STATUS + b"x86_Thread_features:\t\n") == (123, 45)
 
 
 def test_one_whose_parent_has_not_noticed_its_end_is_gone_all_the_same() -> None:
-    with subprocess.Popen(("sleep", "600")) as process:
-        task, now = TaskCounters(folder_of(process), Descriptors()), 0
+    with sleeper() as one:
+        task, now = TaskCounters(one.folder, Descriptors()), 0
         task.look(now)
-        process.kill()
+        os.kill(one.pid, signal.SIGKILL)
         while task.look(now) is not None:  # nobody waits for it meanwhile
             now += 10_000
         task.close()
@@ -43,17 +41,18 @@ def test_a_name_cannot_pass_for_a_state() -> None:
 
 def test_it_says_what_the_kernel_says_of_this_very_task() -> None:
     descriptors = Descriptors()
-    with subprocess.Popen(("sleep", "600")) as process:
-        task = TaskCounters(folder_of(process), descriptors)
-        folder = Path(f"/proc/{process.pid}/task/{process.pid}")
-        while wants_to_run((folder / "status").read_bytes()):
-            os.sched_yield()  # it is about to sleep, and counts until then
-        assert task.look(0)
-        assert task.look(1) is False
-        expected = [*map(int, (folder / "schedstat").read_text().split()), *switches((folder / "status").read_bytes())]
-        assert list(task.counters) == expected
-        process.kill()
-        process.wait()
+
+    def two_looks() -> tuple[TaskCounters, list[bool | None]]:
+        task = TaskCounters(one.folder, descriptors)
+        looks = [task.look(0), task.look(1)]
+        task.close()
+        return task, looks
+
+    with sleeper() as one:
+        (task, looks), told = one.undisturbed(two_looks)
+        assert looks == [True, False]
+        assert task.counters == told
+        one.end()
         assert task.look(2) is None
         task.close()
     assert descriptors.kept == 0
@@ -73,7 +72,7 @@ def test_what_was_taken_for_granted_of_short_turns_is_made_good_when_the_task_re
     with subprocess.Popen((sys.executable, "-c", NAPS), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        task = TaskCounters(folder_of(process), descriptors)
+        task = TaskCounters(f"/proc/{process.pid}/task/{process.pid}", descriptors)
         status = Path(f"/proc/{process.pid}/task/{process.pid}/status")
         before = task.counters
         for _ in range(3):
@@ -94,17 +93,16 @@ def test_what_was_taken_for_granted_of_short_turns_is_made_good_when_the_task_re
 
 
 def test_a_task_that_did_nothing_for_long_is_looked_at_less_often() -> None:
-    with subprocess.Popen(("sleep", "600")) as process:
-        task = TaskCounters(folder_of(process), Descriptors())
-        status = Path(f"/proc/{process.pid}/task/{process.pid}/status")
-        while wants_to_run(status.read_bytes()):
-            os.sched_yield()
-        assert task.look(0)
-        while task.look(1):
-            os.sched_yield()
-        assert task.look(IDLE_US + 1) is False
-        process.kill()
-        process.wait()
+    descriptors = Descriptors()
+
+    def three_looks() -> tuple[TaskCounters, list[bool | None]]:
+        task = TaskCounters(one.folder, descriptors)
+        return task, [task.look(0), task.look(1), task.look(IDLE_US + 1)]
+
+    with sleeper() as one:
+        (task, looks), _ = one.undisturbed(three_looks)
+        assert looks == [True, False, False]
+        one.end()
         assert task.look(IDLE_US + IDLE_EVERY_US) is False
         assert task.look(IDLE_US + 1 + IDLE_EVERY_US) is None
-        task.close()
+    descriptors.close()
