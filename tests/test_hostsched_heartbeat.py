@@ -1,18 +1,25 @@
-"""The page that agent and reaper share, and the judge of its silence."""
+"""The page and the alarm that agent and reaper share."""
 
 from __future__ import annotations
 
 import os
+import select
+from pathlib import Path
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hostsched_children import eventually
+from npuops.hostsched.heartbeat import Heartbeat
 
-from npuops.hostsched.heartbeat import Heartbeat, Stall
+MINUTE_US = 60_000_000
+
+
+def rings(heartbeat: Heartbeat) -> bool:
+    return bool(select.select([heartbeat.alarm.descriptor], [], [], 0)[0])
 
 
 def test_a_revoked_term_is_renewed_only_after_everything_is_put_back() -> None:
-    agent = Heartbeat()
-    reaper = Heartbeat(os.dup(agent.descriptor))
+    agent = Heartbeat(MINUTE_US)
+    page, timer = agent.descriptors
+    reaper = Heartbeat(MINUTE_US, (os.dup(page), os.dup(timer)))
     agent.beat()
     assert (reaper.count, agent.held) == (1, True)
     reaper.revoke()
@@ -23,20 +30,24 @@ def test_a_revoked_term_is_renewed_only_after_everything_is_put_back() -> None:
     reaper.close()
 
 
-def test_silence_counts_from_the_last_beat() -> None:
-    stall = Stall(300)
-    looks = [(5, 0), (5, 100), (5, 200), (6, 300), (6, 400), (6, 500), (6, 600)]
-    assert [stall.stalled(count, at) for count, at in looks] == [False] * 6 + [True]
+def test_silence_rings_and_a_beat_ends_it() -> None:
+    hasty = Heartbeat(3)
+    page, timer = hasty.descriptors
+    patient = Heartbeat(MINUTE_US, (os.dup(page), os.dup(timer)))
+    assert not rings(hasty), "who never began is not late"
+    hasty.beat()
+    eventually(lambda: rings(patient))
+    patient.beat()
+    assert not rings(hasty)
+    hasty.close()
+    patient.close()
 
 
-def test_who_never_began_is_not_late() -> None:
-    stall = Stall(300)
-    assert not any(stall.stalled(0, at) for at in range(0, 10_000, 50))
-
-
-@given(st.integers(1, 10**12))
-def test_a_pause_of_the_whole_machine_is_not_held_against_the_agent(pause_us: int) -> None:
-    stall = Stall(300_000)
-    stall.stalled(1, 0)
-    assert not stall.stalled(1, pause_us)
-    assert not stall.stalled(2, pause_us + 1000)
+def test_alarm_and_grace_together_are_the_limit() -> None:
+    heartbeat = Heartbeat(MINUTE_US)
+    heartbeat.beat()
+    told = Path(f"/proc/self/fdinfo/{heartbeat.alarm.descriptor}").read_text()
+    left_s = int(told.partition("it_value: (")[2].partition(",")[0])
+    assert heartbeat.grace_us == 20_000_000
+    assert left_s <= 40
+    heartbeat.close()

@@ -18,6 +18,7 @@ import pytest
 from hostsched_children import Child, child, eventually, need_privilege, task_id
 from npuops.eevdf.setting import DEFAULT, Setting
 from npuops.hostsched.actuate import Actuator
+from npuops.hostsched.alarm import Alarm
 from npuops.hostsched.attributes import Attributes
 from npuops.hostsched.group_knobs import autogroup_of
 from npuops.hostsched.heartbeat import Heartbeat
@@ -28,6 +29,7 @@ from npuops.hostsched.process_stat import alive
 from npuops.hostsched.restore import restore_leftovers
 from npuops.hostsched.task_id import TaskId
 
+MINUTE_US = 60_000_000
 STAGES = ["before the notes", "after the notes", "between two writes", "after the writes", "with everything back"]
 
 AGENT = """
@@ -220,6 +222,39 @@ def test_an_agent_stopped_in_the_middle_undoes_what_it_writes_afterwards(
         assert untouched(children)
 
 
+def shared(heartbeat: Heartbeat) -> str:
+    """As a reaper is told."""
+    page, timer = heartbeat.descriptors
+    return f"--heartbeat={page}:{timer}"
+
+
+def is_taken(timer: int) -> bool:
+    """It rang, and somebody heard."""
+    told = Path(f"/proc/self/fdinfo/{timer}").read_text()
+    return "it_value: (0, 0)" in told and "ticks: 0" in told
+
+
+def test_an_agent_that_beats_in_its_last_chance_keeps_what_it_has(tmp_path: Path) -> None:
+    hasty = Heartbeat(3)  # rings after two microseconds; its reaper, told otherwise, gives it 20 seconds then
+    words = [f"--agent={os.getpid()}:{task_id(os.getpid()).start_ticks}", f"--leases={tmp_path / 'none'}"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "npuops.hostsched.reaper", *words, shared(hasty), "--timeout-ms=60000"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=hasty.descriptors,
+        start_new_session=True,
+    ) as reaper:
+        assert reaper.stdout is not None
+        assert reaper.stdout.readline() == b"ready\n"
+        for _ in range(5):
+            hasty.beat()
+            eventually(lambda: is_taken(hasty.alarm.descriptor))
+            assert hasty.held
+        assert reaper.communicate(b"goodbye\n", timeout=60) == (b"", None)
+    assert (reaper.returncode, hasty.held) == (0, True)
+    hasty.close()
+
+
 def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
@@ -228,7 +263,8 @@ def revoked(agent_pid: int) -> bool:
     """By the page that it shares with its reaper."""
     for descriptor in Path(f"/proc/{agent_pid}/fd").iterdir():
         if "npuops-heartbeat" in str(descriptor.readlink()):
-            page = Heartbeat(os.open(descriptor, os.O_RDWR))
+            own = Alarm(1)  # a timer cannot be opened by its link, and the page tells enough
+            page = Heartbeat(MINUTE_US, (os.open(descriptor, os.O_RDWR), own.descriptor))
             try:
                 return not page.held
             finally:
@@ -290,16 +326,16 @@ def test_a_reaper_whose_agent_died_before_it_was_ready_puts_back_all_the_same(tm
         file.note([TaskClaimed(lease), Given(one.id, Attributes(nice=19))])
         file.close()
         write_setting(one.pid, Setting(nice=19))
-        heartbeat = Heartbeat()
+        heartbeat = Heartbeat(MINUTE_US)
         words = [f"--agent={dead.tid}:{dead.start_ticks}", f"--leases={file.path}", "--timeout-ms=300"]
         reader, writer = os.pipe()
         os.close(reader)  # as when nobody waits for its first words any more
         ended = subprocess.run(
-            [sys.executable, "-m", "npuops.hostsched.reaper", *words, f"--heartbeat={heartbeat.descriptor}"],
+            [sys.executable, "-m", "npuops.hostsched.reaper", *words, shared(heartbeat)],
             stdin=subprocess.DEVNULL,
             stdout=writer,
             stderr=subprocess.PIPE,
-            pass_fds=[heartbeat.descriptor],
+            pass_fds=heartbeat.descriptors,
             start_new_session=True,
             text=True,
             timeout=60,
@@ -329,19 +365,19 @@ def test_a_reaper_that_nobody_reads_is_not_held_up(tmp_path: Path, children: lis
 
 def test_a_reaper_in_a_session_of_others_leaves_their_group_alone(tmp_path: Path) -> None:
     need_privilege()
-    heartbeat = Heartbeat()
+    heartbeat = Heartbeat(MINUTE_US)
     words = ["--agent=1:4000000000", f"--leases={tmp_path / 'none'}", "--timeout-ms=300"]
-    inner = [sys.executable, "-m", "npuops.hostsched.reaper", *words, f"--heartbeat={heartbeat.descriptor}"]
+    inner = [sys.executable, "-m", "npuops.hostsched.reaper", *words, shared(heartbeat)]
     code = (
         "import subprocess, sys\n"
         "from npuops.hostsched.group_knobs import autogroup_of\n"
         "import os\n"
-        f"subprocess.run({inner}, stdin=subprocess.DEVNULL, pass_fds=[{heartbeat.descriptor}], check=True)\n"
+        f"subprocess.run({inner}, stdin=subprocess.DEVNULL, pass_fds={heartbeat.descriptors}, check=True)\n"
         "print(autogroup_of(os.getpid()))"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code],
-        pass_fds=[heartbeat.descriptor],
+        pass_fds=heartbeat.descriptors,
         start_new_session=True,
         capture_output=True,
         text=True,

@@ -1,8 +1,12 @@
-"""A page of memory that an agent and its reaper share: the agent counts up in it, the reaper revokes in it.
+"""What an agent and its reaper share: a page in which the agent counts up and the reaper revokes, and an alarm.
 
 What the agent does, it does in a term. The reaper revokes a term when the count stands still, puts everything back,
 and says when it is done; only then may the agent begin another. An agent that was stopped in the middle of a change
 learns of it before the next one, and once more after each.
+
+Each beat puts the alarm off, so the reaper sleeps while the agent lives. When it rings the agent still has a third of
+the limit: after a pause of the whole machine (a virtual one that was stopped, a laptop that slept) the alarm may ring
+before the agent had its turn.
 """
 
 from __future__ import annotations
@@ -11,6 +15,8 @@ import mmap
 import os
 from typing import Final
 
+from npuops.hostsched.alarm import Alarm
+
 _WORDS: Final = 4
 _COUNT, _TERM, _REVOKED, _DONE = range(_WORDS)
 
@@ -18,13 +24,25 @@ _COUNT, _TERM, _REVOKED, _DONE = range(_WORDS)
 class Heartbeat:
     """Either side's view; each word has one writer, and is written in one piece."""
 
-    def __init__(self, descriptor: int | None = None) -> None:
-        """A new page, or the one behind a descriptor, which then belongs to this object."""
-        if descriptor is None:
-            descriptor = os.memfd_create("npuops-heartbeat")
-            os.ftruncate(descriptor, mmap.PAGESIZE)
-        self.descriptor = descriptor
-        self._map = mmap.mmap(descriptor, mmap.PAGESIZE)
+    def __init__(self, limit_us: int, descriptors: tuple[int, int] | None = None) -> None:
+        """A new page and alarm, or those behind descriptors, which then belong to this object.
+
+        Args:
+            limit_us: an agent whose count stands still for so long is taken for stuck.
+            descriptors: of page and alarm.
+
+        Raises:
+            NoSuchKnobError: the kernel gives no timer.
+        """
+        self.grace_us = max(limit_us // 3, 1)
+        """So long the agent has after the alarm rang."""
+        page, timer = (None, None) if descriptors is None else descriptors
+        self.alarm = Alarm(max(limit_us - self.grace_us, 1), timer)
+        if page is None:
+            page = os.memfd_create("npuops-heartbeat")
+            os.ftruncate(page, mmap.PAGESIZE)
+        self.descriptors = page, self.alarm.descriptor
+        self._map = mmap.mmap(page, mmap.PAGESIZE)
         self._words = memoryview(self._map).cast("Q")
         if not self._words[_TERM]:
             self._words[_TERM] = 1
@@ -41,6 +59,7 @@ class Heartbeat:
 
     def beat(self) -> None:
         """The agent's: it lives."""
+        self.alarm.put_off()  # first: stopped in between, it would never be missed
         self._words[_COUNT] += 1
 
     def renew(self) -> bool:
@@ -60,34 +79,8 @@ class Heartbeat:
         self._words[_DONE] = self._words[_REVOKED]
 
     def close(self) -> None:
-        """Give the memory back; the other side keeps its own view."""
+        """Give the memory and the alarm back; the other side keeps its own view."""
         self._words.release()
         self._map.close()
-        os.close(self.descriptor)
-
-
-class Stall:
-    """Judges whether a count stands still.
-
-    Only time counts in which the judge itself could have seen it move: after a pause of the whole machine (a virtual
-    one that was stopped, a laptop that slept) both sides get their turn first.
-    """
-
-    def __init__(self, limit_us: int) -> None:
-        """Stalled when nothing moves for this long."""
-        self._limit_us = limit_us
-        self._count = -1
-        self._at_us = 0
-        self._still_us = 0
-
-    @property
-    def look_every_us(self) -> int:
-        """How often to ask: each look of the reaper is a turn on a CPU that others may want."""
-        return max(self._limit_us // 3, 1)
-
-    def stalled(self, count: int, at_us: int) -> bool:
-        """The count has not moved for the limit, as of this look; one that never moved has not begun."""
-        waited_us = min(at_us - self._at_us, 2 * self.look_every_us)
-        self._still_us = self._still_us + waited_us if count == self._count else 0
-        self._count, self._at_us = count, at_us
-        return count > 0 and self._still_us >= self._limit_us
+        os.close(self.descriptors[0])
+        self.alarm.close()

@@ -1,7 +1,7 @@
 """A small process that outlives an agent by moments and puts back what it changed: `python -m npuops.hostsched.reaper`.
 
-It is started before the first change. It waits for the agent to die (pidfd, and the end of a pipe that only the agent
-holds) and for its heartbeat to stand still. Then it puts everything back by the lease file:
+It is started before the first change. It sleeps until the agent dies (pidfd, and the end of a pipe that only the
+agent holds) or its heartbeat stands still. Then it puts everything back by the lease file:
 
 - the agent died: it puts back, removes the file, ends;
 - the heartbeat stands still: it revokes the agent's term first, puts back, says so, and goes on watching;
@@ -21,7 +21,6 @@ import os
 import select
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,7 +29,7 @@ from typing import Final
 from npuops.errors import IntegrityError
 from npuops.hostsched.attributes import Attributes
 from npuops.hostsched.group_knobs import autogroup_of, write_native
-from npuops.hostsched.heartbeat import Heartbeat, Stall
+from npuops.hostsched.heartbeat import Heartbeat
 from npuops.hostsched.knobs import KnobError, base_slice_ns, write_attributes
 from npuops.hostsched.lease_file import read_lease_file
 from npuops.hostsched.process_stat import alive
@@ -50,7 +49,7 @@ def main(arguments: list[str]) -> int:
     options = argparse.ArgumentParser(prog="npuops.hostsched.reaper")
     options.add_argument("--agent", required=True, help="PID:START")
     options.add_argument("--leases", required=True, type=Path)
-    options.add_argument("--heartbeat", required=True, type=int, help="descriptor of the shared page")
+    options.add_argument("--heartbeat", required=True, help="descriptors of the shared page and alarm: PAGE:ALARM")
     options.add_argument("--timeout-ms", required=True, type=int)
     given = options.parse_args(arguments)
     tid, start = (int(word) for word in given.agent.split(":"))
@@ -58,7 +57,8 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
     protect()
-    reaper = Reaper(TaskId(tid, start), given.leases, Heartbeat(given.heartbeat), given.timeout_ms * 1000)
+    page, timer = (int(word) for word in given.heartbeat.split(":"))
+    reaper = Reaper(TaskId(tid, start), given.leases, Heartbeat(given.timeout_ms * 1000, (page, timer)))
     with suppress(BrokenPipeError):  # the agent died while we began; its file is still to be looked at
         os.write(1, READY)
     return reaper.watch()
@@ -67,27 +67,48 @@ def main(arguments: list[str]) -> int:
 class Reaper:
     """Watches one agent; standard input is the pipe."""
 
-    def __init__(self, agent: TaskId, leases: Path, heartbeat: Heartbeat, timeout_us: int) -> None:
+    def __init__(self, agent: TaskId, leases: Path, heartbeat: Heartbeat) -> None:
         """Prepare everything that may fail, before anybody relies on it."""
         self._agent = agent
         self._leases = leases
         self._heartbeat = heartbeat
-        self._stall = Stall(timeout_us)
+        self._doubted: int | None = None
+        """The count at which the alarm rang, while the agent has its last chance."""
         self._poll = select.poll()
         self._poll.register(0, select.POLLIN | select.POLLHUP)
-        with suppress(OSError):  # no pidfd here, or the agent is dead already: the pipe tells the same
+        self._poll.register(heartbeat.alarm.descriptor, select.POLLIN)
+        self._wakes_us: int | None = None
+        """How often to ask whether the agent lives; None: we are told."""
+        try:
             self._poll.register(os.pidfd_open(agent.tid), select.POLLIN)
+        except OSError:  # no pidfd here, or the agent is dead already: the pipe tells the same
+            self._wakes_us = heartbeat.grace_us
 
     def watch(self) -> int:
         """Until the agent died or says goodbye."""
+        if not alive(self._agent):  # and the pidfd is another's
+            return self._bury()
         while True:
-            ready = self._poll.poll(self._stall.look_every_us / 1000)
-            if ready and dict(ready).get(0) and os.read(0, len(GOODBYE)) == GOODBYE:
+            limit_us = self._wakes_us if self._doubted is None else self._heartbeat.grace_us
+            ready = dict(self._poll.poll(None if limit_us is None else limit_us / 1000))
+            rang = ready.pop(self._heartbeat.alarm.descriptor, None) is not None
+            if ready.get(0) and os.read(0, len(GOODBYE)) == GOODBYE:
                 return 0
-            if ready or not alive(self._agent):
+            if ready or (self._wakes_us is not None and not alive(self._agent)):
                 return self._bury()
-            if self._stall.stalled(self._heartbeat.count, time.monotonic_ns() // 1000) and self._heartbeat.held:
-                self._revoke()
+            if rang:
+                self._heartbeat.alarm.quiet()
+                self._doubted = self._heartbeat.count
+            elif self._doubted is not None:
+                self._judge(self._doubted)
+
+    def _judge(self, doubted: int) -> None:
+        """The agent had its last chance."""
+        self._doubted = None
+        if self._heartbeat.count != doubted:
+            self._heartbeat.alarm.put_off()  # it may have rung for a beat whose second half came only now
+        elif self._heartbeat.held:
+            self._revoke()
 
     def _revoke(self) -> None:
         self._heartbeat.revoke()

@@ -29,19 +29,18 @@ class ReaperLink:
         Raises:
             RunError: it does not start.
         """
-        self.heartbeat = Heartbeat()
-        os.set_inheritable(self.heartbeat.descriptor, True)  # kept open by `pass_fds`, under the same number
+        self.heartbeat = Heartbeat(timeout_ms * 1000)
+        shared = self.heartbeat.descriptors
         options = [f"--agent={agent.tid}:{agent.start_ticks}", f"--leases={leases.absolute()}"]
-        options += [f"--heartbeat={self.heartbeat.descriptor}", f"--timeout-ms={timeout_ms}"]
+        options += [f"--heartbeat={shared[0]}:{shared[1]}", f"--timeout-ms={timeout_ms}"]
         self._ended = False
         self._process = subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
             [sys.executable, "-P", "-m", "npuops.hostsched.reaper", *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=[self.heartbeat.descriptor],
+            pass_fds=shared,  # kept open, under the same numbers
             start_new_session=True,
         )
-        os.set_inheritable(self.heartbeat.descriptor, False)
         if self._first_words() != READY:
             self.end()
             raise RunError(
