@@ -67,8 +67,8 @@ def test_a_rung_that_is_gone_is_left() -> None:
 )
 def test_it_moves_one_rung_at_a_time_within_the_ladder(waits: list[tuple[int, int, int]]) -> None:
     need, now, before, highest_before = OwnNeed(), 0, 0, TOP
-    for step_us, waited_us, highest in waits:
-        now += step_us
+    for step_us, waited_us, drawn in waits:
+        now, highest = now + step_us, min(drawn, highest_before)  # a rung that was refused is gone for good
         rung = need.after(now, waited_us, highest)
         assert 0 <= rung <= highest
         assert abs(rung - before) <= 1 or highest < highest_before

@@ -339,6 +339,46 @@ def test_what_a_task_did_before_it_was_first_seen_counts_for_it_and_never_agains
     assert looks["served"] > looks["none"] == looks["computed"]
 
 
+def in_turn(work_us: int, rest_us: int, at_us: int) -> tuple[int, int]:
+    """CPU time and sleeps until then of one that works and rests in turn."""
+    cycles, into_us = divmod(at_us, work_us + rest_us)
+    return cycles * work_us + min(into_us, work_us), cycles + (into_us >= work_us)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    work_us=st.integers(2_501, 20_000),
+    rest_us=st.integers(100, 20_000),
+    age_us=st.integers(0, 60_000),
+    gaps_us=st.lists(st.integers(1_000, 150_000), min_size=1, max_size=12),
+)
+def test_who_works_long_between_any_two_sleeps_never_looks_interactive_wherever_the_looks_fall(
+    work_us: int, rest_us: int, age_us: int, gaps_us: list[int]
+) -> None:
+    """A job of a build, seen just before and just after it waits for its next file, seems to do little."""
+    scene = Scene(job := Actor("job"), options=ReactiveOptions(quiet_us=500_000.0))
+    ran_us, sleeps = in_turn(work_us, rest_us, age_us)
+    job.does(run_us=ran_us, sleeps=sleeps)
+    scene.look()
+    for gap_us in gaps_us:
+        age_us += gap_us
+        (before_us, slept), (ran_us, sleeps) = (ran_us, sleeps), in_turn(work_us, rest_us, age_us)
+        job.does(run_us=ran_us - before_us, sleeps=sleeps - slept)
+        scene.period_us = gap_us
+        scene.look()
+        assert scene.role("job") is not Role.INTERACTIVE
+
+
+@pytest.mark.parametrize("period_us", PERIODS)
+def test_who_works_little_between_two_sleeps_looks_interactive_at_the_third_look(period_us: int) -> None:
+    scene = Scene(app := Actor(APP), period_us=period_us)
+    for look in range(3):
+        now, before = (in_turn(500, 3_500, max(look - past, 0) * period_us) for past in (0, 1))
+        app.does(run_us=now[0] - before[0], sleeps=now[1] - before[1])
+        scene.look()
+    assert scene.role(APP) is Role.INTERACTIVE
+
+
 def test_options_change_what_it_does() -> None:
     slow = replace(ReactiveOptions(), hog_burst_us=50_000.0)
     found = []

@@ -19,13 +19,14 @@ from npuops.hostsched.roster import Roster
 Column = list[float]
 Flags = list[bool]
 
-_FIELDS = 11
-SHARE, FAIR, SLEEPS, WAIT, BURST, DEBT, STILL, LAST, ALIKE, SINCE, CREDIT = range(_FIELDS)
+_FIELDS = 12
+SHARE, FAIR, SLEEPS, WAIT, BURST, DEBT, STILL, LAST, ALIKE, SINCE, CREDIT, TAIL = range(_FIELDS)
 """Columns of `Evidence.known`: share of a CPU run over `rate_us` and over `fair_us`, sleeps a second, wait for a turn
 in us (decaying mean over turns), work and wait since the last sleep in us, when it last ran or was seen to have
-waited, 1 when it then left by itself, 1 when it also was pushed aside in that window, when it was first seen, and how
-much CPU time in us it may use up at one go before it counts as one that computes: earned by little work between
-sleeps, for a server that works off a queue looks like a hog."""
+waited, 1 when it then left by itself, 1 when it also was pushed aside in that window, when it was first seen, how much
+CPU time in us it may use up at one go before it counts as one that computes: earned by little work between sleeps, for
+a server that works off a queue looks like a hog; and how much work at most in us followed its last sleep before the
+look that showed that sleep."""
 
 _KNOWN_SLEEPS: Final = 20
 """Who slept so often before it was first seen has a past by which it may be judged."""
@@ -89,13 +90,16 @@ class Evidence:
         options, slept = self._options, left > 0
         # What it did before its first sleep may have been catching up; the bursts between its sleeps tell its kind.
         work = run / (left - 1) if left > 1 else known[BURST] + run
+        # A single sleep ends what began after the one before it, which an earlier look showed.
+        most = work if left > 1 else work + known[TAIL]
         forgiven = min(options.debt_gain * (known[DEBT] + wait), options.debt_cap_us)
         known[BURST] = 0.0 if slept else known[BURST] + run
+        known[TAIL] = min(run, work) if slept else known[TAIL]
         known[DEBT] = 0.0 if slept else known[DEBT] + wait
         if run > 0 or wait > 0 or slept:
             known[STILL], known[LAST], known[ALIKE] = now, float(slept), float(slept and pushed)
         quiet = known[LAST] > 0 and (now - known[STILL] >= options.quiet_us * (_AMBIGUOUS if known[ALIKE] > 0 else 1.0))
-        sleeps = quiet or (slept and work <= options.sleep_burst_us)
+        sleeps = quiet or (slept and most <= options.sleep_burst_us)
         computes = not sleeps and work > options.hog_burst_us + forgiven
         if sleeps:
             known[CREDIT] = min(known[CREDIT] + options.credit_gain * self.gone_us, options.credit_cap_us)
@@ -112,6 +116,8 @@ class Evidence:
         blank[STILL] = blank[SINCE] = now
         self.known = [self.known[row] if row >= 0 else blank.copy() for row in rows]
         for row, known, (ran_ns, _, _, left, _) in zip(rows, self.known, counters, strict=True):
-            if row < 0 and left >= _KNOWN_SLEEPS and ran_ns / 1e3 <= left * self._options.sleep_burst_us:
-                known[CREDIT] = self._options.credit_cap_us
+            if row < 0:
+                known[TAIL] = ran_ns / 1e3 / max(left, 1)
+                if left >= _KNOWN_SLEEPS and known[TAIL] <= self._options.sleep_burst_us:
+                    known[CREDIT] = self._options.credit_cap_us
         self._counters = [self._counters[row] if row >= 0 else counters[new] for new, row in enumerate(rows)]
