@@ -369,6 +369,20 @@ def test_who_works_long_between_any_two_sleeps_never_looks_interactive_wherever_
         assert scene.role("job") is not Role.INTERACTIVE
 
 
+@pytest.mark.parametrize(("work_us", "wanted"), [(500, Role.INTERACTIVE), (5_000, Role.UNKNOWN)])
+def test_who_was_interactive_stays_so_only_while_it_works_little_between_its_sleeps(work_us: int, wanted: Role) -> None:
+    """A job that waited for its order before its work began is met asleep."""
+    scene = Scene(job := Actor("job"), period_us=150_000)
+    scene.look()
+    job.does(run_us=30, sleeps=1)
+    scene.look()
+    assert scene.role("job") is Role.INTERACTIVE
+    for _ in range(3):
+        job.does(run_us=8 * work_us, wait_us=100_000, sleeps=8, pushed=8)
+        scene.look()
+    assert scene.role("job") is wanted
+
+
 @pytest.mark.parametrize("period_us", PERIODS)
 def test_who_works_little_between_two_sleeps_looks_interactive_at_the_third_look(period_us: int) -> None:
     scene = Scene(app := Actor(APP), period_us=period_us)

@@ -41,6 +41,7 @@ class Evidence:
         known: for each task its columns as above.
         sleeps: in this window, or by its silence, it showed that it works little between sleeps.
         computes: it works longer without a sleep than an interactive task would.
+        works: it slept now and then, but works more between its sleeps than an interactive task would.
         gone_us: length of the window.
         ran_us: CPU time of each task in it.
     """
@@ -53,6 +54,7 @@ class Evidence:
         self.known: list[Column] = []
         self.sleeps: Flags = []
         self.computes: Flags = []
+        self.works: Flags = []
         self.gone_us = 0
         self.ran_us: Column = []
 
@@ -67,7 +69,7 @@ class Evidence:
             self._follow(frame, rows, counters)
         last, self._counters = self._counters, counters
         now, rate, fair = float(frame.at_us), self._part(self._options.rate_us), self._part(self._options.fair_us)
-        self.ran_us, self.sleeps, self.computes = [], [], []
+        self.ran_us, self.sleeps, self.computes, self.works = [], [], [], []
         for known, before, after in zip(self.known, last, counters, strict=True):
             run = max(after[0] - before[0], 0) / 1e3
             wait = max(after[1] - before[1], 0) / 1e3
@@ -108,6 +110,8 @@ class Evidence:
             computes = known[CREDIT] <= 0
         self.sleeps.append(sleeps)
         self.computes.append(computes)
+        # So many sleeps leave one piece of work more, and what it may only have been catching up is in none of them.
+        self.works.append(left > 1 and not sleeps and run - forgiven > options.sleep_burst_us * (left + 1))
 
     def _follow(self, frame: Frame, rows: list[int], counters: list[list[int]]) -> None:
         """Those who stay keep what is known of them; newcomers begin with this frame, and what they did before it."""

@@ -32,7 +32,7 @@ _PROBE_LIMIT: Final = 4.0
 """A probe waits for its task to run at all, up to so many times its length."""
 _INTERACTIVE, _HOG, _PROBE = int(Role.INTERACTIVE), int(Role.HOG), int(Role.PROBE)
 _NOTHING, _SLEEPS, _COMPUTES = int(Happening.NOTHING), int(Happening.SLEEPS), int(Happening.COMPUTES)
-_DUE, _OVER = int(Happening.DUE), int(Happening.OVER)
+_DUE, _OVER, _WORKS = int(Happening.DUE), int(Happening.OVER), int(Happening.WORKS)
 """Plain numbers: an enumeration's members cost ten times as much to look up and compare."""
 
 
@@ -104,8 +104,8 @@ class Reactive:
         """Take each task one step along its table."""
         seen, options, now = self._evidence, self._options, frame.at_us
         happened = [
-            _happened(word, sleeps, computes)
-            for word, sleeps, computes in zip(told, seen.sleeps, seen.computes, strict=True)
+            _happened(word, sleeps, computes, works)
+            for word, sleeps, computes, works in zip(told, seen.sleeps, seen.computes, seen.works, strict=True)
         ]
         self._end_probe(frame, happened)
         if self._probe is None and now - self._probe_ended_us >= options.probe_gap_us:
@@ -224,12 +224,12 @@ class Reactive:
         return Plan(levels, why)
 
 
-def _happened(told: int, sleeps: bool, computes: bool) -> int:
+def _happened(told: int, sleeps: bool, computes: bool, works: bool) -> int:
     if told == _LATENCY or (sleeps and told == 0):
         return _SLEEPS
     if told or computes:
         return _COMPUTES
-    return _NOTHING
+    return _WORKS if works else _NOTHING
 
 
 def _is_recent(now_us: int, last_us: int | None, within_us: float) -> bool:

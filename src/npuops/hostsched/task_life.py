@@ -33,14 +33,16 @@ class Happening(IntEnum):
     """It is time to see whether it only starves."""
     OVER = 4
     """The moment has passed."""
+    WORKS = 5
+    """It slept again and again, each time after more work than an interactive task would do."""
 
 
 TABLE: Final = """
-role         nothing      sleeps       computes     due    over
-unknown      unknown      interactive  hog          -      -
-interactive  interactive  interactive  hog          -      -
-hog          hog          interactive  hog          probe  -
-probe        probe        interactive  probe        -      hog
+role         nothing      sleeps       computes     due    over  works
+unknown      unknown      interactive  hog          -      -     unknown
+interactive  interactive  interactive  hog          -      -     unknown
+hog          hog          interactive  hog          probe  -     hog
+probe        probe        interactive  probe        -      hog   probe
 """
 """`-`: no such pair. A hog comes back by sleeping, or through a probe."""
 
