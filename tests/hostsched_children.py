@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -105,6 +106,11 @@ def eventually(holds: Callable[[], bool], what: str = "") -> None:
     while not holds():
         assert time.monotonic() < until, what or "it did not happen"
         time.sleep(0.005)
+
+
+def is_readable(descriptor: int) -> bool:
+    """Now, without waiting for it."""
+    return bool(select.select([descriptor], [], [], 0)[0])
 
 
 def may_raise() -> bool:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import os
-import select
 from pathlib import Path
 
-from hostsched_children import eventually
+from hostsched_children import eventually, is_readable
 from npuops.hostsched.heartbeat import Heartbeat
 
 MINUTE_US = 60_000_000
-
-
-def rings(heartbeat: Heartbeat) -> bool:
-    return bool(select.select([heartbeat.alarm.descriptor], [], [], 0)[0])
 
 
 def test_a_revoked_term_is_renewed_only_after_everything_is_put_back() -> None:
@@ -34,11 +29,11 @@ def test_silence_rings_and_a_beat_ends_it() -> None:
     hasty = Heartbeat(3)
     page, timer = hasty.descriptors
     patient = Heartbeat(MINUTE_US, (os.dup(page), os.dup(timer)))
-    assert not rings(hasty), "who never began is not late"
+    assert not is_readable(hasty.alarm.descriptor), "who never began is not late"
     hasty.beat()
-    eventually(lambda: rings(patient))
+    eventually(lambda: is_readable(patient.alarm.descriptor))
     patient.beat()
-    assert not rings(hasty)
+    assert not is_readable(hasty.alarm.descriptor)
     hasty.close()
     patient.close()
 

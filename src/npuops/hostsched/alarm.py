@@ -34,8 +34,7 @@ class Alarm:
         if descriptor is None:
             descriptor = libc.timerfd_create(_MONOTONIC, _FLAGS)
             if descriptor < 0:
-                words = os.strerror(ctypes.get_errno())
-                raise NoSuchKnobError(f"no timer for the reaper: {words}", advice="allow timerfd_create(2)")
+                raise _refused("timerfd_create")
         self.descriptor = descriptor
         # it_interval, then it_value, each in seconds and nanoseconds
         self._time = (ctypes.c_long * 4)(0, 0, after_us // 1_000_000, after_us % 1_000_000 * 1000)
@@ -43,8 +42,13 @@ class Alarm:
         self._set = libc.timerfd_settime
 
     def put_off(self) -> None:
-        """It rings later, or for the first time, and not for what is over."""
-        self._set(self.descriptor, 0, self._time_at, None)
+        """It rings later, or for the first time, and not for what is over.
+
+        Raises:
+            NoSuchKnobError: the kernel does not set the timer: nobody would be called.
+        """
+        if self._set(self.descriptor, 0, self._time_at, None) != 0:
+            raise _refused("timerfd_settime")
 
     def quiet(self) -> None:
         """It rang: do not ring again until it is put off."""
@@ -54,3 +58,7 @@ class Alarm:
     def close(self) -> None:
         """Give the descriptor back; the other side keeps its own."""
         os.close(self.descriptor)
+
+
+def _refused(call: str) -> NoSuchKnobError:
+    return NoSuchKnobError(f"no timer for the reaper: {os.strerror(ctypes.get_errno())}", advice=f"allow {call}(2)")

@@ -110,8 +110,8 @@ class Evidence:
             computes = known[CREDIT] <= 0
         self.sleeps.append(sleeps)
         self.computes.append(computes)
-        # So many sleeps leave one piece of work more, and what it may only have been catching up is in none of them.
-        self.works.append(left > 1 and not sleeps and run - forgiven > options.sleep_burst_us * (left + 1))
+        # What it did in this window lies in one piece more than it has sleeps; a part may have been catching up.
+        self.works.append(left > 1 and run - forgiven > options.sleep_burst_us * (left + 1))
 
     def _follow(self, frame: Frame, rows: list[int], counters: list[list[int]]) -> None:
         """Those who stay keep what is known of them; newcomers begin with this frame, and what they did before it."""

@@ -58,7 +58,11 @@ class Heartbeat:
         return self._words[_TERM] > self._words[_REVOKED]
 
     def beat(self) -> None:
-        """The agent's: it lives."""
+        """The agent's: it lives.
+
+        Raises:
+            NoSuchKnobError: the kernel does not set the timer.
+        """
         self.alarm.put_off()  # first: stopped in between, it would never be missed
         self._words[_COUNT] += 1
 
