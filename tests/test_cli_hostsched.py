@@ -115,6 +115,18 @@ def test_advise_says_what_and_why_and_changes_nothing(worker: int) -> None:
 
 
 @pytest.mark.slow
+def test_the_tuned_rule_decides_with_the_thresholds_that_ship(worker: int, tmp_path: Path) -> None:
+    """They are in the package, so nobody has to know where; --thresholds would be others, and are refused."""
+    trace, few = tmp_path / "t.trace", ("advise", "--policy", "tuned-reactive", "--pid", str(worker), "--for", "1")
+    ended = done(*few, "--record", str(trace))
+    assert ended.returncode == 0, ended.stderr
+    assert read_trace(trace).header.policy == "tuned-reactive"
+    refused = done(*few, "--thresholds", "x")
+    assert refused.returncode == 2
+    assert "add --policy reactive" in refused.stderr
+
+
+@pytest.mark.slow
 def test_observe_shows_tasks_as_lines_and_as_json_and_changes_nothing(worker: int) -> None:
     before = read_attributes(worker)
     plain = done("observe", "--pid", str(worker), "--for", "0.6", "--interval", "0.2")
@@ -224,6 +236,10 @@ def test_the_json_flag_of_a_command_is_its_own() -> None:
         (("act", "--policy", "reactiv", "--match", "x"), "reactive"),
         (("act", "--match", "x", "--allow", "demot"), "demote"),
         (("observe", "--period", "1"), "period"),
+        (("observe", "--period", "nan"), "period"),
+        (("act", "--match", "x", "--period", "inf"), "period"),
+        (("run", "--mode", "observe", "--policy", "tuned-reactive", "--", "true"), "--mode advise"),
+        (("run", "--mode", "observe", "--allow", "boost", "--", "true"), "--mode advise"),
         (("observe", "--plot", "x.gif"), ".svg"),
         (("observe", "--record", "/nowhere/there/x"), "/nowhere"),
         (("run", "--mode", "ackt", "--", "true"), "act"),
@@ -297,13 +313,13 @@ def test_policies_are_completed() -> None:
     environment = {
         **os.environ,
         "_NPUOPS_COMPLETE": "complete_zsh",
-        "_TYPER_COMPLETE_ARGS": "npuops hostsched act --policy rea",
+        "_TYPER_COMPLETE_ARGS": "npuops hostsched act --policy tun",
     }
     code = "from npuops.cli.main import app; app(prog_name='npuops')"
     ended = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
-    assert "reactive" in ended.stdout, ended.stderr
+    assert "tuned-reactive" in ended.stdout, ended.stderr
 
 
 @needs_nice

@@ -22,6 +22,8 @@ from npuops.hostsched.features import (
 )
 from npuops.hostsched.frame import COUNTERS, RUN_NS, VOLUNTARY, Frame, GroupId, Host, Task, TaskId
 from npuops.hostsched.hint import Hint, Kind
+from npuops.hostsched.hint_book import HintBook, Subject
+from npuops.hostsched.hint_wire import Word
 
 GROUP = GroupId("autogroup", "7")
 HOST = Host(cpus=2, runnable=1, busy_us=0, steal_us=0, pressure_us=0)
@@ -229,17 +231,20 @@ def test_a_state_does_not_change_when_the_next_frame_comes() -> None:
 
 
 def test_what_an_application_says_is_scaled_and_its_moment_passes() -> None:
-    features = Features()
-    hint = Hint(at_us=0, kind=Kind.LATENCY, slo_us=10_000, slack_us=10_000, queued=3)
+    """From the book that hears it to the features: slack runs down once, and counts a second like the queue."""
+    features, book, first = Features(), HintBook(), task(0).id
+    said = Word(kind=Kind.LATENCY, slo_us=10_000, slack_us=10_000, queued=3)
+    book.note(Subject(first, whole=False), said, by=1, now_us=0)
 
     def at(now_us: int) -> tuple[float, ...]:
-        state = features.update(frame(now_us, [[0] * 5], hints={0: hint}))
+        state = features.update(frame(now_us, [[0] * 5], hints={0: book.hints(now_us)[first.tid]}))
         return tuple(feature(state, 0, name) for name in ("kind", "slo", "urgency", "queued"))
 
     assert at(0) == pytest.approx((1.0, 0.6, 0.0, 2 / 6))
     assert at(10_000) == pytest.approx((1.0, 0.6, 0.5, 2 / 6))
     assert at(20_000) == pytest.approx((1.0, 0.6, 1.0, 2 / 6))
-    assert at(600_000) == pytest.approx((1.0, 0.6, 0.0, 0.0))
+    assert at(600_000) == pytest.approx((1.0, 0.6, 1.0, 2 / 6))
+    assert at(1_000_001) == pytest.approx((1.0, 0.6, 0.0, 0.0))
 
 
 def test_weight_and_reservation_tell_what_a_task_is_set_to() -> None:

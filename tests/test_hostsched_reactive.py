@@ -13,8 +13,11 @@ from npuops.eevdf.mix import Mix
 from npuops.eevdf.rules import Rules
 from npuops.eevdf.setting import Setting
 from npuops.hostsched.features import Features
+from npuops.hostsched.frame import TaskId
 from npuops.hostsched.guard import Guard
 from npuops.hostsched.hint import Hint, Kind
+from npuops.hostsched.hint_book import HintBook, Subject
+from npuops.hostsched.hint_wire import Word
 from npuops.hostsched.levels import BOOST, DEMOTE, IDLE, RESERVE_25, RESERVE_50
 from npuops.hostsched.orders import orders_for
 from npuops.hostsched.plan import Policy
@@ -212,11 +215,16 @@ def test_where_a_reservation_is_impossible_the_task_is_boosted(why: str) -> None
 
 
 def test_a_request_that_is_nearly_late_is_reason_enough_and_an_old_word_is_none() -> None:
-    for age_us, wanted in ((0, BOOST.name), (2_000_000, None)):
-        scene = Scene(Actor(APP), Actor(HOG))
+    """Slack runs down once: of 500 ms, half a second's SLO, 300 are left after 200, which is not urgent."""
+    cases = ((10_000, 500, 0, BOOST.name), (10_000, 500, 2_000_000, None), (500_000, 500_000, 200_000, None))
+    for slo_us, slack_us, age_us, wanted in (*cases, (500_000, 500_000, 450_000, BOOST.name)):
+        scene, book, subject = Scene(Actor(APP), Actor(HOG)), HintBook(), Subject(TaskId(1, 1), whole=False)
+        scene.stage.at_us = 10_000_000
         scene.look()
-        at_us = scene.stage.at_us + scene.period_us - age_us
-        scene.actor(APP).hint = Hint(at_us, Kind.LATENCY, slo_us=10_000, slack_us=500, queued=1)
+        now_us = scene.stage.at_us + scene.period_us
+        word = Word(sent_us=now_us - age_us, kind=Kind.LATENCY, slo_us=slo_us, slack_us=slack_us, queued=1)
+        book.note(subject, word, by=1, now_us=now_us - age_us)
+        scene.actor(APP).hint = book.hints(now_us)[subject.task.tid]
         scene.serves()
         assert scene.look().get(APP) == wanted
 

@@ -41,4 +41,6 @@ def test_the_unit_leaves_the_agent_what_it_needs_and_no_more() -> None:
     assert values("NoNewPrivileges") == ["yes"]
     assert values("RestrictRealtime") == [], "it forbids sched_setattr"
     assert values("ProtectControlGroups") == ["no"], "weights of cgroups are files"
+    assert values("CacheDirectory") == ["npuops"], "the reader in C is compiled into npuops' cache"
+    assert values("Environment") == ["NPUOPS_CACHE=%C/npuops"]
     assert values("KillMode") == ["process"], "the reaper must outlive the agent"

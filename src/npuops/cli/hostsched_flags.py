@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from npuops.cli.hostsched_policy import PolicyChoice
     from npuops.hostsched.selection import Selection
 
-POLICIES = ("default", "reactive", "learned", "static:")
+POLICIES = ("default", "reactive", "tuned-reactive", "learned", "static:")
 LEARNED = "learned"
 AUTO = "auto"
 RULED = ("reactive", LEARNED)
@@ -37,7 +37,7 @@ CgroupFlag = Annotated[
 MatchFlag = Annotated[
     list[str] | None, typer.Option("--match", help="Commands of this pattern, as redis-*. Can be repeated.")
 ]
-PeriodFlag = Annotated[float, typer.Option("--period", metavar="MS", help="Between looks, 10 to 100.")]
+PeriodFlag = Annotated[float, typer.Option("--period", metavar="MS", min=10, max=100, help="Between looks.")]
 ShareFlag = Annotated[
     float,
     typer.Option(
@@ -66,7 +66,7 @@ PolicyFlag = Annotated[
         "--policy",
         "-p",
         autocompletion=complete_policy,
-        help="default, reactive, learned, or static:SETTING@PATTERN,… (docs/hostsched.md).",
+        help="default, reactive, tuned-reactive, learned, or static:SETTING@PATTERN,… (docs/hostsched.md).",
     ),
 ]
 RecordFlag = Annotated[
@@ -129,7 +129,8 @@ def chosen_policy(
         raise OptionError(f"{flag} is of a learned policy, and {name} is to decide", advice="add --policy learned")
     if name not in RULED and thresholds is not None:
         raise OptionError(
-            f"--thresholds are of the reactive rule, and {name} is to decide", advice="leave them out, or the policy"
+            f"--thresholds are of the reactive rule, and {name} is to decide",
+            advice="leave them out, or add --policy reactive",
         )
     from npuops.cli.hostsched_policy import PolicyChoice  # noqa: PLC0415 - help must not pay for it
 

@@ -23,7 +23,7 @@ class PolicyChoice:
     """As the flags say.
 
     Attributes:
-        name: `default`, `reactive`, `learned`, `static:…`.
+        name: `default`, `reactive`, `tuned-reactive`, `learned`, `static:…`.
         folder: of a learned policy; None: the one that ships.
         placement: of its network.
         thresholds: file of the reactive rule's figures; None: its own.
@@ -64,9 +64,18 @@ def open_choice(choice: PolicyChoice, tell: Observer) -> Iterator[OpenPolicy]:
     found: list[Ranges] = []
     with ExitStack() as stack:
         policy = policy_named(
-            choice.name, reactive=reactive, learned=lambda: _learned(choice, reactive, found, stack, tell)
+            choice.name,
+            reactive=reactive,
+            tuned=_tuned,
+            learned=lambda: _learned(choice, reactive, found, stack, tell),
         )
         yield OpenPolicy(policy, found[0] if found else None)
+
+
+def _tuned() -> ReactiveOptions:
+    from npuops.hostsched.policy_card import RULE_NAME, bundled_policy  # noqa: PLC0415 - only this policy needs it
+
+    return load_reactive(bundled_policy() / RULE_NAME)
 
 
 def _learned(

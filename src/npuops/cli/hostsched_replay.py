@@ -75,7 +75,7 @@ def _wanted(tasks: list[str] | None) -> Callable[[Task], bool] | None:
 def _head(header: Header, entries: int) -> str:
     by = f" by {header.policy}" if header.policy else ""
     return (
-        f"{header.mode}{by}, {entries} looks every {header.period_us / 1000:g} ms; "
+        f"{header.mode}{by}, {entries} looks, {header.period_us / 1000:g} ms apart or more; "
         f"Linux {header.kernel}, {header.cpus} CPUs, npuops {header.version}"
     )
 

@@ -24,11 +24,12 @@ from npuops.cli.show import JsonFlag
 from npuops.errors import OptionError, nearest
 
 MODES = ("act", "advise", "observe")
+USUAL = "reactive"
 
 
 def run(
     command: Annotated[list[str], typer.Argument(metavar="-- CMD…", help="The command and its arguments.")],
-    policy: PolicyFlag = "reactive",
+    policy: PolicyFlag = USUAL,
     policy_folder: FolderFlag = None,
     placement: PlacementFlag = "auto",
     thresholds: ThresholdsFlag = None,
@@ -51,6 +52,8 @@ def run(
     if mode not in MODES:
         raise OptionError(f"no mode is called {mode!r}", advice=nearest(mode, MODES))
     chosen = chosen_policy(policy, policy_folder, placement, thresholds, period)
+    if mode == "observe" and (policy != USUAL or allow or thresholds is not None):
+        raise OptionError("--mode observe decides nothing", advice="leave out the policy's options, or --mode advise")
     code = Session(
         policy=None if mode == "observe" else chosen,
         allow=allow,

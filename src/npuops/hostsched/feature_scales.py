@@ -19,9 +19,6 @@ from npuops.hostsched.hint import Hint, Kind
 KIND: Final = {None: 0.0, Kind.LATENCY: 1.0, Kind.BATCH: -0.5, Kind.BACKGROUND: -1.0}
 """What the feature `kind` is."""
 
-HINT_STALE_US: Final = 500_000
-"""What a hint says of this moment (queued, slack) means nothing after that long; its kind and SLO stay."""
-
 _EVENTS_LOG: Final = (10.0, 10.0)
 """Events a second: log2(1 + x / 10) / 10, so that 10 000 a second (a chatty pipe) is 1."""
 _BURST_LOG: Final = (100.0, 12.0)
@@ -45,16 +42,12 @@ _LEAST_RATE: Final = 1e-3
 """Answers a second below which there are none."""
 
 
-def of_hint(hint: Hint, now_us: int) -> tuple[float, float, float, float]:
+def of_hint(hint: Hint) -> tuple[float, float, float, float]:
     """Kind, SLO, urgency, queued."""
     slo_us = max(hint.slo_us, 1) if hint.slo_us is not None else None
     slo = 0.0 if slo_us is None else 1.0 - math.log10(slo_us / _SLO_LOG[0]) / _SLO_LOG[1]
-    age_us = max(now_us - hint.at_us, 0)
-    urgency = queued = 0.0
-    if age_us <= HINT_STALE_US:
-        if slo_us is not None and hint.slack_us is not None:
-            urgency = (1.0 - (hint.slack_us - age_us) / slo_us) / 2
-        queued = math.log2(1 + max(hint.queued or 0, 0)) / _QUEUED_LOG
+    urgency = 0.0 if slo_us is None or hint.slack_us is None else (1.0 - hint.slack_us / slo_us) / 2
+    queued = math.log2(1 + max(hint.queued or 0, 0)) / _QUEUED_LOG
     return KIND[hint.kind], min(max(slo, 0.0), 1.0), min(max(urgency, 0.0), 1.0), queued
 
 

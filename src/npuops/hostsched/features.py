@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from npuops.hostsched import own_time
 from npuops.hostsched.feature_scales import (
-    HINT_STALE_US,
     RUNNABLE_PER_CPU,
     TASKS,
     WINDOW_US,
@@ -32,7 +31,6 @@ from npuops.hostsched.frame import INVOLUNTARY, RUN_NS, TURNS, VOLUNTARY, WAIT_N
 
 __all__ = [
     "FRAMES",
-    "HINT_STALE_US",
     "HISTORY",
     "HOST_FEATURES",
     "RATES",
@@ -304,7 +302,7 @@ def _told(frame: Frame) -> _Told:
     for row, hint in enumerate(frame.hints):
         if hint is not None:
             answers[row] = (hint.served, hint.missed)
-            columns[row] = of_hint(hint, frame.at_us)
+            columns[row] = of_hint(hint)
     return _Told(answers, columns)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from npuops.hostsched.frame import RUN_NS, Frame
+from npuops.hostsched.process_stat import us_of_ticks
 from npuops.hostsched.task_id import GroupId, TaskId
 
 FADE_US: Final = 10_000_000
@@ -90,8 +91,11 @@ class GroupWork:
         counters = frame.counters[:, RUN_NS].tolist()
         before, self._known = self._known, {}
         for task, counter_ns in zip(frame.tasks, counters, strict=True):
-            known = before.pop(task.id, None) or _Known(frame.at_us, is_first)
-            known.lately_ns = known.lately_ns * kept + max(counter_ns - known.counter_ns, 0)
+            known = before.pop(task.id, None)
+            if known is None:
+                known = _Known(frame.at_us, is_first, lately_ns=_lately(task.id, counter_ns, frame.at_us))
+            else:
+                known.lately_ns = known.lately_ns * kept + max(counter_ns - known.counter_ns, 0)
             nice = nices[task.id]
             known.counter_ns, known.group, known.nice = counter_ns, None if nice is None else task.group, nice or 0
             if known.nice > 0:
@@ -137,3 +141,9 @@ class GroupWork:
             work.undecided_ns *= kept
         here = {known.group for known in self._known.values()}
         self._past = {group: work for group, work in self._past.items() if group in here or work.total_ns > _LEAST_NS}
+
+
+def _lately(task: TaskId, counter_ns: int, now_us: int) -> float:
+    """Of all that a task did before it was seen; who is old did most of it long ago."""
+    age_us = now_us - us_of_ticks(task.start_ticks)
+    return counter_ns * min(FADE_US / max(age_us, 1), 1.0)

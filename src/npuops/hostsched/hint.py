@@ -19,14 +19,15 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """The last word of an application on one task.
+    """The last word of an application on one task, as it counts at one moment.
 
     Attributes:
-        at_us: when it was heard, monotonic; what is old says nothing.
+        at_us: when it was heard, monotonic.
         kind: what the task is for; None if not said.
         slo_us: answers should take no longer; None without one.
-        slack_us: time left to the most urgent request, negative when it is late; None if not said.
-        queued: requests that wait or are worked on; None if not said.
+        slack_us: time left to the most urgent request now, not when it was heard, negative when it is late; None if not
+            said, or too long ago.
+        queued: requests that wait or are worked on; None as above.
         served: answers so far, since the application began to count.
         missed: of these, those later than the SLO.
     """

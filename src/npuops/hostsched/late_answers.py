@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from npuops.hostsched.features import HINT_STALE_US
 from npuops.hostsched.frame import Frame, TaskId
 from npuops.hostsched.hint import Hint, Kind
 from npuops.hostsched.reactive_options import ReactiveOptions
@@ -60,17 +59,13 @@ class LateAnswers:
                 continue
             answers = self._of.get(task.id) or Answers(hint)
             answers.add(hint, kept)
-            if frame.at_us - hint.at_us <= HINT_STALE_US:
-                self._look(answers, hint, frame.at_us)
-            else:
-                answers.late = False
+            self._look(answers, hint)
             now[task.id] = answers
         self._of = now
         return now
 
-    def _look(self, answers: Answers, hint: Hint, at_us: int) -> None:
+    def _look(self, answers: Answers, hint: Hint) -> None:
         queued = hint.queued or 0
         answers.active = answers.active or queued > 0
-        slack_us = None if hint.slack_us is None else hint.slack_us - (at_us - hint.at_us)
         least = self._options.urgent_slack * (hint.slo_us or 0)
-        answers.late = slack_us is not None and slack_us < least and hint.queued != 0
+        answers.late = hint.slack_us is not None and hint.slack_us < least and hint.queued != 0

@@ -95,6 +95,11 @@ def now_ticks() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * _ticks_per_s() // 1_000_000_000
 
 
+def us_of_ticks(ticks: int) -> int:
+    """Of `start_ticks`: since the machine was started."""
+    return ticks * 1_000_000 // _ticks_per_s()
+
+
 @cache
 def _ticks_per_s() -> int:
     return os.sysconf("SC_CLK_TCK")

@@ -41,7 +41,14 @@ class Reactive:
 
     frames_alone: ClassVar = True
 
-    def __init__(self, options: ReactiveOptions | None = None) -> None:
+    def __init__(self, options: ReactiveOptions | None = None, *, name: str = "reactive") -> None:
+        """With nothing remembered.
+
+        Args:
+            options: its thresholds; None: those found by hand.
+            name: for people, and in traces.
+        """
+        self._name = name
         self._options = options or ReactiveOptions()
         self._evidence = Evidence(self._options)
         self._answers = LateAnswers(self._options)
@@ -63,7 +70,7 @@ class Reactive:
     @property
     def name(self) -> str:
         """As on the command line."""
-        return "reactive"
+        return self._name
 
     @property
     def roles(self) -> tuple[Role, ...]:

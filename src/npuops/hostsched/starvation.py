@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from npuops.eevdf import weights
-from npuops.hostsched.features import HINT_STALE_US
 from npuops.hostsched.frame import Frame, TaskId
 from npuops.hostsched.guard_options import GuardOptions
 from npuops.hostsched.roster import Roster
@@ -124,7 +123,7 @@ class Starvation:
         found, latest = [], frame.at_us - self._options.waiting_us
         for row, fate in enumerate(self._fates):
             hint = frame.hints[row]
-            asked = hint is not None and frame.at_us - hint.at_us <= HINT_STALE_US and (hint.queued or 0) > 0
+            asked = hint is not None and (hint.queued or 0) > 0
             if not asked:
                 fate.asked_us = None
             elif fate.asked_us is None:

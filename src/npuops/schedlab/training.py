@@ -40,10 +40,12 @@ from npuops.schedlab.lessons import lesson
 from npuops.schedlab.rollouts import RolloutOptions, Wanderer, gather
 from npuops.schedlab.samples import Samples, join
 from npuops.schedlab.trust import TRUSTS, best_trust, followed, lessons_for_trust
-from npuops.schedlab.tuning import Tuned, tune
+from npuops.schedlab.tuning import tune
 
 _TUNING_LESSONS: Final = 500_000
 """Lessons from here on are for tuning the reactive rule; the scorer gathers in those from 0 on;"""
+_JUDGING_LESSONS: Final = 550_000
+"""those from here on judge what the tuner found;"""
 _TRUST_LESSONS: Final = 600_000
 """and from here on is found how far to trust it."""
 _TYPICAL_PERIOD_US: Final = 20_000
@@ -57,7 +59,8 @@ class TrainingOptions:
         seed: of the fit and the tuner; lessons are numbered, and the same for every seed.
         thresholds: of the reactive rule, that the search for better ones begins with; None: the rule's own.
         generations: of CMA-ES; 0: no search.
-        tuning_lessons: that every set of thresholds plays.
+        tuning_lessons: that every set of thresholds of one generation plays; each generation plays others.
+        judging_lessons: that none plays, and that choose between the generations and the beginning.
         lessons: that are gathered from before the first fit.
         rounds: of DAgger: the scorer acts, its states are labelled, and it is fitted on all; at last once more, anew.
         round_lessons: in each round.
@@ -71,6 +74,7 @@ class TrainingOptions:
     thresholds: ReactiveOptions | None = None
     generations: int = 10
     tuning_lessons: int = 24
+    judging_lessons: int = 96
     lessons: int = 1800
     rounds: int = 2
     round_lessons: int = 600
@@ -85,7 +89,8 @@ class TrainingOptions:
         Raises:
             OptionError: fewer than two lessons, or a negative number of anything.
         """
-        if self.lessons < 2 or min(self.tuning_lessons, self.trust_lessons, self.processes) < 1:
+        parts = (self.tuning_lessons, self.judging_lessons, self.trust_lessons, self.processes)
+        if self.lessons < 2 or min(parts) < 1:
             raise OptionError("training takes two lessons, one to tune and to judge with, and one process at least")
         if min(self.generations, self.rounds, self.round_lessons) < 0:
             raise OptionError("generations, rounds and lessons of a round are not negative")
@@ -138,19 +143,21 @@ def _tuned(
     folder: Path, options: TrainingOptions, executor: Executor, observe: Observer, clock: Clock
 ) -> ReactiveOptions:
     if not options.generations:
-        if options.thresholds is not None:
-            _write_thresholds(folder, options.thresholds)
+        _write_thresholds(folder, options.thresholds or ReactiveOptions())
         return options.thresholds or ReactiveOptions()
     began_us = clock.now_us()
-    scenes = [lesson(_TUNING_LESSONS + number) for number in range(options.tuning_lessons)]
-    observe(StepStarted(step="tune", detail=f"the reactive rule, on {len(scenes)} mixes"))
+    observe(StepStarted(step="tune", detail=f"the reactive rule, on {options.tuning_lessons} mixes at a time"))
+
+    def lessons(number: int) -> range:
+        first = _TUNING_LESSONS + number * options.tuning_lessons
+        return range(first, first + options.tuning_lessons)
 
     def told(number: int, best: float) -> None:
         observe(StepProgressed(step="tune", done=number + 1, total=options.generations, detail=f"worth {best:+.4f}"))
 
-    found: Tuned = tune(
-        scenes, executor, generations=options.generations, seed=options.seed, begin=options.thresholds, told=told
-    )
+    judges = range(_JUDGING_LESSONS, _JUDGING_LESSONS + options.judging_lessons)
+    begin, seed = options.thresholds, options.seed
+    found = tune(lessons, judges, executor, generations=options.generations, seed=seed, begin=begin, told=told)
     _write_thresholds(folder, found.options)
     words = f"worth {found.worth_before:+.4f} → {found.worth:+.4f}"
     observe(StepFinished(step="tune", seconds=(clock.now_us() - began_us) / 1e6, detail=words))
