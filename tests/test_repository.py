@@ -56,6 +56,23 @@ def play(tmp_path: Path, made: Made) -> Callable[..., None]:
 Play = Callable[..., None]
 
 
+def test_who_asks_before_the_first_look_at_the_disk_is_told_to_come_again(play: Play) -> None:
+    async def story(here: Lab) -> None:
+        here.put("a/1")
+        for ask in (here.repository.model_ready, here.repository.able, here.repository.spec):
+            with pytest.raises(NotReadyError, match=r"'a' is not ready: the server has only begun to look"):
+                ask("a")
+        with pytest.raises(NotReadyError) as early:
+            await here.repository.wake("a")
+        assert early.value.retry_after_s > 0
+        await here.look()
+        assert here.repository.able("a") == ["1"]
+        with pytest.raises(NotServedError, match="no model 'b' is served here"):
+            here.repository.able("b")
+
+    play(story)
+
+
 def test_the_latest_version_of_every_model_is_loaded_and_is_its_default(play: Play) -> None:
     async def story(here: Lab) -> None:
         here.put("a/9", 0)

@@ -89,7 +89,7 @@ class Repository(Generic[R]):
         """A request to it gets an answer: now, or after a cold start.
 
         Raises:
-            NotServedError: no such model or version.
+            NotServedError: no such model or version. NotReadyError: before the first look at the disk.
         """
         model = self._model(name)
         wanted = version or model.default
@@ -124,7 +124,7 @@ class Repository(Generic[R]):
         """Versions of a model that answer, or would after a cold start, by number.
 
         Raises:
-            NotServedError: no such model.
+            NotServedError: no such model. NotReadyError: before the first look at the disk.
         """
         return sorted(self._model(name).able, key=int)
 
@@ -368,6 +368,8 @@ class Repository(Generic[R]):
         try:
             return self._models[name]
         except KeyError:
+            if self._before is None:  # it listens already: a client that came early shall come again
+                raise NotReadyError(f"model {name!r} is not ready: the server has only begun to look") from None
             advice = nearest(name, self._models) if self._models else "nothing is served here"
             raise NotServedError(f"no model {name!r} is served here", advice=advice) from None
 
