@@ -17,6 +17,7 @@ from npuops.events import Event, Warned
 from npuops.hostsched.agent import Agent
 from npuops.hostsched.agent_facts import AgentEnded, AgentStarted, Mode, OwnPlaceChanged, PeriodChanged, Stepped
 from npuops.hostsched.assembly import AgentOptions, assembled
+from npuops.hostsched.energy_meter import Energy
 from npuops.hostsched.features import State
 from npuops.hostsched.knobs import read_attributes
 from npuops.hostsched.pace import Pace
@@ -128,7 +129,7 @@ def test_acting_changes_sees_what_it_changed_and_puts_it_back(ticker: int, tmp_p
     assert 6 in inside
     assert seen.steps[-1].state.frame.settings[0].nice == 6, "the frame after a change shows it"
     assert read_attributes(ticker) == before
-    summary = summing.summary()
+    summary = summing.summary(Energy(joules=None, words="no meter here"))
     assert (summary.changed, summary.stuck, summary.tasks, summary.steps) == (1, 0, 1, 30)
     assert "changed 1 things, all put back" in "\n".join(summary.lines())
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 
 from npuops.eevdf.setting import DEFAULT, Setting
-from npuops.hostsched.agent_facts import AgentEnded, NotPutBack, Stepped
+from npuops.hostsched.agent_facts import AgentEnded, NetworkClosed, NotPutBack, Stepped
 from npuops.hostsched.applied import Applied, Change, Denial
+from npuops.hostsched.energy_meter import Energy
 from npuops.hostsched.explanation import Decision, decision_lines, decisions
 from npuops.hostsched.features import Features
 from npuops.hostsched.frame import Frame, Host, Task, TaskId
@@ -108,7 +109,8 @@ def test_the_summary_adds_up_what_happened_and_what_could_not_be_put_back() -> N
         )
     summing(NotPutBack(denials=(FORBIDDEN,)))
     summing(AgentEnded(steps=3, seconds=1.0, cpu_share=0.005, overruns=0))
-    assert list(summing.summary().lines()) == [
+    summing(NetworkClosed(inferences=3, modelled_mj=1.5))
+    assert list(summing.summary(Energy(joules=12.34, words="RAPL: package-0")).lines()) == [
         "3 looks in 1.0 s at 2 tasks, which took 1.0 s of CPU",
         "levels: hog: demote 1×",
         "changed 1 things, 1 of them could NOT be put back",
@@ -116,4 +118,6 @@ def test_the_summary_adds_up_what_happened_and_what_could_not_be_put_back() -> N
         "not done: no way back 1×",
         "app 11: 98 % of 100 answers within 2 ms",
         "the agent itself: 0.50 % of one core, 0 steps too long",
+        "its NPU: 1.5 mJ for the policy's inferences (modelled)",
+        "the machine: 12.3 J (RAPL: package-0)",
     ]

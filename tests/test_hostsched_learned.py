@@ -11,16 +11,19 @@ import pytest
 from made_policy import made_policy
 from made_states import made_state
 from npuops.errors import DeviceError, IncompatibleArtifactError, OptionError, RunError
+from npuops.hostsched.agent_facts import NetworkClosed
 from npuops.hostsched.candidates import CandidateOptions
 from npuops.hostsched.features import State
 from npuops.hostsched.hint import Hint, Kind
 from npuops.hostsched.learned import Learned, LearnedOptions
+from npuops.hostsched.learned_policy import opened_learned
 from npuops.hostsched.levels import DEMOTE, LEVELS
 from npuops.hostsched.objective import Trust
 from npuops.hostsched.plan import Plan
 from npuops.hostsched.policy_card import PolicyFolder
 from npuops.hostsched.scorer import SHAPE, Outlook, Scene, encode, encode_levels
 from npuops.hostsched.scorer_session import open_scorer
+from npuops.testing import EventLog
 
 HINTS = (Hint(0, Kind.LATENCY), Hint(0, Kind.BATCH), Hint(0, Kind.BATCH))
 DEMOTED = LEVELS.index(DEMOTE)
@@ -188,6 +191,22 @@ def test_a_target_that_the_policy_was_built_for_runs_it(policy: PolicyFolder) ->
         assert np.abs(scorer.score(scene, levels).miss - exact.miss).mean() < 0.1
     finally:
         scorer.close()
+
+
+def test_when_its_network_closes_a_policy_tells_what_a_modelled_npu_took(policy: PolicyFolder) -> None:
+    told: dict[str, list[NetworkClosed]] = {}
+    for place in ("npu:vnpu:rk3588", "ort-cpu", "numpy"):
+        log = EventLog()
+        with opened_learned(policy, place, observe=log) as learned:
+            for seed in range(3):
+                learned.decide(made_state(3, seed, hints=HINTS, at_us=1_000_000 + 1_000_000 * seed))
+        told[place] = log.of(NetworkClosed)
+    (npu,), (cpu,) = told["npu:vnpu:rk3588"], told["ort-cpu"]
+    assert npu.inferences == cpu.inferences >= 3
+    assert npu.modelled_mj is not None
+    assert npu.modelled_mj > 0
+    assert cpu.modelled_mj is None
+    assert told["numpy"] == []
 
 
 def test_places_that_do_not_exist_are_clear_errors(policy: PolicyFolder, tmp_path: Path) -> None:

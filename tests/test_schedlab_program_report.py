@@ -20,6 +20,7 @@ def figures(plays: list[ProgramPlayed], left_out: dict[str, str] | None = None) 
         left_out=left_out or {},
         standings=program_standings(plays),
         harms=program_harms(plays),
+        energies=[],
     )
 
 

@@ -151,7 +151,8 @@ def show(count: int, places: dict[str, dict[str, object]]) -> None:
         note = "emulated, timing means nothing" if row["basis"] == Basis.EMULATED.value else row["basis"]
         cells = [row.get(key) for key in ("latency_us", "cpu_us", "device_process_us")]
         words = " | ".join("" if cell is None else f"{cell:.0f}" for cell in cells)
-        print(f"| {count} | {name} | {note} | {words} |", flush=True)
+        energy = f"{row['energy_mj']:.3g}" if "energy_mj" in row else ""
+        print(f"| {count} | {name} | {note} | {words} | {energy} |", flush=True)
 
 
 def verdict(table: dict[int, dict[str, dict[str, object]]]) -> dict[str, object]:
@@ -187,8 +188,9 @@ def main() -> None:
     parser.add_argument("--no-vendors", action="store_true")
     options = parser.parse_args()
     table = {}
-    print("| candidates | place | basis | latency us | CPU us of this process | CPU us of the device's process |")
-    print("|---|---|---|---|---|---|", flush=True)
+    columns = ["latency us", "CPU us of this process", "CPU us of the device's process", "chip's mJ (modelled)"]
+    print(f"| candidates | place | basis | {' | '.join(columns)} |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         for count in sorted({int(word) for word in options.counts.split(",")}):
             table[count] = measure(

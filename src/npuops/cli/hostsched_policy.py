@@ -97,4 +97,4 @@ def _learned(
         place = told.place
         tell(NetworkPlaced(place=place, why=told.why))
     found.append(folder.card.trained.ranges.ranges())
-    return stack.enter_context(opened_learned(folder, place, thresholds=reactive))
+    return stack.enter_context(opened_learned(folder, place, thresholds=reactive, observe=tell))

@@ -21,6 +21,7 @@ from npuops.hostsched.agent import Agent
 from npuops.hostsched.agent_facts import AgentEnded, Mode
 from npuops.hostsched.assembly import AgentOptions, assembled
 from npuops.hostsched.command import FORWARDED, Command
+from npuops.hostsched.energy_meter import Energy, EnergyMeter
 from npuops.hostsched.pace import Pace
 from npuops.hostsched.run_summary import Summing
 from npuops.hostsched.selection import Selection
@@ -126,14 +127,16 @@ class Session:
         summing, looks = Summing(), Looks() if self.plot is not None or self.record is not None else None
         narrator = Narrator(self.mode, as_json=self.as_json, interval_us=round(self.interval_s * 1e6), quiet=quiet)
         observers: list[Observer] = [summing, narrator, *([looks] if looks is not None else [])]
+        meter = EnergyMeter(self._clock)
 
         def tell(event: Event) -> None:
+            meter.look()
             for observer in observers:
                 observer(event)
 
         with narrator:
             ended = self._stepped(wakeup, is_over, whom, pace, narrator, tell)
-            self._tell_end(ended, narrator, summing, looks)
+            self._tell_end(ended, narrator, summing, looks, meter.energy())
 
     def _stepped(
         self,
@@ -164,12 +167,14 @@ class Session:
             agent = Agent(assembly.parts, pace, self._clock, observe=assembly.observe, notice=notice)
             return agent.run(wakeup, is_over)
 
-    def _tell_end(self, ended: AgentEnded, narrator: Narrator, summing: Summing, looks: Looks | None) -> None:
+    def _tell_end(
+        self, ended: AgentEnded, narrator: Narrator, summing: Summing, looks: Looks | None, energy: Energy
+    ) -> None:
         summing(ended)
         line = None if looks is None else looks.timeline()
         if line is not None and not self.as_json:
             narrator.plain(text_timeline(line))
-        narrator.ended(summing.summary())
+        narrator.ended(summing.summary(energy))
         if line is not None and self.plot is not None:
             write_plot(self.plot, line)  # behind the last word, which is told also if there is no room for it
 

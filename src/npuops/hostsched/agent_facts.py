@@ -96,6 +96,19 @@ class PeriodChanged(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkClosed(Event):
+    """The policy's network is not asked any more.
+
+    Attributes:
+        inferences: of this run.
+        modelled_mj: of a virtual device for all of them, above its idle power; None elsewhere.
+    """
+
+    inferences: int
+    modelled_mj: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OwnPlaceChanged(Event):
     """The agent itself waited too long for a CPU, or may do with less again.
 

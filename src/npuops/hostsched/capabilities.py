@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from npuops.eevdf.setting import SchedPolicy, Setting
 from npuops.errors import NpuopsError
+from npuops.hostsched.energy_meter import energy_sources
 from npuops.hostsched.group_knobs import CGROUP1, CGROUP2, autogroup_of, mounts, write_native
 from npuops.hostsched.knobs import (
     AdmissionError,
@@ -220,25 +221,10 @@ def _path(name: str, kind: str, path: str, good: str, bad: str) -> Capability:
 
 
 def _energy() -> list[Capability]:
-    power = Path("/sys/class/power_supply")
-    batteries = sorted(power.glob("*/energy_now")) + sorted(power.glob("*/charge_now"))
-    sensors = sorted(Path("/sys/class/hwmon").glob("hwmon*/energy*_input"))
-    sensors += sorted(Path("/sys/class/hwmon").glob("hwmon*/power*_input"))
-    rapl = sorted(Path("/sys/class/powercap").glob("intel-rapl*/energy_uj"))
     return [
-        _meter("RAPL", rapl),
-        _meter("hwmon", sensors),
-        _meter("battery", batteries),
+        *(Capability(each.name, "machine", each.gauge is not None, each.words) for each in energy_sources()),
         _path("cpufreq", "machine", "/sys/devices/system/cpu/cpufreq/policy0", "there", "no frequency control here"),
     ]
-
-
-def _meter(name: str, files: list[Path]) -> Capability:
-    if not files:
-        return Capability(name, "machine", False, "none: energy is not measured by it")
-    if not os.access(files[0], os.R_OK):
-        return Capability(name, "machine", False, f"{files[0]} may not be read")
-    return Capability(name, "machine", True, str(files[0]))
 
 
 def _hz() -> int | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from npuops.events import Observer, ignore
+from npuops.hostsched.agent_facts import NetworkClosed
 from npuops.hostsched.learned import Learned, LearnedOptions
 from npuops.hostsched.policy_card import PolicyFolder
 from npuops.hostsched.reactive import Reactive
 from npuops.hostsched.reactive_options import ReactiveOptions, load_reactive
-from npuops.hostsched.scorer_session import open_scorer
+from npuops.hostsched.scorer_session import SessionScorer, open_scorer
 
 
 def thresholds_of(folder: PolicyFolder) -> ReactiveOptions:
@@ -23,7 +25,11 @@ def thresholds_of(folder: PolicyFolder) -> ReactiveOptions:
 
 @contextmanager
 def opened_learned(
-    folder: PolicyFolder, placement: str, *, thresholds: ReactiveOptions | None = None
+    folder: PolicyFolder,
+    placement: str,
+    *,
+    thresholds: ReactiveOptions | None = None,
+    observe: Observer = ignore,
 ) -> Iterator[Learned]:
     """A policy with nothing remembered; its network is closed at the end.
 
@@ -31,6 +37,7 @@ def opened_learned(
         folder: verified.
         placement: of the network, as of `open_scorer`.
         thresholds: of the rule that proposes; None: those in the folder, or the rule's own.
+        observe: told `NetworkClosed`, if it was an artifact.
 
     Raises:
         OptionError: no such placement, or thresholds that cannot be.
@@ -43,3 +50,5 @@ def opened_learned(
         yield Learned(scorer, options, proposer=Reactive(thresholds or thresholds_of(folder)))
     finally:
         scorer.close()
+        if isinstance(scorer, SessionScorer):
+            observe(NetworkClosed(inferences=scorer.inferences, modelled_mj=scorer.modelled_mj))

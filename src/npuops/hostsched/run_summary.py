@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from npuops.events import Event
-from npuops.hostsched.agent_facts import AgentEnded, NotPutBack, PeriodChanged, Stepped
+from npuops.hostsched.agent_facts import AgentEnded, NetworkClosed, NotPutBack, PeriodChanged, Stepped
 from npuops.hostsched.applied import NOTHING
 from npuops.hostsched.decision_words import level_changes
+from npuops.hostsched.energy_meter import Energy
 from npuops.hostsched.frame import RUN_NS, Frame, TaskId
 from npuops.hostsched.live_view import percent
 from npuops.hostsched.plan import Plan
@@ -60,6 +61,8 @@ class Summary:
         cpu_share: of one core, used by the agent; None if unknown.
         overruns: steps that took longer than their period.
         slowed: times that the agent made its period longer.
+        energy: of the whole machine, from before the first look until after the last.
+        modelled_mj: of a modelled NPU for the policy's inferences, above its idle power; None where none decided.
     """
 
     steps: int
@@ -77,6 +80,8 @@ class Summary:
     cpu_share: float | None
     overruns: int
     slowed: int
+    energy: Energy
+    modelled_mj: float | None
 
     def lines(self) -> Iterator[str]:
         """For people; of what there was."""
@@ -103,6 +108,9 @@ class Summary:
         slow = f"; slowed down {self.slowed} times" if self.slowed else ""
         share = "too short to tell" if self.cpu_share is None else f"{self.cpu_share * 100:.2f} % of one core"
         yield f"the agent itself: {share}, {self.overruns} steps too long{slow}"
+        if self.modelled_mj is not None:
+            yield f"its NPU: {self.modelled_mj:.3g} mJ for the policy's inferences (modelled)"
+        yield f"the machine: {self.energy}"
 
 
 def _counted(counts: dict[str, int]) -> str:
@@ -139,6 +147,7 @@ class Summing:
     _lost: int = 0
     _revoked: int = 0
     _slowed: int = 0
+    _modelled_mj: float | None = None
     _ended: AgentEnded | None = None
 
     def __call__(self, event: Event) -> None:
@@ -150,13 +159,15 @@ class Summing:
                 self._slowed += 1
             case NotPutBack(denials=denials):
                 self._stuck += len(denials)
+            case NetworkClosed(modelled_mj=modelled_mj):
+                self._modelled_mj = modelled_mj
             case AgentEnded():
                 self._ended = event
             case _:
                 pass
 
-    def summary(self) -> Summary:
-        """Of everything until now."""
+    def summary(self, energy: Energy) -> Summary:
+        """Of everything until now, beside what was used meanwhile."""
         ended = self._ended
         if self._frame is not None:
             self._look(self._frame)
@@ -187,6 +198,8 @@ class Summing:
             cpu_share=ended.cpu_share if ended else None,
             overruns=ended.overruns if ended else 0,
             slowed=self._slowed,
+            energy=energy,
+            modelled_mj=self._modelled_mj,
         )
 
     def _add(self, step: Stepped) -> None:

@@ -18,7 +18,7 @@ from npuops.targets.protocol import Session
 from npuops.targets.registry import open_target
 from npuops.vnpu.client import connect
 from npuops.vnpu.profile import load_profile, machine_spec
-from npuops.vnpu.session import VnpuRunner
+from npuops.vnpu.session import VnpuRunner, VnpuSession
 from npuops.vnpu.tenancy import Priority
 
 NUMPY: Final = "numpy"
@@ -69,11 +69,19 @@ class NumpyScorer:
 
 
 class SessionScorer:
-    """On a runner's session; candidates in batches of the artifact's size."""
+    """On a runner's session; candidates in batches of the artifact's size.
+
+    Attributes:
+        placement: as on the command line.
+        inferences: until now.
+        modelled_mj: of a virtual device for all of them, above its idle power; None elsewhere.
+    """
 
     def __init__(self, policy: PolicyFolder, placement: str, session: Session, resources: ExitStack) -> None:
         """`open_scorer` makes them."""
         self.placement = placement
+        self.inferences = 0
+        self.modelled_mj = 0.0 if isinstance(session, VnpuSession) else None
         self._shape, self._batch = policy.card.shape, policy.card.candidates
         self._session: Session | None = session
         self._resources = resources
@@ -95,12 +103,18 @@ class SessionScorer:
         for begin in range(0, len(levels), self._batch):
             some = levels[begin : begin + self._batch]
             found = self.session.run(feeds(scene, some, self._shape, self._batch))
+            self._count()
             faces.append(found["faces"][0].transpose(1, 2, 0)[: len(some)])
             switches.append(found["switches"].reshape(-1)[: len(some)])
             waits = found["waits"].reshape(-1)
         if waits is None:
             raise UsageError("no candidate to score")
         return outlook(scene, np.concatenate(faces), waits, np.concatenate(switches))
+
+    def _count(self) -> None:
+        self.inferences += 1
+        if self.modelled_mj is not None and isinstance(self._session, VnpuSession) and self._session.last is not None:
+            self.modelled_mj += self._session.last.energy_mj
 
     def close(self) -> None:
         """Close the session and what it stands on."""

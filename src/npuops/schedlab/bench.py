@@ -19,6 +19,7 @@ from npuops.errors import MissingToolchainError, OptionError
 from npuops.events import Observer, StepFinished, StepProgressed, Warned, ignore
 from npuops.report.output_file import write_output
 from npuops.schedlab.bench_plan import HEARING, BenchOptions, BenchPlan, planned
+from npuops.schedlab.energy_figures import energies
 from npuops.schedlab.experiment import Bill, Turn, entrants, in_order, perform, still_to_play
 from npuops.schedlab.experiment_report import Report, markdown, report
 from npuops.schedlab.kernel_theatre import KernelTheatre
@@ -90,6 +91,7 @@ def run_bench(options: BenchOptions, observe: Observer = ignore) -> Report:
             left_out=plan.left_out,
             standings=program_standings(log.programs),
             harms=program_harms(log.programs),
+            energies=energies(log.programs),
         )
         notes = {rival.name: rival.note for rival in rivals}
         return write_report(options.out, log, notes, plan.mixes, figures, missing, observe)

@@ -107,6 +107,7 @@ class Bill:
             failed=found.failed,
             outcome=None if take is None else judge(take.recording, label),
             agent=None if take is None else take.agent,
+            energy=None if take is None else take.energy,
             film=film_of(take.recording, take.actions) if take is not None and repeat == 0 else None,
         )
 

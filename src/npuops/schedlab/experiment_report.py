@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from npuops.schedlab.comparison import Estimate
+from npuops.schedlab.energy_figures import EnergyStanding, energies, energy_section, energy_words
 from npuops.schedlab.estimate_words import as_count, as_ratio, in_fine_percent, in_ms, in_percent, in_points, told
 from npuops.schedlab.experiment_figures import Harm, Standing, harms, standings
 from npuops.schedlab.experiment_goals import Goal, goals, over_mixes, p99_log, slo_gain
@@ -35,6 +36,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         standings: of each rival on each mix.
         harms: beside the default, on each mix.
         programs: what real programs came to; without plays if none were asked for.
+        energies: of each rival on each mix and on each load of programs, where they were measured.
         missing: plays that were asked for and not begun, by mix or load: the time was over.
     """
 
@@ -45,10 +47,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     standings: list[Standing]
     harms: list[Harm]
     programs: ProgramFigures
+    energies: list[EnergyStanding]
     missing: dict[str, int]
 
 
-NO_PROGRAMS: Final = ProgramFigures(loads={}, rivals={}, left_out={}, standings=[], harms=[])
+NO_PROGRAMS: Final = ProgramFigures(loads={}, rivals={}, left_out={}, standings=[], harms=[], energies=[])
 
 
 def report(
@@ -70,6 +73,7 @@ def report(
         standings=known,
         harms=beside,
         programs=programs,
+        energies=[*energies(plays), *programs.energies],
         missing=dict(missing or {}),
     )
 
@@ -85,6 +89,7 @@ def markdown(found: Report, plays: Sequence[Played], programs: Sequence[ProgramP
             *of_mixes,
             *program_section(found.programs, programs),
             *_harms([*found.harms, *found.programs.harms]),
+            *energy_section(found.energies),
             *(_rivals(found.rivals) if of_mixes else ()),
             *_troubles(found.standings),
         ]
@@ -115,7 +120,7 @@ def _head(head: Head, plays: Sequence[AnyPlayed]) -> Iterator[str]:
         yield f"  {dirty} stayed so, and are counted in (*unclean*)"
     else:
         yield "- in the simulator nobody else takes time, and no agent costs any"
-    yield "- joules were not measured"
+    yield f"- {energy_words(plays)}"
     yield ""
 
 

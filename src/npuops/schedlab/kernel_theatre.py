@@ -7,11 +7,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from npuops.clock import SystemClock
 from npuops.eevdf.mix import Mix
 from npuops.eevdf.setting import DEFAULT
+from npuops.hostsched.energy_meter import Energy, EnergyMeter
 from npuops.hostsched.group_knobs import autogroup_of, write_native
 from npuops.hostsched.hint_place import VARIABLE
 from npuops.hostsched.knobs import AdmissionError, NotPermittedError, write_setting
@@ -21,8 +24,7 @@ from npuops.schedlab.agent_policy import is_missing
 from npuops.schedlab.agent_process import AgentProcess, places, running_agent
 from npuops.schedlab.hint_teller import EVERY_US, HintTeller
 from npuops.schedlab.load_program import load_program
-from npuops.schedlab.played import Action, AgentCost
-from npuops.schedlab.recording import Recording
+from npuops.schedlab.played import Action
 from npuops.schedlab.rivals import Assignment, ByAgent, Rival, Scripted, assigned
 from npuops.schedlab.schedule_file import Calibration
 from npuops.schedlab.stage import Stage, open_stage
@@ -67,21 +69,20 @@ class KernelTheatre:
             script.set(0)
         except (AdmissionError, NotPermittedError) as error:
             raise CannotPlayError(error.message, advice=error.advice) from error
-        attend(stage, [(start, script.set) for start in mix.starts_us()[1:-1]])
-        return Take(stage.finish(), script_actions(mix, rival))
+        energy = attend(stage, [(start, script.set) for start in mix.starts_us()[1:-1]])
+        return Take(stage.finish(), script_actions(mix, rival), energy=energy)
 
     def _agent(self, stage: Stage, rival: ByAgent, *, hints: bool, filmed: bool) -> Take:
         with tempfile.TemporaryDirectory(prefix="hs-bench-") as name:
             trace = Path(name) / "agent.trace" if filmed else None
-            recording, cost = perform(stage, rival, Path(name), hints=hints, record=trace, arguments=self._arguments)
-            actions = () if trace is None else tuple(_actions(trace, stage))
-        return Take(recording, actions, cost)
+            take = perform(stage, rival, Path(name), hints=hints, record=trace, arguments=self._arguments)
+            return take if trace is None else replace(take, actions=tuple(_actions(trace, stage)))
 
 
 def perform(
     stage: Stage, rival: ByAgent, folder: Path, *, hints: bool, record: Path | None, arguments: Sequence[str] = ()
-) -> tuple[Recording, AgentCost]:
-    """Play a stage's mix under the agent.
+) -> Take:
+    """Play a stage's mix under the agent; what it did is only in its trace.
 
     Args:
         stage: ready to begin.
@@ -101,8 +102,8 @@ def perform(
         if hints:
             teller = HintTeller(stage, places(folder)[VARIABLE])
             stack.callback(teller.close)
-        attend(stage, [], teller=teller, agent=agent)
-        return stage.finish(), agent.cost()
+        energy = attend(stage, [], teller=teller, agent=agent)
+        return Take(stage.finish(), (), agent.cost(), energy)
 
 
 class Script:
@@ -146,7 +147,7 @@ def attend(
     *,
     teller: HintTeller | None = None,
     agent: AgentProcess | None = None,
-) -> None:
+) -> Energy:
     """Let the mix begin, do what is to be done at these moments and every ten milliseconds, until it ends.
 
     Args:
@@ -154,12 +155,16 @@ def attend(
         moments: us since the mix began, and what to do then, given the number of the moment from 1.
         teller: tells what the apps do.
         agent: its CPU time is taken, and it must not end before the mix.
+
+    Returns:
+        Of the whole machine, from the mix's beginning to its end.
     """
     with _punctual():
         start_us = stage.go() // 1000
         if agent is not None:
             agent.begin()
         number, next_word_us = 0, 0
+        meter = EnergyMeter(SystemClock())
         while True:
             since_us = time.monotonic_ns() // 1000 - start_us
             if number < len(moments) and since_us >= moments[number][0]:
@@ -172,6 +177,7 @@ def attend(
                 continue
             if agent is not None:
                 agent.check()
+            meter.look()
             wait_us = _LONG_US if number == len(moments) else moments[number][0] - since_us
             if teller is not None:
                 wait_us = min(wait_us, next_word_us - since_us)
@@ -179,6 +185,7 @@ def attend(
                 break
         if agent is not None:
             agent.end()
+        return meter.energy()
 
 
 @contextmanager

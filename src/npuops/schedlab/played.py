@@ -9,6 +9,7 @@ import numpy as np
 from msgspec import Meta
 
 from npuops.eevdf.mix import Mix
+from npuops.hostsched.energy_meter import Energy
 from npuops.schedlab.outcome import Outcome
 from npuops.schedlab.program_outcome import ProgramOutcome
 from npuops.schedlab.recording import UNSERVED, Origin, Recording
@@ -125,6 +126,7 @@ class Play(msgspec.Struct, Generic[Figures], frozen=True, kw_only=True, forbid_u
         skipped: why it cannot be played here, in the kernel's or our words.
         failed: what went wrong.
         agent: what it took; None where no agent ran, and in the simulator.
+        energy: of the whole machine over the play; None in the simulator, and in logs that do not tell.
     """
 
     label: str
@@ -134,6 +136,7 @@ class Play(msgspec.Struct, Generic[Figures], frozen=True, kw_only=True, forbid_u
     skipped: str = ""
     failed: str = ""
     agent: AgentCost | None = None
+    energy: Energy | None = None
 
 
 class Played(Play[Outcome], frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -80,6 +80,7 @@ class ProgramBill:
             failed=found.failed,
             outcome=None if take is None else take.outcome,
             agent=None if take is None else take.agent,
+            energy=None if take is None else take.energy,
         )
 
     def _entered(self, rival: ProgramRival, *, hints: bool) -> Rival:

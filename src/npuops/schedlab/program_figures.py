@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from npuops.schedlab.comparison import Estimate, estimate
+from npuops.schedlab.energy_figures import EnergyStanding
 from npuops.schedlab.experiment_figures import Harm, is_harm
 from npuops.schedlab.experiment_goals import FLOOR
 from npuops.schedlab.played import ProgramPlayed
@@ -67,6 +68,7 @@ class ProgramFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         left_out: loads that were asked for, and why they were not played.
         standings: of each rival on each load.
         harms: beside the default, on each load.
+        energies: where they were measured.
     """
 
     loads: dict[str, str]
@@ -74,6 +76,7 @@ class ProgramFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     left_out: dict[str, str]
     standings: list[ProgramStanding]
     harms: list[Harm]
+    energies: list[EnergyStanding]
 
 
 def program_standings(plays: Sequence[ProgramPlayed]) -> list[ProgramStanding]:

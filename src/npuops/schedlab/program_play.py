@@ -11,7 +11,9 @@ from typing import Final
 
 import msgspec
 
+from npuops.clock import SystemClock
 from npuops.errors import OptionError
+from npuops.hostsched.energy_meter import Energy, EnergyMeter
 from npuops.private_folder import private_folder
 from npuops.schedlab.agent_process import AgentProcess
 from npuops.schedlab.cpu_account import clean_share, read_idle_us
@@ -23,6 +25,8 @@ from npuops.schedlab.program_roles import Roles, family_cpu_us
 
 _LEAD_NS: Final = 100_000_000
 """From go to the first instant of the window: everybody must have heard it."""
+_LOOK_NS: Final = 1_000_000_000
+"""Between looks at the energy meter."""
 LEAST_S: Final = 0.2
 
 Rival = Callable[[Roles], AbstractContextManager[AgentProcess | None]]
@@ -36,10 +40,12 @@ class ProgramTake:
     Attributes:
         outcome: its figures.
         agent: what it took; None where no agent ran.
+        energy: of the whole machine over the window.
     """
 
     outcome: ProgramOutcome
     agent: AgentCost | None
+    energy: Energy
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +97,8 @@ def play_program(
     if not seconds >= LEAST_S:
         raise OptionError(f"a window of {seconds} s is too short", advice=f"play for {LEAST_S} s at least")
     with opened(load, seconds, seed) as (scene, cast), rival(cast.roles) as agent:
-        outcome = _measure(load, scene, cast, setting, agent)
-        return ProgramTake(outcome, None if agent is None else agent.cost())
+        outcome, energy = _measure(load, scene, cast, setting, agent)
+        return ProgramTake(outcome, None if agent is None else agent.cost(), energy)
 
 
 @contextmanager
@@ -110,7 +116,9 @@ def opened(load: ProgramLoad, seconds: float, seed: int = 0) -> Iterator[tuple[S
         yield scene, cast
 
 
-def _measure(load: ProgramLoad, scene: Scene, cast: Cast, setting: str, agent: AgentProcess | None) -> ProgramOutcome:
+def _measure(
+    load: ProgramLoad, scene: Scene, cast: Cast, setting: str, agent: AgentProcess | None
+) -> tuple[ProgramOutcome, Energy]:
     start_ns = time.monotonic_ns() + _LEAD_NS
     cast.asked.go(start_ns)
     _sleep_until(start_ns)
@@ -118,8 +126,11 @@ def _measure(load: ProgramLoad, scene: Scene, cast: Cast, setting: str, agent: A
     cast.meter.begin()
     if agent is not None:
         agent.begin()
-    _sleep_until(start_ns + scene.window_ns)
-    batch_per_s, after = cast.meter.per_s(), _Account.now()
+    meter = EnergyMeter(SystemClock())
+    while time.monotonic_ns() < start_ns + scene.window_ns:
+        _sleep_until(min(time.monotonic_ns() + _LOOK_NS, start_ns + scene.window_ns))
+        meter.look()
+    batch_per_s, after, energy = cast.meter.per_s(), _Account.now(), meter.energy()
     if agent is not None:
         agent.end()
         agent.check()
@@ -138,7 +149,7 @@ def _measure(load: ProgramLoad, scene: Scene, cast: Cast, setting: str, agent: A
         "client_ahead": cast.ahead,
         **tally(answers.response_us, answers.answered, load.slo_us),
     }
-    return msgspec.convert(document, ProgramOutcome)
+    return msgspec.convert(document, ProgramOutcome), energy
 
 
 def _sleep_until(moment_ns: int) -> None:

@@ -185,7 +185,7 @@ def _pair(
         path = Path(folder) / "agent.trace"
         # By the weights themselves: it is these that are corrected.
         arguments = ("--placement", "numpy")
-        recording, _ = perform(stage, rival, Path(folder), hints=True, record=path, arguments=arguments)
+        recording = perform(stage, rival, Path(folder), hints=True, record=path, arguments=arguments).recording
         residuals = residuals_of(
             read_trace(path).entries,
             policy.weights,

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from npuops.eevdf.mix import Mix
 from npuops.errors import NpuopsError
+from npuops.hostsched.energy_meter import Energy
 from npuops.hostsched.plan import NORMAL, Level
 from npuops.schedlab.played import Action, AgentCost
 from npuops.schedlab.recording import Recording
@@ -27,11 +28,13 @@ class Take:
         recording: what became of it.
         actions: changes of levels; of an agent on the kernel only if the play was filmed.
         agent: what it took; None for scripts, and in the simulator.
+        energy: of the whole machine meanwhile; None in the simulator.
     """
 
     recording: Recording
     actions: tuple[Action, ...]
     agent: AgentCost | None = None
+    energy: Energy | None = None
 
 
 class Theatre(Protocol):
