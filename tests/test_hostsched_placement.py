@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from made_policy import made_policy
@@ -11,7 +14,14 @@ from npuops.errors import DataError
 from npuops.events import Warned
 from npuops.hostsched.placement import Cost, PlaceCosts, choose, crossover
 from npuops.hostsched.placement_trial import auto_placement
+from npuops.hostsched.policy_card import PolicyFolder
 from npuops.units import Basis
+from npuops.vnpu.daemon import Order
+from npuops.vnpu.device_folder import Record
+from npuops.vnpu.device_switch import down, up
+from npuops.vnpu.pacing import Pacing
+from npuops.vnpu.profile import load_profile, machine_spec
+from virtual_devices import home  # noqa: F401 - a fixture
 
 
 def place(name: str, *costs: tuple[int, float, float], basis: Basis = Basis.MEASURED) -> PlaceCosts:
@@ -72,6 +82,69 @@ def test_auto_measures_once_per_machine_and_survives_a_damaged_or_closed_cache(t
     events: list[object] = []
     assert auto_placement(policy, 8, 5000, cache=tmp_path / "plain", observe=events.append).place
     assert isinstance(events[0], Warned)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> PolicyFolder:
+    return made_policy(tmp_path_factory.mktemp("policy") / "made", "ort-cpu", "vnpu:rk3588")
+
+
+def chip(name: str, profile: str = "rk3588", pacing: Pacing = Pacing.REALTIME) -> Record:
+    return up(Order(name=name, spec=machine_spec(load_profile(profile)), pacing=pacing))
+
+
+def remembered(policy: PolicyFolder, cache: Path, cpu_us: float) -> Path:
+    """A cache in which deciding in this process takes so much."""
+    auto_placement(policy, 8, 5000, cache=cache)
+    (file,) = (cache / "hostsched").iterdir()
+    file.write_bytes(msgspec.json.encode([place("numpy", (1, 100, cpu_us)), place("ort-cpu", (1, 100, 1e9))]))
+    return cache
+
+
+@pytest.mark.usefixtures("home")
+def test_a_virtual_npu_that_is_up_is_tried_each_time_and_taken_where_it_spares_cpu_time(
+    policy: PolicyFolder, tmp_path: Path
+) -> None:
+    dear, cheap = remembered(policy, tmp_path / "dear", 1e8), remembered(policy, tmp_path / "cheap", 0)
+    chip("idle")
+    chosen = auto_placement(policy, 8, 1e9, cache=dear)
+    assert chosen.place == "npu:idle"
+    assert "ort-cpu" in chosen.why
+    assert auto_placement(policy, 8, 1e9, cache=cheap).place == "numpy"
+    down("idle")
+    assert auto_placement(policy, 8, 1e9, cache=dear).place == "numpy"
+
+
+@pytest.mark.usefixtures("home")
+def test_devices_that_cannot_be_followed_are_passed_over_and_the_words_say_why(
+    policy: PolicyFolder, tmp_path: Path
+) -> None:
+    cache = remembered(policy, tmp_path / "cache", 1e8)
+    chip("fast", pacing=Pacing.FAST)
+    chip("other", profile="hailo-8")
+    os.kill(chip("dead").pid, signal.SIGKILL)
+    hung = chip("hung").pid
+    os.kill(hung, signal.SIGSTOP)
+    try:
+        found = auto_placement(policy, 8, 1e9, cache=cache)
+    finally:
+        os.kill(hung, signal.SIGCONT)
+    assert found.place == "numpy"
+    assert "npu:fast passed over: its time is not this machine's (fast)" in found.why
+    assert "npu:other passed over: the policy made was not built for vnpu:hailo-8" in found.why
+    assert "npu:hung passed over" in found.why
+    assert "npu:dead" not in found.why
+
+
+def test_a_home_of_devices_that_cannot_be_used_is_no_reason_not_to_begin(
+    policy: PolicyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "open").mkdir(mode=0o777)
+    (tmp_path / "open").chmod(0o777)
+    monkeypatch.setenv("NPUOPS_DEVICES", str(tmp_path / "open"))
+    found = auto_placement(policy, 8, 1e9, cache=tmp_path)
+    assert found.place in {"numpy", "ort-cpu"}
+    assert "virtual NPUs passed over" in found.why
 
 
 def test_a_policy_that_was_not_built_for_ort_runs_in_numpy(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from npuops.errors import OptionError
-from npuops.events import Observer
+from npuops.errors import DeviceError, OptionError
+from npuops.events import Observer, Warned
 from npuops.hostsched.agent_facts import NetworkPlaced
 from npuops.hostsched.familiarity import Ranges
 from npuops.hostsched.plan import Policy
@@ -85,16 +85,23 @@ def _learned(
     from npuops.hostsched.learned_policy import opened_learned  # noqa: PLC0415 - as above
     from npuops.hostsched.placement_trial import auto_placement  # noqa: PLC0415 - as above
     from npuops.hostsched.policy_card import CARD_NAME, bundled_policy, open_policy  # noqa: PLC0415 - as above
-    from npuops.hostsched.scorer_session import AUTO  # noqa: PLC0415 - as above
+    from npuops.hostsched.scorer_session import AUTO, NUMPY  # noqa: PLC0415 - as above
 
     root = choice.folder or bundled_policy()
     if choice.folder is None and not (root / CARD_NAME).is_file():
         raise OptionError("no learned policy ships with this npuops", advice="give --policy-folder, or take reactive")
     folder = open_policy(root)
-    place = choice.placement
-    if place == AUTO:
-        told = auto_placement(folder, CandidateOptions().count, choice.period_us / _PART_OF_PERIOD, observe=tell)
-        place = told.place
-        tell(NetworkPlaced(place=place, why=told.why))
     found.append(folder.card.trained.ranges.ranges())
-    return stack.enter_context(opened_learned(folder, place, thresholds=reactive, observe=tell))
+
+    def opened_on(place: str) -> Policy:
+        return stack.enter_context(opened_learned(folder, place, thresholds=reactive, observe=tell))
+
+    if choice.placement != AUTO:
+        return opened_on(choice.placement)
+    told = auto_placement(folder, CandidateOptions().count, choice.period_us / _PART_OF_PERIOD, observe=tell)
+    tell(NetworkPlaced(place=told.place, why=told.why))
+    try:
+        return opened_on(told.place)
+    except DeviceError as error:  # it went since it was tried
+        tell(Warned(step="policy", message=f"{error.message}; the network runs on {NUMPY}", advice=error.advice))
+        return opened_on(NUMPY)

@@ -11,7 +11,8 @@ from npuops.hostsched.learned import Learned, LearnedOptions
 from npuops.hostsched.policy_card import PolicyFolder
 from npuops.hostsched.reactive import Reactive
 from npuops.hostsched.reactive_options import ReactiveOptions, load_reactive
-from npuops.hostsched.scorer_session import SessionScorer, open_scorer
+from npuops.hostsched.scorer_fallback import FallingBack
+from npuops.hostsched.scorer_session import NumpyScorer, SessionScorer, open_scorer
 
 
 def thresholds_of(folder: PolicyFolder) -> ReactiveOptions:
@@ -37,7 +38,7 @@ def opened_learned(
         folder: verified.
         placement: of the network, as of `open_scorer`.
         thresholds: of the rule that proposes; None: those in the folder, or the rule's own.
-        observe: told `NetworkClosed`, if it was an artifact.
+        observe: told if the place fails in mid-run, and `NetworkClosed`, if it was an artifact.
 
     Raises:
         OptionError: no such placement, or thresholds that cannot be.
@@ -46,9 +47,10 @@ def opened_learned(
     """
     options = LearnedOptions(trust=folder.card.trust, trust_told=folder.card.trust_told)
     scorer = open_scorer(folder, placement)
+    lasting = FallingBack(scorer, NumpyScorer(folder.weights), observe)
     try:
-        yield Learned(scorer, options, proposer=Reactive(thresholds or thresholds_of(folder)))
+        yield Learned(lasting, options, proposer=Reactive(thresholds or thresholds_of(folder)))
     finally:
-        scorer.close()
+        lasting.close()
         if isinstance(scorer, SessionScorer):
             observe(NetworkClosed(inferences=scorer.inferences, modelled_mj=scorer.modelled_mj))

@@ -1,4 +1,8 @@
-"""Measures what the places cost on this machine, once; `--placement auto` follows it."""
+"""Measures what the places cost on this machine; `--placement auto` follows it.
+
+Those in this process once; virtual NPUs that are up each time, for others may use them: a few decisions in their
+`idle` class. A virtual NPU's own process takes CPU time that a real one would not; it is not counted.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +19,33 @@ import numpy as np
 from npuops import __version__
 from npuops.artifacts.disk import storage_errors, write_durably
 from npuops.artifacts.store import default_root
-from npuops.errors import StorageError
+from npuops.errors import NpuopsError, RunError, StorageError
 from npuops.events import Observer, Warned, ignore
 from npuops.hostsched.placement import Choice, Cost, PlaceCosts, choose
 from npuops.hostsched.policy_card import CARD_NAME, PolicyFolder
 from npuops.hostsched.scorer import Scene
 from npuops.hostsched.scorer_network import NetworkShape, rows_of
-from npuops.hostsched.scorer_session import NUMPY, ORT_CPU, Scorer, open_scorer
+from npuops.hostsched.scorer_session import NPU, NUMPY, ORT_CPU, Scorer, open_scorer
 from npuops.targets.ort_cpu import processor
 from npuops.units import Basis
+from npuops.vnpu.device_folder import all_folders
+from npuops.vnpu.pacing import Pacing
 
 COUNTS: Final = (1, 64, 256)
 REPEATS: Final = 9
 TASKS: Final = 8
 """In the state that is measured with; NumPy's cost grows with them, an artifact's does not."""
 WARM_UP: Final = 2
+_DEVICE_LIMIT_S: Final = 2.0
 
 
 def auto_placement(
     policy: PolicyFolder, candidates: int, limit_us: float, *, cache: Path | None = None, observe: Observer = ignore
 ) -> Choice:
-    """NumPy or ONNX Runtime, whichever takes less CPU time here; virtual devices are used only when named.
+    """NumPy, ONNX Runtime, or a virtual NPU that is up, whichever takes the least CPU time here.
+
+    Emulators are never asked: their time says nothing of the part. Nor are devices whose time is not this machine's
+    (`Pacing`), and those that do not answer, or for whose chip the policy was not built; the words tell which, and why.
 
     Args:
         policy: verified.
@@ -48,38 +58,90 @@ def auto_placement(
     Raises:
         ToolchainError: ONNX Runtime cannot load the artifact.
     """
+    devices, passed = _devices(policy)
     if policy.artifact(ORT_CPU) is None:
-        return Choice(NUMPY, "the policy was not built for ort-cpu")
-    path = (cache or default_root()) / "hostsched" / f"placement-{_key(policy)}.json"
+        passed.append("the policy was not built for ort-cpu")
+    places = [*_in_process(policy, cache or default_root(), observe), *devices]
+    found = choose(candidates, places, limit_us)
+    return Choice(found.place, "; ".join([found.why, *passed]))
+
+
+def _in_process(policy: PolicyFolder, cache: Path, observe: Observer) -> tuple[PlaceCosts, ...]:
+    path = cache / "hostsched" / f"placement-{_key(policy)}.json"
     places = _remembered(path)
     if places is None:
-        places = tuple(measured(policy, place, COUNTS) for place in (NUMPY, ORT_CPU))
+        names = (NUMPY, ORT_CPU) if policy.artifact(ORT_CPU) is not None else (NUMPY,)
+        places = tuple(measured(policy, place, COUNTS) for place in names)
         try:
             _remember(path, places)
         except StorageError as error:
             observe(Warned(step="placement", message=error.message, advice=error.advice))
-    return choose(candidates, places, limit_us)
+    return places
 
 
-def measured(policy: PolicyFolder, place: str, counts: Iterable[int]) -> PlaceCosts:
-    """Open a place in this process, measure it, close it.
+def _devices(policy: PolicyFolder) -> tuple[list[PlaceCosts], list[str]]:
+    """Costs of those that can be chosen, and words on the others."""
+    try:
+        folders = all_folders()
+    except NpuopsError as error:
+        return [], [f"virtual NPUs passed over: {error.message}"]
+    found, passed = [], []
+    for folder in folders:
+        place, record = f"{NPU}{folder.name}", folder.record()
+        try:
+            if folder.holder() is None or record is None:
+                continue  # it was killed, and left its files
+            if record.pacing != Pacing.REALTIME:
+                passed.append(f"{place} passed over: its time is not this machine's ({record.pacing})")
+                continue
+            found.append(measured(policy, place, COUNTS, basis=Basis.MODELLED, limit_s=_DEVICE_LIMIT_S))
+        except NpuopsError as error:
+            passed.append(f"{place} passed over: {error.message}")
+    return found, passed
+
+
+def measured(
+    policy: PolicyFolder,
+    place: str,
+    counts: Iterable[int],
+    *,
+    basis: Basis = Basis.MEASURED,
+    limit_s: float = float("inf"),
+) -> PlaceCosts:
+    """Open a place, measure it, close it.
+
+    Args:
+        policy: verified.
+        place: as on the command line.
+        counts: of candidates.
+        basis: of its time.
+        limit_s: for all decisions together.
 
     Raises:
-        NpuopsError: it cannot be opened.
+        NpuopsError: it cannot be opened, or takes longer.
     """
+    until_s = time.monotonic() + limit_s
     scorer = open_scorer(policy, place)
     try:
-        costs = tuple(cost_of(scorer, policy.card.shape, count) for count in counts)
+        costs = tuple(cost_of(scorer, policy.card.shape, count, until_s=until_s) for count in counts)
     finally:
         scorer.close()
-    return PlaceCosts(place=place, basis=Basis.MEASURED, costs=costs)
+    return PlaceCosts(place=place, basis=basis, costs=costs)
 
 
-def cost_of(scorer: Scorer, shape: NetworkShape, candidates: int, repeats: int = REPEATS) -> Cost:
-    """Medians of a few decisions; CPU time is that of all threads of this process."""
+def cost_of(
+    scorer: Scorer, shape: NetworkShape, candidates: int, repeats: int = REPEATS, *, until_s: float = float("inf")
+) -> Cost:
+    """Medians of a few decisions; CPU time is that of all threads of this process.
+
+    Raises:
+        RunError: they were not through at that moment of `time.monotonic`.
+    """
     walls, cpus = [], []
     for number, decide in enumerate([decision(scorer, shape, candidates)] * (WARM_UP + repeats)):
         began, began_cpu = time.perf_counter_ns(), time.process_time_ns()
+        if time.monotonic() > until_s:
+            raise RunError(f"{scorer.placement} is too slow, or too busy", advice=f"--placement {NUMPY}")
         decide()
         spent, spent_cpu = time.perf_counter_ns() - began, time.process_time_ns() - began_cpu
         if number >= WARM_UP:

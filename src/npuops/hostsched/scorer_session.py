@@ -26,6 +26,9 @@ ORT_CPU: Final = "ort-cpu"
 AUTO: Final = "auto"
 NPU: Final = "npu:"
 """Before the name of a virtual device that is up, or of a target that the policy was built for."""
+_CONNECT_LIMIT_S: Final = 2.0
+_ANSWER_LIMIT_S: Final = 0.25
+"""Just before everything that the agent set is put back, because it does not step."""
 
 
 class Scorer(Protocol):
@@ -168,12 +171,17 @@ def _on_target(policy: PolicyFolder, target: str, placement: str) -> SessionScor
 
 def _on_device(policy: PolicyFolder, device: str, placement: str) -> SessionScorer:
     """Idle harvest: whatever else is asked of the device goes first."""
-    with connect(device, priority=Priority.IDLE) as client:
+    with connect(device, priority=Priority.IDLE, timeout_s=_CONNECT_LIMIT_S) as client:
         profile = client.profile
     path = policy.artifact(f"vnpu:{profile}")
     if path is None:
         raise _not_built(policy, f"vnpu:{profile}")
-    runner = VnpuRunner(spec_of=lambda name: machine_spec(load_profile(name)), device=device, priority=Priority.IDLE)
+    runner = VnpuRunner(
+        spec_of=lambda name: machine_spec(load_profile(name)),
+        device=device,
+        priority=Priority.IDLE,
+        timeout_s=_ANSWER_LIMIT_S,
+    )
     with ExitStack() as stack:
         session = runner.open(stack.enter_context(opened(path)))
         stack.callback(session.close)
