@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from npuops.errors import DataError
-from npuops.schedlab.cpu_account import clean_share, read_idle_us
+from npuops.schedlab.cpu_account import clean_share, read_idle_us, read_switches
 
 
 def test_idle_time_is_that_of_the_cpus_asked_for(tmp_path: Path) -> None:
@@ -20,6 +20,16 @@ def test_idle_time_is_that_of_the_cpus_asked_for(tmp_path: Path) -> None:
     assert read_idle_us((0, 1), stat) == 420 * tick_us
     with pytest.raises(DataError, match="CPU 2"):
         read_idle_us((1, 2), stat)
+
+
+def test_context_switches_are_those_of_the_whole_machine(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("cpu0 1 2 3 4\nctxt 4711\nbtime 12\n")
+    assert read_switches(stat) == 4711
+    assert 0 < read_switches() <= read_switches()
+    stat.write_text("cpu0 1 2 3 4\n")
+    with pytest.raises(DataError, match="context switches"):
+        read_switches(stat)
 
 
 def test_idle_time_of_this_machine_only_grows() -> None:

@@ -11,7 +11,7 @@ from npuops.schedlab.line_up import line_up
 from npuops.schedlab.mixes import CONTROLS, HELD_OUT
 from npuops.schedlab.program_line_up import STATICS, program_line_up
 from npuops.schedlab.programs import PROGRAMS
-from npuops.schedlab.rival_names import NAMES, NICE, PROGRAM_NAMES, WEIGHTS
+from npuops.schedlab.rival_names import NAMES, PROGRAM_NAMES, STATIC_SETTINGS
 from npuops.schedlab.rivals import ByAgent
 
 
@@ -30,7 +30,7 @@ def test_the_default_always_plays() -> None:
 
 @pytest.mark.parametrize("static", sorted(STATICS))
 def test_the_best_static_setting_is_looked_for_among_all(static: str) -> None:
-    assert names(static) == ["default", *NICE, *WEIGHTS]
+    assert names(static) == ["default", *STATIC_SETTINGS]
 
 
 @pytest.mark.parametrize("name", NAMES)

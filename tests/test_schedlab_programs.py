@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from npuops.eevdf.setting import SchedPolicy
 from npuops.errors import DataError, MissingToolchainError, OptionError, ToolchainCrashError
 from npuops.hostsched.hint import Kind
+from npuops.hostsched.knobs import read_setting
 from npuops.schedlab.outcome import tally, write_json
 from npuops.schedlab.program_load import Need, ProgramLoad
 from npuops.schedlab.program_outcome import SCHEMA, ProgramOutcome, read_program_json
 from npuops.schedlab.program_play import play_program
-from npuops.schedlab.program_rivals import niced, under_agent, weighted
+from npuops.schedlab.program_rivals import batch_weighted, niced, policed, sliced, under_agent, weighted
 from npuops.schedlab.program_roles import Roles
 from npuops.schedlab.program_wakeups import MESSENGERS, with_skipped
 from npuops.schedlab.programs import PROGRAMS, program_named
@@ -116,12 +118,17 @@ def test_an_answering_side_that_dies_spoils_the_play() -> None:
 @pytest.mark.slow
 def test_static_settings_reach_every_thread_and_session() -> None:
     def looking(roles: Roles) -> AbstractContextManager[None]:
-        with niced(3)(roles), weighted(2)(roles):
-            role = roles.latency[0]
+        with niced(3)(roles), weighted(2)(roles), policed(SchedPolicy.IDLE)(roles), batch_weighted(7)(roles):
+            role, batch = roles.latency[0], roles.batch[0]
             assert {os.getpriority(os.PRIO_PROCESS, tid) for tid in role.tids()} == {3}
             assert len(role.tids()) > 8
-            if Path(f"/proc/{role.pid}/autogroup").exists():
-                assert Path(f"/proc/{role.pid}/autogroup").read_text().split()[-1] == "2"
+            assert {read_setting(tid).policy for tid in batch.tids()} == {SchedPolicy.IDLE}
+            for one, nice in ((role, "2"), (batch, "7")):
+                if Path(f"/proc/{one.pid}/autogroup").exists():
+                    assert Path(f"/proc/{one.pid}/autogroup").read_text().split()[-1] == nice
+        with sliced(200)(roles), policed(SchedPolicy.BATCH)(roles):
+            assert {read_setting(tid).slice_us for tid in role.tids()} == {200}
+            assert {read_setting(tid).policy for tid in batch.tids()} == {SchedPolicy.BATCH}
         return nullcontext()
 
     assert play_program(MESSENGERS, 0.3, looking).outcome.arrivals > 0

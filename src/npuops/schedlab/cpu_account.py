@@ -42,3 +42,16 @@ def clean_share(idle_us: int, ours_us: int, window_us: int, cpus: int) -> float:
     """
     whole = window_us * cpus
     return min(1.0, max(0.0, (idle_us + ours_us) / whole)) if whole > 0 else 1.0
+
+
+def read_switches(path: Path = Path("/proc/stat")) -> int:
+    """Context switches of the whole machine since boot.
+
+    Raises:
+        DataError: the file does not tell.
+    """
+    for line in path.read_text(encoding="ascii").splitlines():
+        name, _, rest = line.partition(" ")
+        if name == "ctxt":
+            return int(rest)
+    raise DataError(f"{path} says nothing of context switches", advice="is this Linux?")

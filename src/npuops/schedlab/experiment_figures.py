@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Final
 
 import msgspec
-import numpy as np
 
-from npuops.schedlab.comparison import Comparison, Estimate, compare, estimate, progress_by_task
+from npuops.schedlab.comparison import Comparison, Estimate, compare, estimate
+from npuops.schedlab.harms import Harm, harms, mix_measures
 from npuops.schedlab.outcome import Outcome
 from npuops.schedlab.played import Played
-from npuops.schedlab.rival_names import AGAIN, DEFAULT
-
-LEAST_HARM: Final = 0.01
-"""A difference to the default that counts, where the noise is even less: a point of requests, or of progress."""
+from npuops.schedlab.rival_names import DEFAULT
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,26 +40,6 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     skipped: str
     failed: tuple[str, ...]
     stuck: int
-
-
-class Harm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One rival beside the default on one mix: whether it is worse there, beyond noise.
-
-    Attributes:
-        mix: its name, or that of a load of real programs.
-        label: of the rival.
-        measure: what is compared: the share of requests in time, or of batch progress where nobody serves.
-        difference: to the default, play by play with the same arrivals; below 0 is worse.
-        noise: the same of the default's second play; None in the simulator, where there is none.
-        harmed: the difference's median is below the noise and below one point, and its interval below 0.
-    """
-
-    mix: str
-    label: str
-    measure: str
-    difference: Estimate
-    noise: Estimate | None
-    harmed: bool
 
 
 class Paired(msgspec.Struct, frozen=True):
@@ -123,35 +99,8 @@ def _longest(outcome: Outcome) -> float | None:
     return max((part.max_us for part in outcome.parts if part.max_us is not None), default=None)
 
 
-def harms(plays: Sequence[Played]) -> list[Harm]:
+def mix_harms(plays: Sequence[Played]) -> list[Harm]:
     """Of every rival but the default, on every mix where both were played."""
-    pairs = paired(plays)
-    found = []
-    for (mix, label), these in pairs.items():
-        if label in (DEFAULT, AGAIN):
-            continue
-        measure, differences = _differences(these)
-        difference = estimate(differences)
-        noise = None if (mix, AGAIN) not in pairs else estimate(_differences(pairs[mix, AGAIN])[1])
-        if difference is not None:
-            harmed = is_harm(difference, noise)
-            found.append(Harm(mix=mix, label=label, measure=measure, difference=difference, noise=noise, harmed=harmed))
-    return found
-
-
-def is_harm(difference: Estimate, noise: Estimate | None) -> bool:
-    """Worse than the default: beyond the noise of its second play, beyond a point, and in the whole interval."""
-    floor = min(-LEAST_HARM, noise.low if noise is not None else 0.0)
-    return difference.median < floor and difference.high < 0
-
-
-def _differences(these: Paired) -> tuple[str, list[float | None]]:
-    if these.defaults[0].slo_share is not None:
-        return "requests in time", [
-            None if one.slo_share is None or beside.slo_share is None else one.slo_share - beside.slo_share
-            for one, beside in zip(these.ours, these.defaults, strict=True)
-        ]
-    return "batch progress", [
-        float(np.mean(list(shares.values()))) - 1.0 if (shares := progress_by_task(one, beside)) else None
-        for one, beside in zip(these.ours, these.defaults, strict=True)
-    ]
+    return harms(
+        {key: list(zip(one.ours, one.defaults, strict=True)) for key, one in paired(plays).items()}, mix_measures
+    )

@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 
 from npuops.schedlab.comparison import Estimate, estimate, progress_by_task
-from npuops.schedlab.experiment_figures import Harm, Standing
+from npuops.schedlab.experiment_figures import Standing
+from npuops.schedlab.harms import FLOOR, Harm
 from npuops.schedlab.mixes import HELD_OUT
 from npuops.schedlab.outcome import Outcome
 from npuops.schedlab.played import Played
@@ -25,7 +26,6 @@ EQUAL_PROGRESS: Final = 0.02
 """Worst-job progress counts as equal if it is not more than this below the other's."""
 OF_ORACLE: Final = 0.97
 TIMES_P99: Final = 4.0
-FLOOR: Final = 0.85
 AGENT_SHARE: Final = 0.01
 
 Figure = Callable[[Outcome, Outcome, Outcome], float | None]
@@ -193,6 +193,6 @@ def _costs_little(label: str, standings: Sequence[Standing]) -> Goal:
 def _harms_nobody(label: str, harms: Sequence[Harm]) -> Goal:
     words = "never worse than the default beyond noise, on any load"
     these = [harm for harm in harms if harm.label == label]
-    worse = [f"{harm.mix} ({100 * harm.difference.median:+.1f} points)" for harm in these if harm.harmed]
+    worse = [f"{harm.mix} ({harm.measure} {100 * harm.difference.median:+.1f})" for harm in these if harm.harmed]
     found = f"worse on {', '.join(worse)}" if worse else f"on none of {len(these)}"
     return Goal(label=label, goal=words, found=found, met=None if not these else not worse)

@@ -11,8 +11,9 @@ import numpy as np
 from npuops.schedlab.comparison import Estimate
 from npuops.schedlab.energy_figures import EnergyStanding, energies, energy_section, energy_words
 from npuops.schedlab.estimate_words import as_count, as_ratio, in_fine_percent, in_ms, in_percent, in_points, told
-from npuops.schedlab.experiment_figures import Harm, Standing, harms, standings
+from npuops.schedlab.experiment_figures import Standing, mix_harms, standings
 from npuops.schedlab.experiment_goals import Goal, goals, over_mixes, p99_log, slo_gain
+from npuops.schedlab.harms import FLOOR, Harm
 from npuops.schedlab.mixes import CONTROLS, HELD_OUT
 from npuops.schedlab.outcome import CLEAN
 from npuops.schedlab.played import AnyPlayed, Head, Played, ProgramPlayed
@@ -64,7 +65,7 @@ def report(
     """Of all plays that there are so far."""
     order = {name: place for place, name in enumerate((*HELD_OUT, *CONTROLS))}
     known = sorted(standings(plays), key=lambda one: (order.get(one.mix, len(order)), one.mix, place_of(one.label)))
-    beside = sorted(harms(plays), key=lambda one: (order.get(one.mix, len(order)), one.mix, place_of(one.label)))
+    beside = sorted(mix_harms(plays), key=lambda one: (order.get(one.mix, len(order)), one.mix, place_of(one.label)))
     return Report(
         schema=SCHEMA,
         head=head,
@@ -211,7 +212,9 @@ def _row(one: Standing) -> str:
 def _harms(found: Sequence[Harm]) -> Iterator[str]:
     yield "## Do no harm"
     yield ""
-    yield "The difference to the default, in points, play by play with the same arrivals; *noise*: of a second default."
+    yield "The difference to the default, play by play with the same arrivals: requests in time in points, p99 and"
+    yield "batch progress in percent of the default's; below 0 is worse. *noise*: of a second default. Where somebody"
+    yield f"serves, the batch side may pay for it, down to {100 * FLOOR:.0f} %."
     yield ""
     yield "| load | rival | measure | difference | noise | |"
     yield "|---|---|---|---|---|---|"

@@ -9,11 +9,10 @@ import msgspec
 
 from npuops.schedlab.comparison import Estimate, estimate
 from npuops.schedlab.energy_figures import EnergyStanding
-from npuops.schedlab.experiment_figures import Harm, is_harm
-from npuops.schedlab.experiment_goals import FLOOR
+from npuops.schedlab.harms import FLOOR, Harm, harms, program_measures
 from npuops.schedlab.played import ProgramPlayed
 from npuops.schedlab.program_outcome import ProgramOutcome
-from npuops.schedlab.rival_names import AGAIN, DEFAULT, NICE, PROGRAM_NAMES, WEIGHTS, place_of
+from npuops.schedlab.rival_names import DEFAULT, PROGRAM_NAMES, STATIC_SETTINGS, place_of
 
 
 class ProgramStanding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,6 +27,7 @@ class ProgramStanding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         max_us: likewise.
         batch_share: what the batch side did, relative to the default's play with the same arrivals.
         batch_per_s: what it did in each second.
+        switches_per_s: context switches of the whole machine.
         batch_unit: of that.
         agent_share: of one core, agent and reaper.
         plays: that have an outcome.
@@ -49,6 +49,7 @@ class ProgramStanding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     batch_share: Estimate | None
     batch_per_s: Estimate | None
     batch_unit: str
+    switches_per_s: Estimate | None
     agent_share: Estimate | None
     plays: int
     unclean: int
@@ -93,30 +94,12 @@ def program_standings(plays: Sequence[ProgramPlayed]) -> list[ProgramStanding]:
 def program_harms(plays: Sequence[ProgramPlayed]) -> list[Harm]:
     """Of every rival but the default, on every load where both were played with the same arrivals."""
     defaults = _defaults(plays)
-    differences: defaultdict[tuple[str, str], list[float | None]] = defaultdict(list)
+    pairs: defaultdict[tuple[str, str], list[tuple[ProgramOutcome, ProgramOutcome]]] = defaultdict(list)
     for one in plays:
-        beside = defaults.get((one.load, one.repeat))
-        if one.outcome is None or beside is None or one.label == DEFAULT:
-            continue
-        ours, theirs = one.outcome.slo_share, beside.slo_share
-        differences[one.load, one.label].append(None if ours is None or theirs is None else ours - theirs)
-    found = []
-    for standing in program_standings(plays):
-        key = standing.load, standing.label
-        if standing.label in (DEFAULT, AGAIN) or (difference := estimate(differences.get(key, []))) is None:
-            continue
-        noise = estimate(differences.get((standing.load, AGAIN), []))
-        found.append(
-            Harm(
-                mix=standing.load,
-                label=standing.label,
-                measure="requests in time",
-                difference=difference,
-                noise=noise,
-                harmed=is_harm(difference, noise),
-            )
-        )
-    return found
+        if one.outcome is not None and (beside := defaults.get((one.load, one.repeat))) is not None:
+            pairs[one.load, one.label].append((one.outcome, beside))
+    order = sorted(pairs, key=lambda key: (key[0], place_of(key[1], PROGRAM_NAMES), key[1]))
+    return harms({key: pairs[key] for key in order}, program_measures)
 
 
 def _defaults(plays: Sequence[ProgramPlayed]) -> dict[tuple[str, int], ProgramOutcome]:
@@ -144,6 +127,7 @@ def _standing(
         batch_share=estimate(shares),
         batch_per_s=estimate([one.batch_per_s for one in outcomes]),
         batch_unit=next((one.batch_unit for one in outcomes), ""),
+        switches_per_s=estimate([one.switches_per_s for one in outcomes]),
         agent_share=estimate([one.agent.cpu_share for one in plays if one.agent is not None]),
         plays=len(outcomes),
         unclean=sum(not one.is_clean for one in outcomes),
@@ -158,7 +142,7 @@ def _with_best(found: Sequence[ProgramStanding]) -> list[ProgramStanding]:
     """The winners among the static settings of each load are marked."""
     marks: defaultdict[tuple[str, str], tuple[str, ...]] = defaultdict(tuple)
     for load in dict.fromkeys(one.load for one in found):
-        statics = [one for one in found if one.load == load and one.label in (*NICE, *WEIGHTS) and one.slo_share]
+        statics = [one for one in found if one.load == load and one.label in STATIC_SETTINGS and one.slo_share]
         fair = [one for one in statics if one.batch_share is not None and one.batch_share.median >= FLOOR]
         for mark, these in (("static", statics), ("fair-static", fair)):
             if these:

@@ -9,17 +9,29 @@ from typing import Final
 
 from npuops.schedlab.line_up import line_up
 from npuops.schedlab.program_play import Rival
-from npuops.schedlab.program_rivals import left_alone, niced, reserved, weighted
+from npuops.schedlab.program_rivals import (
+    batch_weighted,
+    left_alone,
+    niced,
+    policed,
+    reserved,
+    sliced,
+    weighted,
+)
 from npuops.schedlab.rival_names import (
     AGAIN,
+    BATCH_POLICIES,
+    BATCH_WEIGHTS,
     DEFAULT,
     FAIR,
     FAIR_HERE,
     NICE,
     PROGRAM_NAMES,
     RESERVE,
+    SLICES,
     STATIC,
     STATIC_HERE,
+    STATIC_SETTINGS,
     WEIGHTS,
 )
 from npuops.schedlab.rivals import ByAgent
@@ -67,7 +79,7 @@ def program_line_up(
     rivals |= {rival.name: rival for rival in agents}
     wanted = set(PROGRAM_NAMES if "all" in names else names) | {DEFAULT, *(rival.name for rival in agents)}
     if wanted & STATICS:
-        wanted |= {*NICE, *WEIGHTS}
+        wanted |= {*STATIC_SETTINGS}
     return tuple(rivals[name] for name in PROGRAM_NAMES if name in wanted)
 
 
@@ -83,8 +95,22 @@ def _scripts() -> list[ProgramScript]:
             for name, nice in NICE.items()
         ),
         *(
+            ProgramScript(
+                name=name, rival=sliced(us), note=f"each thread that answers with a slice of {us} us; likewise"
+            )
+            for name, us in SLICES.items()
+        ),
+        *(
             ProgramScript(name=name, rival=weighted(nice), note=f"each session that answers at nice {nice}")
             for name, nice in WEIGHTS.items()
+        ),
+        *(
+            ProgramScript(name=name, rival=policed(policy), note=f"each thread that works in bulk under {policy.name}")
+            for name, policy in BATCH_POLICIES.items()
+        ),
+        *(
+            ProgramScript(name=name, rival=batch_weighted(nice), note=f"each session that works in bulk at nice {nice}")
+            for name, nice in BATCH_WEIGHTS.items()
         ),
         ProgramScript(
             name=RESERVE,

@@ -46,6 +46,7 @@ class ProgramOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         batch_per_s: what the batch side did in each second of the window.
         batch_unit: of that.
         clean_share: of the CPU time in the window that was ours (with rival and client) or idle.
+        switches_per_s: context switches of the whole machine; None in documents that do not tell.
         client_ahead: the client ran before all others; None where the program measures itself.
         schema: of this document.
     """
@@ -65,6 +66,7 @@ class ProgramOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     batch_unit: str
     clean_share: Share
     client_ahead: bool | None
+    switches_per_s: Amount | None = None
     schema: str = SCHEMA
 
     @property

@@ -16,7 +16,7 @@ from npuops.errors import OptionError
 from npuops.hostsched.energy_meter import Energy, EnergyMeter
 from npuops.private_folder import private_folder
 from npuops.schedlab.agent_process import AgentProcess
-from npuops.schedlab.cpu_account import clean_share, read_idle_us
+from npuops.schedlab.cpu_account import clean_share, read_idle_us, read_switches
 from npuops.schedlab.outcome import tally
 from npuops.schedlab.played import AgentCost
 from npuops.schedlab.program_load import Cast, ProgramLoad, Scene
@@ -56,18 +56,20 @@ class _Account:
         cpus: these.
         idle_us: of them, since boot.
         ours_us: of this process and its descendants.
+        switches: between tasks, on all CPUs, since boot.
         at_ns: CLOCK_MONOTONIC.
     """
 
     cpus: tuple[int, ...]
     idle_us: int
     ours_us: int
+    switches: int
     at_ns: int
 
     @classmethod
     def now(cls) -> _Account:
         cpus = tuple(sorted(os.sched_getaffinity(0)))
-        return cls(cpus, read_idle_us(cpus), family_cpu_us(os.getpid()), time.monotonic_ns())
+        return cls(cpus, read_idle_us(cpus), family_cpu_us(os.getpid()), read_switches(), time.monotonic_ns())
 
     def share_since(self, before: _Account) -> float:
         window_us = (self.at_ns - before.at_ns) // 1000
@@ -146,6 +148,7 @@ def _measure(
         "batch_per_s": batch_per_s,
         "batch_unit": cast.meter.unit,
         "clean_share": after.share_since(before),
+        "switches_per_s": (after.switches - before.switches) * 1e9 / (after.at_ns - before.at_ns),
         "client_ahead": cast.ahead,
         **tally(answers.response_us, answers.answered, load.slo_us),
     }

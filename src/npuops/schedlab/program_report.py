@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from npuops.schedlab.estimate_words import as_count, as_ratio, in_fine_percent, in_ms, in_percent, told
-from npuops.schedlab.experiment_goals import FLOOR
+from npuops.schedlab.harms import FLOOR
 from npuops.schedlab.played import ProgramPlayed
 from npuops.schedlab.program_figures import ProgramFigures, ProgramStanding
 from npuops.schedlab.rival_names import DEFAULT, HEARING
@@ -19,6 +19,7 @@ _COLUMNS = (
     "max ms",
     "batch %",
     "batch/s",
+    "switches/s",
     "agent % of a core",
     "plays (unclean)",
 )
@@ -32,6 +33,7 @@ def program_section(found: ProgramFigures, plays: Sequence[ProgramPlayed]) -> It
     yield ""
     lengths = sorted({one.outcome.seconds for one in plays if one.outcome is not None})
     yield f"- {len(plays)} plays{f' of {lengths[0]:g} s' if lengths else ''}"
+    yield "- *switches*: of the whole machine; each load has one batch job, whose progress is *batch*"
     yield "- *batch*: what the batch side did, relative to the default's play with the same arrivals, and in a second"
     yield f"- *{HEARING.strip()}*: the program told the agent what waits; where there is no such row it tells nobody"
     yield "- *best static*: the static setting with the most requests in time, in hindsight; *best fair*: of those that"
@@ -84,6 +86,7 @@ def _row(one: ProgramStanding) -> str:
         told(one.max_us, in_ms),
         told(one.batch_share, in_percent),
         f"{per_s} {one.batch_unit}",
+        told(one.switches_per_s, as_count),
         told(one.agent_share, in_fine_percent),
         f"{one.plays} ({one.unclean})",
     ]

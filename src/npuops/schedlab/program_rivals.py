@@ -1,4 +1,4 @@
-"""What real programs are played under: nothing, static settings of what answers, or the agent."""
+"""What real programs are played under: nothing, static settings of what answers or works in bulk, or the agent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from npuops.hostsched.knobs import AdmissionError, KnobError, NotPermittedError,
 from npuops.private_folder import private_folder
 from npuops.schedlab.agent_process import AgentProcess, running_agent
 from npuops.schedlab.program_play import Rival
-from npuops.schedlab.program_roles import Roles
+from npuops.schedlab.program_roles import ProgramRole, Roles
 from npuops.schedlab.rivals import ByAgent
 from npuops.schedlab.theatre import CannotPlayError
 
@@ -24,12 +24,27 @@ def left_alone(roles: Roles) -> AbstractContextManager[None]:  # noqa: ARG001 - 
 
 def niced(nice: int) -> Rival:
     """Each thread that answers, at this nice value: it counts only against tasks of the same session."""
-    return _set_once(lambda roles: _each_thread(roles, Setting(nice=nice)))
+    return _set_once(lambda roles: _each_thread(roles.latency, Setting(nice=nice)))
+
+
+def sliced(slice_us: int) -> Rival:
+    """Each thread that answers, with this slice: it comes sooner than others of its session."""
+    return _set_once(lambda roles: _each_thread(roles.latency, Setting(slice_us=slice_us)))
+
+
+def policed(policy: SchedPolicy) -> Rival:
+    """Each thread that works in bulk, and what it starts later, under SCHED_BATCH or SCHED_IDLE."""
+    return _set_once(lambda roles: _each_thread(roles.batch, Setting(policy)))
 
 
 def weighted(nice: int) -> Rival:
     """Each session that answers, as an autogroup, at this nice value: it counts against other sessions."""
-    return _set_once(lambda roles: _each_session(roles, nice))
+    return _set_once(lambda roles: _each_session(roles.latency, nice))
+
+
+def batch_weighted(nice: int) -> Rival:
+    """Each session that works in bulk, likewise."""
+    return _set_once(lambda roles: _each_session(roles.batch, nice))
 
 
 def reserved(runtime_us: int, period_us: int) -> Rival:
@@ -74,15 +89,15 @@ def _set_once(change: Callable[[Roles], None]) -> Rival:
     return setting
 
 
-def _each_thread(roles: Roles, setting: Setting) -> None:
-    for tid in _busiest_first(roles):
+def _each_thread(roles: Sequence[ProgramRole], setting: Setting) -> None:
+    for tid in (tid for role in roles for tid in role.tids()):
         with suppress(TaskGoneError):
             write_setting(tid, setting)
 
 
-def _each_session(roles: Roles, nice: int) -> None:
+def _each_session(roles: Sequence[ProgramRole], nice: int) -> None:
     found = {}
-    for pid in (pid for role in roles.latency for pid in role.pids()):
+    for pid in (pid for role in roles for pid in role.pids()):
         if (seen := autogroup_of(pid)) is not None:
             found[seen[0]] = pid
     if not found:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from npuops.eevdf.setting import SchedPolicy
+
 DEFAULT: Final = "default"
 AGAIN: Final = "default-again"
 """The default a second time, with the same arrivals: whatever differs is noise."""
@@ -38,7 +40,15 @@ NICE: Final = {f"nice {nice}": nice for nice in (-10, -20)}
 """Of every thread that answers, where real programs are the load."""
 WEIGHTS: Final = {f"autogroup {nice}": nice for nice in (-5, -10, -20)}
 """Likewise, of every session that answers."""
-PROGRAM_NAMES: Final = (DEFAULT, AGAIN, *NICE, *WEIGHTS, RESERVE, REACTIVE, TUNED, LEARNED)
+SLICES: Final = {"slice 0.1 ms": 100}
+"""Likewise, us of every thread that answers."""
+BATCH_POLICIES: Final = {"batch SCHED_BATCH": SchedPolicy.BATCH, "batch SCHED_IDLE": SchedPolicy.IDLE}
+"""Of every thread that works in bulk."""
+BATCH_WEIGHTS: Final = {f"batch autogroup {nice}": nice for nice in (10, 19)}
+"""Of every session that works in bulk."""
+STATIC_SETTINGS: Final = (*NICE, *SLICES, *WEIGHTS, *BATCH_POLICIES, *BATCH_WEIGHTS)
+"""Of real programs."""
+PROGRAM_NAMES: Final = (DEFAULT, AGAIN, *STATIC_SETTINGS, RESERVE, REACTIVE, TUNED, LEARNED)
 HEARING: Final = " + hints"
 """After the name of one that hears what the apps tell."""
 AGENTS: Final = tuple(name + hears for hears in ("", HEARING) for name in (REACTIVE, TUNED, LEARNED))
