@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from conftest import ROOT
+from npuops.schedlab.comparison import Estimate
+from npuops.schedlab.energy_figures import EnergyStanding
+from npuops.schedlab.experiment_figures import Standing
+from npuops.schedlab.experiment_report import Report
+from npuops.schedlab.harms import Harm
+from npuops.schedlab.program_figures import ProgramFigures
+from npuops.schedlab.switch_agreement import Agreement
+from npuops.schedlab.validation_report import ClosedForm, Figures, Validation
 
 LIMIT_S = 900.0
 FEW = ("--on", "simulator", "--quick", "--repeats", "1", "--hints", "all", "--rivals", "oracle")
@@ -46,6 +58,45 @@ def test_one_command_leaves_plays_tables_and_plots_and_goes_on_where_it_was(tmp_
     other = bench(*FEW, "--out", str(out), "--resume", "--seed", "7")
     assert other.returncode != 0
     assert "--seed" in other.stderr
+
+
+def test_the_keys_of_what_is_printed_are_documented() -> None:
+    documented = (ROOT / "docs" / "hostsched.md").read_text()
+    words = {word for span in re.findall(r"`([^`]*)`", documented) for word in re.findall(r"\w+", span)}
+    documents: tuple[type[msgspec.Struct], ...] = (
+        Report,
+        Standing,
+        Harm,
+        EnergyStanding,
+        Estimate,
+        ProgramFigures,
+        Validation,
+        Figures,
+        ClosedForm,
+        Agreement,
+    )
+    for kind in documents:
+        missing = {field.encode_name for field in msgspec.structs.fields(kind)} - words - {"schema"}
+        assert not missing, f"{kind.__name__}: {missing}"
+
+
+@pytest.mark.slow
+def test_the_simulator_plays_by_the_rules_of_either_scheduler_and_tells_which(tmp_path: Path) -> None:
+    found = {}
+    for scheduler in ("eevdf", "cfs"):
+        out = tmp_path / scheduler
+        done = bench(
+            *FEW[:-1], "default", "--mixes", "stationary", "--scheduler", scheduler, "--out", str(out), "--json"
+        )
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert report["head"]["scheduler"] == scheduler
+        assert f"in the simulator ({scheduler.upper()})" in (out / "report.md").read_text()
+        (found[scheduler],) = (one["p50_us"]["median"] for one in report["standings"])
+    assert found["cfs"] < found["eevdf"], "whoever slept goes ahead of those who ran: CFS gave that credit"
+    other = bench(*FEW[:-1], "default", "--mixes", "stationary", "--resume", "--out", str(tmp_path / "cfs"))
+    assert other.returncode != 0
+    assert "--scheduler" in other.stderr
 
 
 @pytest.mark.slow
@@ -140,6 +191,8 @@ def test_programs_that_are_not_installed_are_left_out_loudly(tmp_path: Path) -> 
         (("--rivals", "orakle"), "oracle"),
         (("--on", "moon"), "kernel"),
         (("--hints", "some"), "none"),
+        (("--scheduler", "o1"), "eevdf or cfs"),
+        (("--on", "kernel", "--scheduler", "cfs"), "--on simulator"),
         (("--rivals", ","), "names nobody"),
         (("--resume",), "plays.jsonl"),
         (("--programs", "all"), "--on kernel"),

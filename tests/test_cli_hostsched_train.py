@@ -38,6 +38,8 @@ def test_a_little_training_leaves_a_policy_that_decides_here(tmp_path: Path) -> 
     assert {one["target"].partition(":")[0] for one in found["artifacts"]} == {"ort-cpu", "qnn-htp", "ethos-u", "vnpu"}
     policy = open_policy(out)
     assert policy.card.trained.data.mixes == 5
+    assert policy.card.trained.recipe is not None
+    assert policy.card.trained.recipe.options["generations"] == 1
     assert policy.rule == out / "reactive.toml"
     load_reactive(policy.rule)
     assert policy.card.trust in TRUSTS

@@ -71,7 +71,6 @@ def test_a_short_message_is_refused(length: int) -> None:
         (4, "<B", 2, "version"),
         (5, "<B", 4, "kind 4"),
         (6, "<H", 65, "says 65 bytes"),
-        (12, "<I", 16, "bits"),
         (56, "<Q", 1, "1 missed of 0"),
     ],
 )
@@ -79,6 +78,15 @@ def test_a_refusal_says_what_is_wrong(offset: int, layout: str, value: int, word
     data = bytearray(encode(Word()))
     struct.pack_into(layout, data, offset, value)
     assert words in str(decode(bytes(data)))
+
+
+@pytest.mark.parametrize("bit", [1 << 4, 1 << 31])
+def test_what_a_later_version_says_besides_is_left_and_the_rest_is_taken(bit: int) -> None:
+    word = Word(tid=7, slo_us=2000, queued=3, served=5, missed=1)
+    data = bytearray(encode(word)) + b"later"
+    struct.pack_into("<H", data, 6, len(data))
+    struct.pack_into("<I", data, 12, struct.unpack_from("<I", data, 12)[0] | bit)
+    assert decode(bytes(data)) == word
 
 
 def test_an_slo_of_nothing_and_one_of_a_day_are_mistakes_of_units() -> None:

@@ -10,12 +10,12 @@ import pytest
 from npuops.eevdf.mix import Activity, Doing, Mix, Player
 from npuops.errors import ToolchainCrashError
 from npuops.hostsched.knobs import read_setting
-from npuops.schedlab.agent_process import family_cpu_ns
 from npuops.schedlab.hint_teller import HintTeller
 from npuops.schedlab.kernel_theatre import KernelTheatre, Script, attend
 from npuops.schedlab.line_up import line_up
 from npuops.schedlab.load_program import calibrate, load_program
 from npuops.schedlab.outcome import judge
+from npuops.schedlab.process_family import living_cpu_ns
 from npuops.schedlab.rivals import ByAgent, Scripted
 from npuops.schedlab.schedule_file import Calibration
 from npuops.schedlab.stage import open_stage
@@ -110,9 +110,9 @@ def test_a_teller_without_a_listener_disturbs_nobody(program: Path, calibration:
 
 
 def test_the_cpu_time_of_a_family_never_shrinks_and_grows_with_its_work() -> None:
-    before = now = family_cpu_ns(os.getpid())
+    before = now = living_cpu_ns(os.getpid())
     assert before > 0
     while now == before:  # the kernel brings a running thread's account up to date at its next tick
         assert sum(range(200_000)) > 0
-        now = family_cpu_ns(os.getpid())
+        now = living_cpu_ns(os.getpid())
         assert now >= before

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npuops.eevdf.mix import REST, Activity, Doing, Mix, Player
-from npuops.errors import DataError
-from npuops.schedlab.outcome import Outcome, judge, read_json, write_json
+from npuops.schedlab.outcome import Outcome, judge, write_json
 from npuops.schedlab.recording import UNSERVED, Origin, Record, Recording
 
 SERVE = Activity(Doing.SERVE, work_us=100, gap_us=1000, slo_us=2000)
@@ -73,47 +72,6 @@ def test_switches_and_cpu_time_are_those_of_all() -> None:
     assert outcome.cpu_us == 3 + 15
 
 
-def test_an_outcome_comes_back_from_its_document() -> None:
-    outcome = judge(recording((SERVE, REST, SERVE), [1000, 21_000], [1500, -1]), "static:nice")
-    assert read_json(write_json(outcome)) == outcome
-
-
-@given(st.integers(0, 2000))
-def test_a_truncated_document_is_a_clear_error(length: int) -> None:
-    document = write_json(judge(recording((SERVE,), [1000], [1500]))).rstrip()
-    with pytest.raises(DataError):
-        read_json(document[: length % len(document)])
-
-
-def changed(**what: object) -> bytes:
-    outcome = judge(recording((SERVE,), [1000], [1500]))
-    return msgspec.json.encode({**msgspec.to_builtins(outcome), **what})
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        b"\xff\xfe",
-        changed(surprise=1),
-        changed(clean_share=1.5),
-        changed(schema="npuops.schedlab-outcome/9"),
-        changed(origin="hearsay"),
-    ],
-)
-def test_a_document_that_is_no_outcome_is_a_clear_error(document: bytes) -> None:
-    with pytest.raises(DataError):
-        read_json(document)
-
-
-def test_an_outcome_that_contradicts_itself_is_refused() -> None:
-    outcome = judge(recording((SERVE,), [1000], [1500]))
-    wrong = msgspec.structs.replace(outcome.parts[0], served=5)
-    with pytest.raises(DataError, match="contradicts"):
-        read_json(write_json(msgspec.structs.replace(outcome, parts=(wrong,))))
-    with pytest.raises(DataError, match="contradicts"):
-        read_json(write_json(msgspec.structs.replace(outcome, parts=(outcome.parts[0],) * 2)))
-
-
 @given(st.lists(st.tuples(st.integers(0, 19_999), st.integers(-1, 30_000)), max_size=40))
 def test_the_parts_of_a_play_hold_each_request_once(requests: list[tuple[int, int]]) -> None:
     requests = sorted(requests)
@@ -122,4 +80,4 @@ def test_the_parts_of_a_play_hold_each_request_once(requests: list[tuple[int, in
     assert sum(part.arrivals for part in outcome.parts) == len(requests)
     assert sum(part.served for part in outcome.parts) == sum(d >= 0 for _, d in requests)
     assert sum(part.in_slo for part in outcome.parts) == sum(0 <= d <= 2000 for _, d in requests)
-    assert read_json(write_json(outcome)) == outcome
+    assert msgspec.json.decode(write_json(outcome), type=Outcome) == outcome

@@ -11,9 +11,15 @@ import pytest
 
 from made_plays import made_head, made_plays, made_program_plays
 from npuops.errors import DataError, OptionError, StorageError
-from npuops.schedlab.play_log import new_log, open_log, read_log
+from npuops.schedlab.play_log import new_log, open_log
+from npuops.schedlab.played import AnyPlayed
 
 PLAYS = made_plays("default")
+
+
+def plays_in(path: Path) -> list[AnyPlayed]:
+    with open_log(path) as log:
+        return [*log.plays.values()]
 
 
 @pytest.fixture
@@ -26,7 +32,8 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_was_appended_is_read_again(path: Path) -> None:
-    assert read_log(path) == (made_head(), PLAYS)
+    with open_log(path) as log:
+        assert (log.head, [*log.plays.values()]) == (made_head(), PLAYS)
 
 
 def test_plays_of_mixes_and_of_programs_stand_side_by_side(path: Path) -> None:
@@ -34,7 +41,7 @@ def test_plays_of_mixes_and_of_programs_stand_side_by_side(path: Path) -> None:
     with open_log(path) as log:
         for played in theirs:
             log.append(played)
-    assert read_log(path)[1] == [*PLAYS, *theirs]
+    assert plays_in(path) == [*PLAYS, *theirs]
     with open_log(path) as log:
         assert (log.mixes, log.programs) == (PLAYS, theirs)
 
@@ -50,9 +57,9 @@ def test_a_log_of_before_plays_had_their_fields_in_this_order_is_still_read(path
         b'{"load":"redis-build","label":"default","repeat":0,"tries":1,"outcome":null,"skipped":"","failed":"fell"}\n'
     )
     path.write_bytes(head + mix + load)
-    found, plays = read_log(path)
-    assert found.contents is None
-    assert [(one.key, one.skipped, one.failed) for one in plays] == [
+    with open_log(path) as log:
+        assert log.head.contents is None
+    assert [(one.key, one.skipped, one.failed) for one in plays_in(path)] == [
         (("crowd", "learned", 1), "none", ""),
         (("redis-build", "default", 0), "", "fell"),
     ]
@@ -61,16 +68,16 @@ def test_a_log_of_before_plays_had_their_fields_in_this_order_is_still_read(path
 @pytest.mark.parametrize("lost", [1, 2, 100])
 def test_a_torn_last_line_is_taken_back_and_the_rest_stays(path: Path, lost: int) -> None:
     os.truncate(path, path.stat().st_size - lost)
-    assert read_log(path)[1] == PLAYS[:-1]
+    assert plays_in(path) == PLAYS[:-1]
     with open_log(path) as log:
         log.append(PLAYS[-1])
-    assert read_log(path)[1] == PLAYS
+    assert plays_in(path) == PLAYS
 
 
 def test_a_log_is_never_begun_over_another(path: Path) -> None:
     with pytest.raises(OptionError, match="has plays already"):
         new_log(path, made_head())
-    assert read_log(path)[1] == PLAYS
+    assert plays_in(path) == PLAYS
 
 
 def test_a_damaged_line_in_the_middle_is_told_by_its_number(path: Path) -> None:
@@ -92,7 +99,7 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "plays.jsonl"
     new_log(path, made_head(schema="other/9")).__exit__(None, None, None)
     with pytest.raises(DataError, match="other/9"):
-        read_log(path)
+        open_log(path)
 
 
 def test_a_log_that_is_not_there_cannot_be_gone_on_with(tmp_path: Path) -> None:
@@ -111,4 +118,4 @@ def test_a_play_for_which_there_is_no_room_leaves_the_log_whole(path: Path) -> N
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
             signal.signal(signal.SIGXFSZ, before)
-    assert read_log(path)[1] == PLAYS
+    assert plays_in(path) == PLAYS

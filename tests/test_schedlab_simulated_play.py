@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from npuops.eevdf.setting import Setting
 from npuops.eevdf.simulation import Simulation
 from npuops.schedlab.comparison import worst_progress
 from npuops.schedlab.mixes import four_phase
-from npuops.schedlab.outcome import judge, read_json, write_json
+from npuops.schedlab.outcome import Outcome, judge, write_json
 from npuops.schedlab.recording import Origin
 from npuops.schedlab.simulated_play import PhaseBook, play_simulated
 
@@ -24,7 +25,7 @@ def test_a_simulated_play_has_all_requests_and_shares_the_cpu_out() -> None:
     assert outcome.clean_share is None
     assert sum(part.arrivals for part in outcome.parts) == sum(len(one.arrivals_ns) for one in recording.records)
     assert outcome.cpu_us == pytest.approx(MIX.duration_us, rel=0.05)
-    assert read_json(write_json(outcome)) == outcome
+    assert msgspec.json.decode(write_json(outcome), type=Outcome) == outcome
 
 
 def test_who_rests_makes_no_progress_and_a_pipe_counts_turns() -> None:

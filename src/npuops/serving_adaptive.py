@@ -166,10 +166,8 @@ class AdaptiveServing:
             watched.setting = setting
 
     def _slo_of(self, spec: VersionSpec) -> float | None:
-        """The shortest time that the model's `[queue]` gives a request."""
-        queue = spec.options.queue
-        times = [each for each in (queue.default_timeout_ms, queue.max_timeout_ms) if each is not None]
-        return min(times) * 1000 if times else self._slo_us
+        told_ms = spec.options.queue.shortest_ms
+        return self._slo_us if told_ms is None else told_ms * 1000
 
 
 def _spec_of(served: ServedVersion) -> VersionSpec:

@@ -161,10 +161,8 @@ class ServerHints:
         )
 
     def _slo_of(self, served: ServedVersion) -> int | None:
-        """The shortest time that the model's `[queue]` gives a request."""
-        queue = served.spec.options.queue
-        times = [each for each in (queue.default_timeout_ms, queue.max_timeout_ms) if each is not None]
-        slo_us = round(min(times) * 1000) if times else self._slo_us
+        told_ms = served.spec.options.queue.shortest_ms
+        slo_us = self._slo_us if told_ms is None else round(told_ms * 1000)
         return None if slo_us is None else min(max(slo_us, 1), LONGEST_US)
 
     def _fold(self, slos: dict[tuple[str, str], int | None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -42,6 +42,9 @@ RivalsFlag = Annotated[
 ]
 RepeatsFlag = Annotated[int, typer.Option("--repeats", min=1, max=1000, help="Of each play, with other arrivals.")]
 OnFlag = Annotated[str, typer.Option("--on", help="kernel or simulator.")]
+SchedulerFlag = Annotated[
+    str, typer.Option("--scheduler", help="Whose rules the simulator follows: eevdf, or cfs (before 6.6) to compare.")
+]
 HintsFlag = Annotated[str, typer.Option("--hints", help="What the apps tell the agent: none, all, or both in turn.")]
 SeedFlag = Annotated[int, typer.Option("--seed", min=0, max=1_000_000, help="Of arrivals and order.")]
 TriesFlag = Annotated[int, typer.Option("--tries", min=1, max=20, help="Of a play that others disturbed (kernel).")]
@@ -57,6 +60,7 @@ def bench(
     rivals: RivalsFlag = "all",
     repeats: RepeatsFlag = 5,
     on: OnFlag = "kernel",
+    scheduler: SchedulerFlag = "eevdf",
     programs: ProgramsFlag = "none",
     programs_seconds: SecondsFlag = 10.0,
     hints: HintsFlag = "both",
@@ -72,12 +76,15 @@ def bench(
     as_json: JsonFlag = False,
 ) -> None:
     """Play loads under rivals, again and again, and tell who served best and what it cost the others."""
-    from npuops.schedlab.bench import run_bench  # noqa: PLC0415 - help must not pay for it
+    from npuops.eevdf.rules import Scheduler  # noqa: PLC0415 - help must not pay for it
+    from npuops.schedlab.bench import run_bench  # noqa: PLC0415 - as above
     from npuops.schedlab.bench_plan import BenchOptions  # noqa: PLC0415 - as above
     from npuops.schedlab.recording import Origin  # noqa: PLC0415 - as above
 
     if on not in tuple(Origin):
         raise OptionError(f"--on is {on!r}", advice=" or ".join(Origin))
+    if scheduler not in get_args(Scheduler):
+        raise OptionError(f"--scheduler is {scheduler!r}", advice=" or ".join(get_args(Scheduler)))
     options = BenchOptions(
         mixes=_names(mixes, "--mixes"),
         rivals=_names(rivals, "--rivals"),
@@ -95,6 +102,7 @@ def bench(
         programs=_names(programs, "--programs"),
         programs_seconds=programs_seconds,
         most_minutes=most_minutes,
+        scheduler=cast("Scheduler", scheduler),
     )
     with progress(quiet=as_json) as observe:
         found = run_bench(options, observe)

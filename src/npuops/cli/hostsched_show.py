@@ -30,6 +30,7 @@ from npuops.hostsched.agent_facts import (
 from npuops.hostsched.decision_words import LevelChange, level_changes, names_of, task_words
 from npuops.hostsched.live_view import COLUMNS, LiveView, View
 from npuops.hostsched.plan import Plan
+from npuops.hostsched.recently import Recently
 from npuops.hostsched.run_summary import Summary
 
 SCHEMA: Final = "npuops.hostsched.event/1"
@@ -65,7 +66,7 @@ class Narrator:
         self._view = LiveView()
         self._next_us: int | None = None
         self._plan = Plan()
-        self._told: set[tuple[str, str, object]] = set()
+        self._told: Recently[tuple[str, str, object]] = Recently()
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -175,8 +176,7 @@ class Narrator:
 
     def _once(self, kind: str, words: str, detail: Mapping[str, object], about: tuple[str, object]) -> None:
         """What comes again at each step is told once."""
-        if (kind, *about) not in self._told:
-            self._told.add((kind, *about))
+        if self._told.add((kind, *about)):
             self._say(kind, f"{kind}: {words}", detail)
 
     def _say(self, kind: str, words: str, detail: Mapping[str, object], *, loud: bool = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from npuops.errors import OptionError
 
 _STEPS: Final = 8
 """The kernel scales its defaults with log2 of at most so many CPUs."""
+
+
+Scheduler = Literal["eevdf", "cfs"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +49,7 @@ class Rules:
     """
 
     kernel: str = "6.18"
-    scheduler: Literal["eevdf", "cfs"] = "eevdf"
+    scheduler: Scheduler = "eevdf"
     hz: int = 250
     base_slice_ns: int | None = None
     run_to_parity: bool = True
@@ -68,8 +71,8 @@ class Rules:
         """
         if self.kernel != "6.18":
             raise OptionError(f"no rules for kernel {self.kernel}", advice="6.18 is the one that is modelled")
-        if self.scheduler not in ("eevdf", "cfs"):
-            raise OptionError(f"no scheduler {self.scheduler}", advice="eevdf or cfs")
+        if self.scheduler not in get_args(Scheduler):
+            raise OptionError(f"no scheduler {self.scheduler}", advice=" or ".join(get_args(Scheduler)))
         if not 24 <= self.hz <= 1000:
             raise OptionError(f"hz is {self.hz}, which is not within 24 to 1000")
         if self.base_slice_ns is not None and not 100_000 <= self.base_slice_ns <= 100_000_000:

@@ -24,6 +24,7 @@ from npuops.hostsched.guard import Guard
 from npuops.hostsched.guard_options import ALL_ACTS, GuardOptions, acts_named
 from npuops.hostsched.hint_socket import HintSocket
 from npuops.hostsched.knobs import base_slice_ns
+from npuops.hostsched.look_library import usual_reader
 from npuops.hostsched.membership import MOST_TASKS, Membership
 from npuops.hostsched.plan import Policy
 from npuops.hostsched.recorder import Recorder
@@ -94,6 +95,7 @@ def assembled(options: AgentOptions, whom: Callable[[], Selection], tell: Observ
         guard = Guard(GuardOptions(allowed=allowed, control_share=options.control_share), options.ranges)
     with ExitStack() as stack:
         record = _recorder(options, tell, stack)
+        _tell_reader(tell)
         hints = _hints(tell, stack)
         actuator = stack.enter_context(_acting(options, tell)) if options.acts and policy is not None else None
         spared = () if actuator is None else actuator.reapers
@@ -164,6 +166,12 @@ def _hints(tell: Observer, stack: ExitStack) -> HintSocket | None:
     except (OptionError, UsageError, StorageError) as error:
         tell(Warned(step="hints", message=f"no hints: {error.message}", advice=error.advice))
         return None
+
+
+def _tell_reader(tell: Observer) -> None:
+    reader = usual_reader()
+    if reader.library is None and not reader.wished:
+        tell(Warned(step="looks", message=f"looks cost more CPU time: they are taken by {reader.words}"))
 
 
 def _recorder(options: AgentOptions, tell: Observer, stack: ExitStack) -> Recorder | None:

@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npuops.errors import OptionError
+from npuops.hostsched.bounds import MOST_RESERVED
 from npuops.hostsched.features import State
 from npuops.hostsched.frame import Frame, TaskId
 from npuops.hostsched.levels import BOOST, DEMOTE, IDLE, LEVELS, RESERVE_50
 from npuops.hostsched.plan import NORMAL, Level, Plan
 
 MOST: Final = 4096
-RESERVED_SHARE: Final = 0.6
-"""Of all CPUs, at most so much is reserved: the kernel stops at 0.95, and others need some too."""
 _EDITS: Final = 3
 """A random candidate differs from a known one in at most so many tasks."""
 _TRIES: Final = 8
@@ -50,7 +49,7 @@ class CandidateOptions:
     count: int = 64
     seed: int = 0
     levels: tuple[str, ...] = tuple(level.name for level in LEVELS)
-    reserved_share: float = RESERVED_SHARE
+    reserved_share: float = MOST_RESERVED
 
     def __post_init__(self) -> None:
         """Refuse what cannot be searched.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from npuops.eevdf.setting import MOST_NICE
 from npuops.hostsched.applied import Change, Denial, Report
+from npuops.hostsched.bounds import LEAST_NICE
 from npuops.hostsched.group_knobs import (
     AUTOGROUP,
     autogroup_of,
@@ -18,8 +19,8 @@ from npuops.hostsched.group_knobs import (
 from npuops.hostsched.knobs import KnobError, NotNowError, TaskGoneError
 from npuops.hostsched.lease_file import Entry, Given, GroupClaimed, LeaseFile, LetGo
 from npuops.hostsched.leases import GroupLease
+from npuops.hostsched.recently import Recently
 from npuops.hostsched.rights import Rights
-from npuops.hostsched.task_claims import LEAST_NICE
 from npuops.hostsched.task_id import GroupId, TaskId
 
 
@@ -51,7 +52,7 @@ class GroupClaims:
         self._file = file
         self._rights = rights
         self._current: dict[GroupId, int] = {}
-        self._hands_off: set[GroupId] = set()
+        self._hands_off: Recently[GroupId] = Recently()
         self._members: dict[GroupId, int] = {}
 
     def intend(self, wants: Mapping[GroupId, int | None], tasks: Iterable[TaskId], report: Report) -> list[GroupWrite]:

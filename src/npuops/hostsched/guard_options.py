@@ -8,6 +8,7 @@ from typing import Final
 
 from npuops.eevdf.setting import SchedPolicy
 from npuops.errors import OptionError, nearest
+from npuops.hostsched.bounds import LEAST_NICE, LEAST_SLICE_US, MOST_RESERVED
 from npuops.hostsched.plan import Level
 
 
@@ -88,11 +89,11 @@ class GuardOptions:
     """
 
     allowed: frozenset[Act] = ALL_ACTS
-    least_nice: int = -10
+    least_nice: int = LEAST_NICE
     most_nice: int = 19
-    least_slice_us: int = 500
+    least_slice_us: int = LEAST_SLICE_US
     most_slice_us: int = 20_000
-    reserved_share: float = 0.6
+    reserved_share: float = MOST_RESERVED
     dwell_us: int = 50_000
     changes_per_s: int = 200
     frames: int = 2

@@ -98,16 +98,18 @@ class Reader:
     Attributes:
         library: None: Python does.
         words: why, for people.
+        wished: somebody asked for it.
     """
 
     library: Library | None
     words: str
+    wished: bool = False
 
 
 def usual_reader() -> Reader:
     """The library where that is possible and nobody wants it otherwise (`VARIABLE`); compiled if it never was."""
     if os.environ.get(VARIABLE) == "python":
-        return Reader(None, f"Python, because ${VARIABLE} says so")
+        return Reader(None, f"Python, because ${VARIABLE} says so", wished=True)
     return _compiled_once()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
@@ -65,7 +65,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What it was trained on.
 
     Attributes:
-        source: in words: which mixes, which rules, which command.
+        source: in words: which mixes, of which kernel.
         digest: of the samples.
         states: in training and validation together.
         candidates: scored for each state.
@@ -79,6 +79,18 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     mixes: int
 
 
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What makes the policy again, with the card's version of npuops.
+
+    Attributes:
+        commit: of the source; None where it was no checkout.
+        options: of `npuops hostsched train`, all of them, by their names in `TrainingOptions`.
+    """
+
+    commit: str | None
+    options: Mapping[str, Any]
+
+
 class Trained(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a policy came to be, as its trainer says it.
 
@@ -87,12 +99,14 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         seed: of weights, order and split.
         metrics: by name; validation if not said otherwise.
         ranges: of the features.
+        recipe: None in cards that do not tell.
     """
 
     data: Data
     seed: int
     metrics: Mapping[str, float]
     ranges: CardRanges
+    recipe: Recipe | None = None
 
 
 SCALE_BOUNDS: Final = (0.5, 2.0)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from npuops.eevdf.setting import SchedPolicy
+from npuops.hostsched.bounds import MOST_RESERVED
 from npuops.hostsched.evidence import SHARE, WAIT, Evidence
 from npuops.hostsched.frame import Frame, Task, TaskId
 from npuops.hostsched.late_answers import Answers
@@ -18,8 +19,6 @@ from npuops.hostsched.outgrown import FULL
 from npuops.hostsched.plan import Level
 from npuops.hostsched.reactive_options import ReactiveOptions
 
-RESERVED_SHARE: Final = 0.6
-"""Of all CPUs; see `guard_options`."""
 _REFUSED_US: Final = 250_000
 """A reservation that the kernel did not grant for so long is not asked for again soon."""
 _PERIODS: Final = 2
@@ -93,7 +92,7 @@ class Relief:
     def _reservations(
         self, frame: Frame, evidence: Evidence, told: dict[TaskId, Answers], rows: dict[TaskId, int]
     ) -> dict[TaskId, Level]:
-        left = RESERVED_SHARE * frame.host.cpus
+        left = MOST_RESERVED * frame.host.cpus
         found: dict[TaskId, Level] = {}
         order = sorted(told, key=lambda task: (self._rungs[task].since_us is None, -told[task].miss_share))
         for task in order:

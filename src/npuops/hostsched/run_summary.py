@@ -12,8 +12,10 @@ from npuops.hostsched.applied import NOTHING
 from npuops.hostsched.decision_words import level_changes
 from npuops.hostsched.energy_meter import Energy
 from npuops.hostsched.frame import RUN_NS, Frame, TaskId
+from npuops.hostsched.hint import Hint
 from npuops.hostsched.live_view import percent
 from npuops.hostsched.plan import Plan
+from npuops.hostsched.recently import MOST, Recently
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,7 @@ class Summary:
         revoked: steps in which everything was put back instead, because a heartbeat was late.
         refused: by the guard, rule → decisions.
         denied: by kernel or bounds, rule → different tasks and groups.
-        services: those that told what they served.
+        services: those that told what they served, of the latest thousands of tasks.
         cpu_share: of one core, used by the agent; None if unknown.
         overruns: steps that took longer than their period.
         slowed: times that the agent made its period longer.
@@ -130,17 +132,37 @@ class _Served:
 
 
 @dataclass(slots=True)
+class _Seen:
+    first_ns: int
+    last_ns: int
+    served: _Served | None = None
+
+    def hear(self, command: str, hint: Hint) -> None:
+        told = (hint.served, hint.missed)
+        if self.served is None:
+            self.served = _Served(command, hint.slo_us, told, told)
+        else:
+            self.served.slo_us, self.served.last = hint.slo_us, told
+
+
+@dataclass(slots=True)
 class Summing:
-    """An observer that adds up. `summary` is complete after `AgentEnded`."""
+    """An observer that adds up. `summary` is complete after `AgentEnded`.
+
+    Of thousands of tasks the ones that were seen last are kept, and of the others how many and their CPU time.
+    """
 
     _frame: Frame | None = None
     """The latest; it is added up when others are in the next one, or at the end: only first and last count."""
-    _first_run: dict[TaskId, int] = field(default_factory=dict)
-    _last_run: dict[TaskId, int] = field(default_factory=dict)
-    _served: dict[TaskId, _Served] = field(default_factory=dict)
+    _seen: dict[TaskId, _Seen] = field(default_factory=dict)
+    """Those looked at last come last; only so many are kept."""
+    _forgotten: int = 0
+    _forgotten_ns: int = 0
+    """CPU time of tasks that are not kept."""
     _levels: Counter[str] = field(default_factory=Counter)
     _refused: Counter[str] = field(default_factory=Counter)
-    _denied: set[tuple[str, object]] = field(default_factory=set)
+    _denied: Counter[str] = field(default_factory=Counter)
+    _told: Recently[tuple[str, object]] = field(default_factory=Recently)
     _plan: Plan = field(default_factory=Plan)
     _changed: int = 0
     _stuck: int = 0
@@ -171,7 +193,7 @@ class Summing:
         ended = self._ended
         if self._frame is not None:
             self._look(self._frame)
-        run_ns = sum(self._last_run[task] - first for task, first in self._first_run.items())
+        run_ns = sum(one.last_ns - one.first_ns for one in self._seen.values()) + self._forgotten_ns
         services = [
             Service(
                 task=task,
@@ -180,12 +202,13 @@ class Summing:
                 served=max(one.last[0] - one.first[0], 0),
                 missed=max(one.last[1] - one.first[1], 0),
             )
-            for task, one in self._served.items()
+            for task, seen in self._seen.items()
+            if (one := seen.served) is not None
         ]
         return Summary(
             steps=ended.steps if ended else 0,
             seconds=ended.seconds if ended else 0.0,
-            tasks=len(self._first_run),
+            tasks=len(self._seen) + self._forgotten,
             run_s=run_ns / 1e9,
             levels=dict(self._levels),
             changed=self._changed,
@@ -193,7 +216,7 @@ class Summing:
             lost=self._lost,
             revoked=self._revoked,
             refused=dict(self._refused),
-            denied=dict(Counter(rule for rule, _ in self._denied)),
+            denied=dict(self._denied),
             services=tuple(service for service in services if service.served),
             cpu_share=ended.cpu_share if ended else None,
             overruns=ended.overruns if ended else 0,
@@ -221,18 +244,17 @@ class Summing:
             self._changed += sum(not change.back for change in applied.changed)
             self._lost += len(applied.lost)
             self._revoked += bool(applied.revoked)
-            self._denied.update((denial.rule, denial.what) for denial in applied.denied)
+            self._denied.update(each.rule for each in applied.denied if self._told.add((each.rule, each.what)))
 
     def _look(self, frame: Frame) -> None:
         for place, task in enumerate(frame.tasks):
             ran = int(frame.counters[place, RUN_NS])
-            self._first_run.setdefault(task.id, ran)
-            self._last_run[task.id] = max(ran, self._last_run.get(task.id, ran))
-            hint = frame.hints[place]
-            if hint is None:
-                continue
-            told = (hint.served, hint.missed)
-            if (known := self._served.get(task.id)) is None:
-                self._served[task.id] = _Served(task.command, hint.slo_us, told, told)
-            else:
-                known.slo_us, known.last = hint.slo_us, told
+            seen = self._seen.pop(task.id, None) or _Seen(ran, ran)
+            seen.last_ns = max(ran, seen.last_ns)
+            self._seen[task.id] = seen
+            if (hint := frame.hints[place]) is not None:
+                seen.hear(task.command, hint)
+        while len(self._seen) > MOST:
+            gone = self._seen.pop(next(iter(self._seen)))
+            self._forgotten += 1
+            self._forgotten_ns += gone.last_ns - gone.first_ns

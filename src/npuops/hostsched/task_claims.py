@@ -11,6 +11,7 @@ from typing import Final
 from npuops.eevdf.setting import FAIR, SchedPolicy, Setting
 from npuops.hostsched.applied import Change, Denial, Report
 from npuops.hostsched.attributes import Attributes, inherited, kept_from_children, no_way_back, wanted
+from npuops.hostsched.bounds import LEAST_NICE, LEAST_SLICE_US, MOST_RESERVED
 from npuops.hostsched.knobs import KnobError, TaskGoneError, Watch, read_attributes, write_attributes
 from npuops.hostsched.lease_file import Entry, Given, LeaseFile, LetGo, TaskClaimed
 from npuops.hostsched.leases import TaskLease
@@ -20,10 +21,6 @@ from npuops.hostsched.restoration import Restored, put_slack_back, put_strays_ba
 from npuops.hostsched.rights import Rights
 from npuops.hostsched.task_id import GroupId, TaskId
 
-LEAST_NICE: Final = -10
-LEAST_SLICE_US: Final = 500
-MOST_RESERVED: Final = 0.6
-"""Of all processors, in reservations of ours."""
 _AGAIN_S: Final = 1.0
 """What the kernel refused is not asked of it at every step."""
 _SWEEP_EVERY_S: Final = 1.0

@@ -16,6 +16,7 @@ import msgspec
 from npuops.errors import ToolchainCrashError, ToolchainTimeoutError
 from npuops.hostsched.hint_place import VARIABLE
 from npuops.schedlab.played import AgentCost
+from npuops.schedlab.process_family import living_cpu_ns
 from npuops.schedlab.rivals import ByAgent
 
 _BEGIN_S: Final = 60.0
@@ -59,11 +60,11 @@ class AgentProcess:
 
     def begin(self) -> None:
         """From now on its CPU time counts."""
-        self._from_ns, self._from_cpu_ns = time.monotonic_ns(), family_cpu_ns(self._process.pid)
+        self._from_ns, self._from_cpu_ns = time.monotonic_ns(), living_cpu_ns(self._process.pid)
 
     def end(self) -> None:
         """Until now."""
-        spent_ns = family_cpu_ns(self._process.pid) - self._from_cpu_ns
+        spent_ns = living_cpu_ns(self._process.pid) - self._from_cpu_ns
         self._share = max(spent_ns, 0) / max(time.monotonic_ns() - self._from_ns, 1)
 
     def cost(self) -> AgentCost:
@@ -155,26 +156,3 @@ def running_agent(
 def places(folder: Path) -> Mapping[str, str]:
     """Environment of an agent that meets nobody else's, and of those who speak to it."""
     return {VARIABLE: str(folder / "hints.sock"), "NPUOPS_LEASES": str(folder)}
-
-
-def family_cpu_ns(pid: int) -> int:
-    """CPU time of a process and of its living children, all threads; as of their last ticks, without who ended."""
-    found = 0
-    for thread in _names(Path(f"/proc/{pid}/task")):
-        found += int((_text(thread / "schedstat").split() or ["0"])[0])
-        found += sum(family_cpu_ns(int(child)) for child in _text(thread / "children").split())
-    return found
-
-
-def _names(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except (FileNotFoundError, ProcessLookupError):  # it has just ended
-        return []
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii")
-    except (FileNotFoundError, ProcessLookupError):
-        return ""

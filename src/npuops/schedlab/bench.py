@@ -176,7 +176,7 @@ def write_report(
 
 def _theatre(head: Head) -> Theatre:
     if head.calibration is None:
-        return SimulatedTheatre(control_share=head.control_share)
+        return SimulatedTheatre(Rules(scheduler=head.scheduler), control_share=head.control_share)
     return KernelTheatre(head.calibration, arguments=_arguments(head))
 
 
@@ -207,6 +207,7 @@ def _check_same(options: BenchOptions, plan: BenchPlan, log: PlayLog, path: Path
     lengths = {one.outcome.seconds for one in log.programs if one.outcome is not None} if plan.loads else ()
     for name, ours, theirs in (
         ("--on", options.on.value, head.on.value),
+        ("--scheduler", options.scheduler, head.scheduler),
         ("--seed", options.seed, head.seed),
         ("--quick", options.quick, head.quick),
         ("the kernel", os.uname().release, head.kernel),
@@ -235,7 +236,9 @@ def _check_same(options: BenchOptions, plan: BenchPlan, log: PlayLog, path: Path
 def _head(options: BenchOptions, mixes: Mapping[str, Mix], made: Mapping[str, str], observe: Observer) -> Head:
     scenes = [lesson(number) for number in range(_QUICK_SCENES if options.quick else _SCENES)]
     places = {
-        name: [Place(mix, seed, Rules()) for seed in _SEARCH_SEEDS[: 1 if options.quick else 2]]
+        name: [
+            Place(mix, seed, Rules(scheduler=options.scheduler)) for seed in _SEARCH_SEEDS[: 1 if options.quick else 2]
+        ]
         for name, mix in mixes.items()
     }
     rules = _few_rules() if options.quick else ()
@@ -262,6 +265,7 @@ def _head(options: BenchOptions, mixes: Mapping[str, Mix], made: Mapping[str, st
         control_share=CONTROL_SHARE,
         cpu_share=options.cpu_percent / 100,
         contents=dict(made),
+        scheduler=options.scheduler,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from npuops.eevdf.mix import Mix
+from npuops.eevdf.rules import Scheduler
 from npuops.errors import MissingToolchainError, OptionError, nearest
 from npuops.events import Observer, Warned, ignore
 from npuops.hostsched.pace import USUAL_US, Pace
@@ -45,6 +46,7 @@ class BenchOptions:
         programs: names of loads of real programs, or `all`, `none`.
         programs_seconds: length of their plays.
         most_minutes: after which no play begins; None: all are played.
+        scheduler: whose rules the simulator follows: `eevdf`, or `cfs` for comparison.
     """
 
     mixes: tuple[str, ...]
@@ -63,6 +65,7 @@ class BenchOptions:
     programs: tuple[str, ...] = ("none",)
     programs_seconds: float = 10.0
     most_minutes: float | None = None
+    scheduler: Scheduler = "eevdf"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,11 @@ def planned(options: BenchOptions, observe: Observer = ignore) -> BenchPlan:
     if (loads or left_out) and options.on is not Origin.KERNEL:
         raise OptionError(
             "--programs plays real programs, and the simulator has none", advice="leave it out, or take --on kernel"
+        )
+    if options.scheduler != "eevdf" and options.on is Origin.KERNEL:
+        raise OptionError(
+            f"--scheduler {options.scheduler}: this machine's kernel has the scheduler that it has",
+            advice="--on simulator follows the rules of either",
         )
     if not options.programs_seconds >= LEAST_S:
         raise OptionError(f"--programs-seconds is {options.programs_seconds:g}", advice=f"at least {LEAST_S:g}")

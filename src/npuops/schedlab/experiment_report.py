@@ -98,8 +98,9 @@ def markdown(found: Report, plays: Sequence[Played], programs: Sequence[ProgramP
 
 
 def _head(head: Head, plays: Sequence[AnyPlayed]) -> Iterator[str]:
-    where = f"the kernel of this machine ({head.kernel}, {head.cpus} CPUs)"
-    yield f"# Host scheduling: {'rivals on ' + where if head.on is Origin.KERNEL else 'rivals in the simulator'}"
+    kernel = f"the kernel of this machine ({head.kernel}, {head.cpus} CPUs)"
+    where = f"on {kernel}" if head.on is Origin.KERNEL else f"in the simulator ({head.scheduler.upper()})"
+    yield f"# Host scheduling: rivals {where}"
     yield ""
     repeats = len({played.repeat for played in plays})
     yield f"- {len(plays)} plays, {repeats} repeats with arrivals of their own; seed {head.seed}; npuops {head.version}"

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from npuops.errors import ToolchainCrashError, ToolchainTimeoutError
-from npuops.schedlab.program_roles import family
+from npuops.schedlab.process_family import family
 
 _UNDER_WAY_S: Final = 60.0
 _LOOK_S: Final = 0.02

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import pairwise
-from typing import Annotated, Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
@@ -12,7 +12,6 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from npuops.eevdf.mix import Doing, Player
-from npuops.errors import DataError
 from npuops.schedlab.recording import UNSERVED, Origin, Record, Recording
 
 SCHEMA: Final = "npuops.schedlab-outcome/1"
@@ -199,41 +198,3 @@ def _quantile(values: NDArray[np.float64], share: float) -> float | None:
 def write_json(outcome: msgspec.Struct) -> bytes:
     """As a document of one line."""
     return msgspec.json.encode(outcome) + b"\n"
-
-
-class _Document(Protocol):
-    @property
-    def schema(self) -> str: ...
-
-
-Document = TypeVar("Document", bound=_Document)
-
-
-def decoded(document: bytes, kind: type[Document], schema: str) -> Document:
-    """An outcome of this kind; whether its figures agree is for the caller to ask.
-
-    Raises:
-        DataError: malformed, or of another schema.
-    """
-    try:
-        found = msgspec.json.decode(document, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"not an outcome: {error}", advice="it may be truncated, or of another version") from error
-    if found.schema != schema:
-        raise DataError(f"an outcome of schema {found.schema!r}, not {schema!r}")
-    return found
-
-
-def read_json(document: bytes) -> Outcome:
-    """The outcome in a document.
-
-    Raises:
-        DataError: malformed, of another schema, or contradicting itself.
-    """
-    found = decoded(document, Outcome, SCHEMA)
-    seen = set()
-    for part in found.parts:
-        if not part.in_slo <= part.served <= part.arrivals or (part.player, part.phase) in seen:
-            raise DataError(f"an outcome contradicts itself about {part.player} in phase {part.phase}")
-        seen.add((part.player, part.phase))
-    return found

@@ -95,16 +95,6 @@ def open_log(path: Path) -> PlayLog:
         return PlayLog(path, head, {played.key: played for played in plays})
 
 
-def read_log(path: Path) -> tuple[Head, list[AnyPlayed]]:
-    """Only look; a last line that is not finished is left out.
-
-    Raises:
-        DataError: no such log, or a damaged one.
-    """
-    head, plays, _ = _read(path)
-    return head, plays
-
-
 def _read(path: Path) -> tuple[Head, list[AnyPlayed], int]:
     try:
         content = path.read_bytes()

@@ -9,6 +9,7 @@ import numpy as np
 from msgspec import Meta
 
 from npuops.eevdf.mix import Mix
+from npuops.eevdf.rules import Scheduler
 from npuops.hostsched.energy_meter import Energy
 from npuops.schedlab.outcome import Outcome
 from npuops.schedlab.program_outcome import ProgramOutcome
@@ -33,6 +34,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         on: kernel or simulator.
         seed: of arrivals and order.
         quick: phases were cut short.
+        scheduler: whose rules the simulator follows; on the kernel it says nothing.
         kernel: release, as in `uname -r`.
         cpus: of the machine.
         version: of npuops.
@@ -59,6 +61,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     control_share: float
     cpu_share: float = 0.01
     contents: dict[str, str] | None = None
+    scheduler: Scheduler = "eevdf"
 
 
 class AgentCost(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

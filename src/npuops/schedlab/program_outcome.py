@@ -9,8 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from npuops.errors import DataError
-from npuops.schedlab.outcome import CLEAN, Amount, Count, Share, decoded
+from npuops.schedlab.outcome import CLEAN, Amount, Count, Share
 
 SCHEMA: Final = "npuops.schedlab-program-outcome/1"
 
@@ -78,15 +77,3 @@ class ProgramOutcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     def is_clean(self) -> bool:
         """Whether the load had the machine for itself, nearly."""
         return self.clean_share >= CLEAN
-
-
-def read_program_json(document: bytes) -> ProgramOutcome:
-    """The outcome in a document.
-
-    Raises:
-        DataError: malformed, of another schema, or contradicting itself.
-    """
-    found = decoded(document, ProgramOutcome, SCHEMA)
-    if not found.in_slo <= found.served <= found.arrivals:
-        raise DataError(f"an outcome of {found.load} contradicts itself about its requests")
-    return found

@@ -19,9 +19,10 @@ from npuops.schedlab.agent_process import AgentProcess
 from npuops.schedlab.cpu_account import clean_share, read_idle_us, read_switches
 from npuops.schedlab.outcome import tally
 from npuops.schedlab.played import AgentCost
+from npuops.schedlab.process_family import family_cpu_us
 from npuops.schedlab.program_load import Cast, ProgramLoad, Scene
 from npuops.schedlab.program_outcome import ProgramOutcome
-from npuops.schedlab.program_roles import Roles, family_cpu_us
+from npuops.schedlab.program_roles import Roles
 
 _LEAD_NS: Final = 100_000_000
 """From go to the first instant of the window: everybody must have heard it."""

@@ -11,6 +11,7 @@ from npuops.hostsched.group_knobs import autogroup_of, write_native
 from npuops.hostsched.knobs import AdmissionError, KnobError, NotPermittedError, TaskGoneError, write_setting
 from npuops.private_folder import private_folder
 from npuops.schedlab.agent_process import AgentProcess, running_agent
+from npuops.schedlab.process_family import run_ns
 from npuops.schedlab.program_play import Rival
 from npuops.schedlab.program_roles import ProgramRole, Roles
 from npuops.schedlab.rivals import ByAgent
@@ -127,11 +128,4 @@ def _as_many_as_fit(roles: Roles, setting: Setting) -> None:
 
 def _busiest_first(roles: Roles) -> list[int]:
     tids = [tid for role in roles.latency for tid in role.tids()]
-    return sorted(tids, key=_run_ns, reverse=True)
-
-
-def _run_ns(tid: int) -> int:
-    try:
-        return int(Path(f"/proc/{tid}/schedstat").read_text(encoding="ascii").split()[0])
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
+    return sorted(tids, key=run_ns, reverse=True)

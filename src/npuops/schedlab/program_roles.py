@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from npuops.hostsched.hint import Kind
-
-_TICK_US: Final = 1_000_000 // os.sysconf("SC_CLK_TCK")
+from npuops.schedlab.process_family import family, threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +31,7 @@ class ProgramRole:
 
     def tids(self) -> tuple[int, ...]:
         """Their threads as of now."""
-        return tuple(tid for pid in self.pids() for tid in _threads(pid))
+        return tuple(tid for pid in self.pids() for tid in threads(pid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,37 +65,3 @@ class Roles:
     def patterns(self) -> tuple[str, ...]:
         """Of all: for `--match`."""
         return tuple(pattern for role in self.all for pattern in role.patterns)
-
-
-def family(pid: int) -> Iterator[int]:
-    """This process and its descendants, as of now; nothing when it has ended."""
-    if not Path(f"/proc/{pid}").exists():
-        return
-    yield pid
-    for tid in _threads(pid):
-        try:
-            words = Path(f"/proc/{pid}/task/{tid}/children").read_text(encoding="ascii").split()
-        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
-            continue
-        for word in words:
-            yield from family(int(word))
-
-
-def family_cpu_us(pid: int) -> int:
-    """CPU time of this process, of its descendants, and of those of them that ended and were waited for, in us."""
-    return sum(_cpu_ticks(one) for one in family(pid)) * _TICK_US
-
-
-def _cpu_ticks(pid: int) -> int:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return sum(int(word) for word in text[text.rindex(b")") + 2 :].split()[11:15])  # utime stime cutime cstime
-
-
-def _threads(pid: int) -> list[int]:
-    try:
-        return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
-    except (FileNotFoundError, ProcessLookupError):
-        return []

@@ -9,15 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from npuops.artifacts.disk import storage_errors
 from npuops.errors import DataError
-from npuops.hostsched.array_file import read_arrays
 from npuops.hostsched.scorer_network import ABSENT, NetworkShape
 
 Floats = NDArray[np.float32]
@@ -164,26 +161,3 @@ def join(parts: Sequence[Samples]) -> Samples:
         )
     except ValueError as error:
         raise DataError(f"samples of different shapes cannot be joined: {error}") from error
-
-
-def write_samples(path: Path, samples: Samples) -> None:
-    """Write an `.npz` file, compressed.
-
-    Raises:
-        StorageError: the disk does not take it; what was there before is gone then.
-    """
-    with storage_errors("write", path), path.open("wb") as file:
-        np.savez_compressed(file, **{field.name: getattr(samples, field.name) for field in fields(Samples)})
-
-
-def read_samples(path: Path) -> Samples:
-    """Read what `write_samples` wrote.
-
-    Raises:
-        StorageError: it cannot be read.
-        DataError: no such file, cut off, or arrays missing, too many or contradictory.
-    """
-    arrays = read_arrays(path)
-    if odd := sorted({field.name for field in fields(Samples)} ^ set(arrays)):
-        raise DataError(f"{path} holds no samples: {', '.join(odd)} missing or unknown")
-    return Samples(**arrays)

@@ -37,6 +37,7 @@ from npuops.hostsched.scorer_session import NumpyScorer
 from npuops.schedlab.build_policy import Built, build_policy
 from npuops.schedlab.fit import FitOptions, Fitted, fit_apart, trained
 from npuops.schedlab.lessons import lesson
+from npuops.schedlab.recipe import recipe_of
 from npuops.schedlab.rollouts import RolloutOptions, Wanderer, gather
 from npuops.schedlab.samples import Samples, join
 from npuops.schedlab.trust import TRUSTS, best_trust, followed, lessons_for_trust
@@ -254,6 +255,6 @@ def _built(
     source = f"{len(np.unique(samples.mix))} simulated mixes (schedlab.lessons), eevdf kernel 6.18"
     training = trained(fitted, samples, options.fit, source)
     best, worths = trust
-    training = structs.replace(training, metrics={**training.metrics, **worths})
+    training = structs.replace(training, metrics={**training.metrics, **worths}, recipe=recipe_of(options))
     weights: dict[str, NDArray[np.float32]] = dict(fitted.weights)
     return build_policy(folder, weights, SHAPE, samples, training, trust=best, observe=observe)

@@ -57,6 +57,12 @@ class QueueOptions:
         _above("queue.default_timeout_ms", self.default_timeout_ms)
         _above("queue.max_timeout_ms", self.max_timeout_ms)
 
+    @property
+    def shortest_ms(self) -> float | None:
+        """What a request that names none gets at most; None: as long as it takes. To hints and batches it is an SLO."""
+        times = [each for each in (self.default_timeout_ms, self.max_timeout_ms) if each is not None]
+        return min(times) if times else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceOptions:
