@@ -9,7 +9,17 @@ from npuops.hostsched.serving_guard import ServingGuard
 from npuops.hostsched.serving_policies import Aimd, CurveScorer, OwnRule, ServingPolicy, SloRule, SpillRule
 from npuops.hostsched.serving_state import ServingSetting
 from npuops.runtime.batch_curve import BatchCurve
-from npuops.schedlab.serving_play import affine, capacity, goodput_share, noise, oracle, play, stepwise, switching
+from npuops.schedlab.serving_play import (
+    affine,
+    capacity,
+    goodput_share,
+    noise,
+    oracle,
+    play,
+    simulating,
+    stepwise,
+    switching,
+)
 from npuops.schedlab.serving_simulator import PENDING, REFUSED, ServingScene, SimulatedDevice, SimulatedServer
 
 OWN = ServingSetting(10_000.0, 1024)
@@ -50,6 +60,16 @@ def test_a_fork_does_not_touch_the_present() -> None:
     assert (server.now_us, PENDING in server.latency_us, PENDING in twin.latency_us) == (1_000, True, False)
     server.run_until(1e6)
     assert server.latency_us == twin.latency_us
+
+
+def test_a_fork_into_another_future_gets_its_arrivals_and_leaves_the_present_its_own() -> None:
+    server = SimulatedServer(scene([0, 100, 5_000]), OWN)
+    server.run_until(1_000)
+    twin = server.fork([2_000, 3_000, 9_000])
+    twin.run_until(1e6)
+    assert len(twin.latency_us) == 5
+    assert PENDING not in twin.latency_us
+    assert (len(server.latency_us), server.scene.arrivals_us) == (3, [0, 100, 5_000])
 
 
 def test_two_devices_share_the_load() -> None:
@@ -139,6 +159,15 @@ def test_under_overload_the_scorer_answers_more_in_time_than_the_own_rule_and_ai
 def test_with_room_to_spare_the_scorer_loses_nothing() -> None:
     light = scene(switching(0.1 * capacity(CURVE), 0.3 * capacity(CURVE), 0.1, 1.0, seed=2), slo_us=40_000)
     assert goodput_share(play(light, CurveScorer(OWN), OWN)) == goodput_share(play(light, OwnRule(OWN), OWN)) == 1
+
+
+def test_who_simulates_made_up_futures_is_better_than_the_own_rule_and_not_than_who_knows_the_real_one() -> None:
+    rate = capacity(CURVE)
+    some = scene(stepwise([1.3 * rate, 0.2 * rate, 1.3 * rate], 0.4, seed=3))
+    tried = [OWN, ServingSetting(6_000.0, 8), ServingSetting(18_000.0, 16)]
+    found = goodput_share(simulating(some, OWN, tried, look_us=100_000, ahead_us=400_000))
+    best = goodput_share(oracle(some, OWN, tried, look_us=100_000, ahead_us=400_000))
+    assert goodput_share(play(some, OwnRule(OWN), OWN)) < found <= best + 0.01
 
 
 def test_the_oracle_is_at_least_as_good_as_each_of_its_settings() -> None:

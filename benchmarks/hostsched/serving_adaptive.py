@@ -1,15 +1,17 @@
 """Should a policy set a server's batch budget, queue limit and spill? Own rule, SLO/2, AIMD, scorer of batch curves.
 
-    python benchmarks/hostsched/serving_adaptive.py [--devices 2] [--seeds 5] [--real] [--turns 3] [--json OUT.json]
+    python benchmarks/hostsched/serving_adaptive.py [--devices 2] [--seeds 5] [--oracle] [--case NAME]
+                                                     [--real] [--turns 3] [--json OUT.json]
 
 In simulation (the server's own judges, simulated devices, a device that gets twice as slow for a while); with `--real`
 also on real servers in processes of their own, in turns, over virtual NPUs in real time. Every request carries the SLO
 as its deadline. Told: the share of all requests that were answered in time, and the p99 of those that were answered.
 
 With `--devices 2` a slower device stands beside the first, so that a policy may choose between them; rivals are then
-also a spill that is always there, and the scorer without one. Told besides: misses and p99, times those of the own
-rule; what the slow device did (answers, or runs); and on real servers the devices' energy above idle for an answer, as
-modelled.
+also a spill that is always there, and the scorer without one. With `--oracle` also who tries all settings on the real
+future, and who tries them on made-up ones: what a better forecast could bring at most. Told besides: misses and p99,
+times those of the own rule; what the slow device did (answers, or runs); and on real servers the devices' energy above
+idle for an answer, as modelled.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ import uvloop
 from npuops.hostsched.serving_policies import Aimd, CurveScorer, OwnRule, ServingPolicy, SloRule, SpillRule
 from npuops.hostsched.serving_state import ServingFrame, ServingSetting
 from npuops.schedlab.serving_play import (
+    LOOK_US,
     SHAPES,
     affine,
     capacity,
@@ -44,6 +47,7 @@ from npuops.schedlab.serving_play import (
     oracle,
     p99_us,
     play,
+    simulating,
     stepwise,
     switching,
 )
@@ -124,10 +128,10 @@ def candidates(case: str) -> list[ServingSetting]:
     ]
 
 
-def simulated(devices: int, seeds: int, *, with_oracle: bool) -> dict[str, dict[str, Any]]:
+def simulated(devices: int, seeds: int, cases: Sequence[str], *, with_oracle: bool) -> dict[str, dict[str, Any]]:
     """Scene → side → mean share in time, p99, and what the second device answered."""
     found: dict[str, dict[str, Any]] = {}
-    for case in CASES if devices == 1 else PAIRS:
+    for case in cases or (CASES if devices == 1 else PAIRS):
         for load in LOADS:
             for heat in (False, True):
                 ends: dict[str, list[SimulatedServer]] = {}
@@ -142,6 +146,8 @@ def simulated(devices: int, seeds: int, *, with_oracle: bool) -> dict[str, dict[
                     if with_oracle:
                         best = oracle(here, OWN, candidates(case), look_us=200_000, ahead_us=500_000)
                         ends.setdefault("oracle", []).append(best)
+                        tried = simulating(here, OWN, candidates(case), look_us=LOOK_US, ahead_us=500_000)
+                        ends.setdefault("simulating", []).append(tried)
                 name = f"{case}, {load}{', heat' if heat else ''}"
                 found[name] = {side: figures(each) for side, each in ends.items()}
                 print("  ", name, {side: round(each["share"], 3) for side, each in found[name].items()}, flush=True)
@@ -358,6 +364,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--devices", type=int, choices=(1, 2), default=1)
     parser.add_argument("--oracle", action="store_true")
+    parser.add_argument("--case", action="append", choices=[*CASES, *PAIRS], help="one of them (again and again)")
     parser.add_argument("--real", action="store_true")
     parser.add_argument("--only-real", action="store_true")
     parser.add_argument("--turns", type=int, default=3)
@@ -371,7 +378,7 @@ def main() -> None:
     sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks" / "serving")]  # of the real part
     found: dict[str, Any] = {}
     if not options.only_real:
-        found["simulated"] = simulated(options.devices, options.seeds, with_oracle=options.oracle)
+        found["simulated"] = simulated(options.devices, options.seeds, options.case or (), with_oracle=options.oracle)
         table(found["simulated"])
     if options.real or options.only_real:
         found["real"] = real(options.devices, options.turns)

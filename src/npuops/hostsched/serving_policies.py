@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from npuops.hostsched.serving_forecast import ServingForecast, candidates_of, forecast, spills_of
 from npuops.hostsched.serving_state import ServingFrame, ServingSetting
 
-_FOLLOW: Final = 0.3
+FOLLOW: Final = 0.3
 """Of the latest look in the rate."""
 _WORTH_A_CHANGE: Final = 0.01
 """Misses fewer, of all requests, that another setting than the present one must bring."""
@@ -138,7 +138,7 @@ class CurveScorer:
         return best
 
     def _learn(self, frame: ServingFrame) -> None:
-        self._rate += _FOLLOW * (frame.rate - self._rate)
+        self._rate += FOLLOW * (frame.rate - self._rate)
         answered = frame.in_time + frame.late
         if answered and frame.late > _TOO_LATE * answered:
             self._caution = min(self._caution * 1.05, _MOST_CAUTION)

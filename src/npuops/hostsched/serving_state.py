@@ -1,7 +1,8 @@
 """What a policy for `npuops serve` sees of one model, and what it may set. Pure.
 
-The second client of the same machinery: a look, a decision, a guard. Here a task is a model version's queue, and its
-knobs are how long a shared run may be, how many requests may wait, and when a slower device helps.
+The second client of one idea: a look, candidates that are all scored, a guard that compares forecasts with what came.
+Here a task is a model version's queue, and its knobs are how long a shared run may be, how many requests may wait, and
+when a slower device helps. The forecast is computed from batch curves, and not learned (docs/decisions/0021).
 """
 
 from __future__ import annotations

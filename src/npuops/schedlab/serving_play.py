@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from npuops.hostsched.serving_guard import ServingGuard
-from npuops.hostsched.serving_policies import ServingPolicy
+from npuops.hostsched.serving_policies import FOLLOW, ServingPolicy
 from npuops.hostsched.serving_state import ServingSetting
 from npuops.runtime.batch_curve import BatchCurve
 from npuops.schedlab.serving_simulator import ServingScene, SimulatedServer
@@ -111,6 +111,47 @@ def oracle(
             future.setting = setting
             future.run_until(server.now_us + ahead_us)
             worths[setting] = answered_in_time(future)
+        server.setting = max(settings, key=worths.__getitem__)
+        server.run_until(server.now_us + look_us)
+    return server
+
+
+def simulating(
+    scene: ServingScene,
+    own: ServingSetting,
+    settings: Sequence[ServingSetting],
+    *,
+    look_us: int,
+    ahead_us: int,
+    futures: int = 3,
+) -> SimulatedServer:
+    """Who tries every setting in made-up futures: Poisson arrivals at the rate of now.
+
+    It knows the server's whole state and its rules, and not what comes: about the most that a forecast could be worth.
+
+    Args:
+        scene: what happens.
+        own: setting at the beginning.
+        settings: that are tried.
+        look_us: between two decisions.
+        ahead_us: of the futures.
+        futures: that are tried at each decision, the same for all settings.
+    """
+    server, random, rate = SimulatedServer(scene, own), np.random.default_rng(0), 0.0
+    end_us = (scene.arrivals_us[-1] if scene.arrivals_us else 0) + AFTER_US
+    while server.now_us < end_us:
+        now_rate = server.frame().rate
+        rate += FOLLOW * (now_rate - rate)
+        worths = dict.fromkeys(settings, 0)
+        for _ in range(futures):
+            count = random.poisson(max(rate, now_rate) * ahead_us / 1e6)
+            moments = np.sort(random.uniform(server.now_us, server.now_us + ahead_us, count))
+            to_come = moments.astype(np.int64).tolist()
+            for setting in settings:
+                future = server.fork(to_come)
+                future.setting = setting
+                future.run_until(server.now_us + ahead_us)
+                worths[setting] += answered_in_time(future)
         server.setting = max(settings, key=worths.__getitem__)
         server.run_until(server.now_us + look_us)
     return server

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final
 
@@ -122,11 +122,18 @@ class SimulatedServer:
         self._counts = [0, 0, 0, 0]
         self._looked_us = 0.0
 
-    def fork(self) -> SimulatedServer:
-        """The same moment again, for another future; what is known of ended requests is not taken along."""
+    def fork(self, to_come_us: Sequence[int] | None = None) -> SimulatedServer:
+        """The same moment again, for another future.
+
+        Args:
+            to_come_us: arrivals from now on, rising; None: those of the scene.
+        """
         twin = object.__new__(SimulatedServer)
         twin.scene, twin.setting, twin.whole = self.scene, self.setting, self.whole
         twin.latency_us = self.latency_us.copy()
+        if to_come_us is not None:
+            twin.scene = replace(self.scene, arrivals_us=[*self.scene.arrivals_us[: self._next], *to_come_us])
+            twin.latency_us[self._next :] = [PENDING] * len(to_come_us)
         twin.now_us, twin.runs, twin.answered = self.now_us, self.runs, self.answered.copy()
         twin._next = self._next
         twin._queue = self._queue.copy()
