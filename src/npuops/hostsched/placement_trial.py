@@ -139,9 +139,9 @@ def cost_of(
     """
     walls, cpus = [], []
     for number, decide in enumerate([decision(scorer, shape, candidates)] * (WARM_UP + repeats)):
-        began, began_cpu = time.perf_counter_ns(), time.process_time_ns()
         if time.monotonic() > until_s:
             raise RunError(f"{scorer.placement} is too slow, or too busy", advice=f"--placement {NUMPY}")
+        began, began_cpu = time.perf_counter_ns(), time.process_time_ns()
         decide()
         spent, spent_cpu = time.perf_counter_ns() - began, time.process_time_ns() - began_cpu
         if number >= WARM_UP:

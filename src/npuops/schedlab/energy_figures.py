@@ -10,7 +10,7 @@ from npuops.hostsched.energy_meter import NOT_MEASURED
 from npuops.schedlab.comparison import Estimate, estimate
 from npuops.schedlab.estimate_words import as_ratio, told
 from npuops.schedlab.outcome import Outcome
-from npuops.schedlab.played import AnyPlayed, Played
+from npuops.schedlab.played import AnyPlayed
 
 
 class EnergyStanding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,10 +70,6 @@ def energy_section(found: Sequence[EnergyStanding]) -> Iterator[str]:
 
 
 def _in_time(one: AnyPlayed) -> int:
-    if isinstance(one, Played):
-        return 0 if one.outcome is None else _kept(one.outcome)
-    return 0 if one.outcome is None else one.outcome.in_slo
-
-
-def _kept(outcome: Outcome) -> int:
-    return sum(part.in_slo for part in outcome.parts)
+    if one.outcome is None:
+        return 0
+    return sum(part.in_slo for part in one.outcome.parts) if isinstance(one.outcome, Outcome) else one.outcome.in_slo

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -102,18 +102,7 @@ def oracle(
         look_us: between two decisions.
         ahead_us: of the future that is tried.
     """
-    server = SimulatedServer(scene, own)
-    end_us = (scene.arrivals_us[-1] if scene.arrivals_us else 0) + AFTER_US
-    while server.now_us < end_us:
-        worths = {}
-        for setting in settings:
-            future = server.fork()
-            future.setting = setting
-            future.run_until(server.now_us + ahead_us)
-            worths[setting] = answered_in_time(future)
-        server.setting = max(settings, key=worths.__getitem__)
-        server.run_until(server.now_us + look_us)
-    return server
+    return _trying(scene, own, settings, lambda _server: [None], look_us, ahead_us)
 
 
 def simulating(
@@ -137,16 +126,36 @@ def simulating(
         ahead_us: of the futures.
         futures: that are tried at each decision, the same for all settings.
     """
-    server, random, rate = SimulatedServer(scene, own), np.random.default_rng(0), 0.0
-    end_us = (scene.arrivals_us[-1] if scene.arrivals_us else 0) + AFTER_US
-    while server.now_us < end_us:
+    random, rate = np.random.default_rng(0), 0.0
+
+    def made_up(server: SimulatedServer) -> list[list[int]]:
+        nonlocal rate
         now_rate = server.frame().rate
         rate += FOLLOW * (now_rate - rate)
-        worths = dict.fromkeys(settings, 0)
+        found = []
         for _ in range(futures):
             count = random.poisson(max(rate, now_rate) * ahead_us / 1e6)
             moments = np.sort(random.uniform(server.now_us, server.now_us + ahead_us, count))
-            to_come = moments.astype(np.int64).tolist()
+            found.append(moments.astype(np.int64).tolist())
+        return found
+
+    return _trying(scene, own, settings, made_up, look_us, ahead_us)
+
+
+def _trying(
+    scene: ServingScene,
+    own: ServingSetting,
+    settings: Sequence[ServingSetting],
+    futures: Callable[[SimulatedServer], Sequence[Sequence[int] | None]],
+    look_us: int,
+    ahead_us: int,
+) -> SimulatedServer:
+    """The setting with most answers in time over the futures, as `SimulatedServer.fork` takes them, at each look."""
+    server = SimulatedServer(scene, own)
+    end_us = (scene.arrivals_us[-1] if scene.arrivals_us else 0) + AFTER_US
+    while server.now_us < end_us:
+        worths = dict.fromkeys(settings, 0)
+        for to_come in futures(server):
             for setting in settings:
                 future = server.fork(to_come)
                 future.setting = setting
